@@ -1,0 +1,42 @@
+#ifndef PADDOCK_SERVER_GUEST_H
+#define PADDOCK_SERVER_GUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "paddock/internal/guest.pb-c.h"
+#include "sandbox/base/error.h"
+
+/*
+ * The daemon's end of the link to one paddock-init. Everything that comes from it is hostile: replies are
+ * unpacked in a bounded allocator, checked against what was asked, and a violation ends the sandbox as FAILED.
+ */
+
+struct guest;
+struct sandbox;
+
+/* One reply or event of a stream. `reply` is NULL when the stream ended (err says why; PDK_OK = a clean END);
+ * the handler is not called again then. `fds` are the frame's descriptors: take with STEAL_FD, the rest is closed. */
+typedef void (*guest_reply_handler)(const Paddock__Internal__GuestReply *reply, int *fds, unsigned int n_fds,
+				    const struct pdk_error *err, void *arg);
+
+/* Take over the connected link descriptor (closed on failure too) and say hello + setup. `env` are NAME=value. `ready` runs once: rc 0 when
+ * init answered. */
+struct guest *guest_create(struct sandbox *sandbox, int fd, char *const *env, size_t n_env, const char *hostname,
+			   void (*ready)(struct guest *guest, int rc, void *arg), void *arg);
+/* Close the link; every open stream's handler gets its last call with UNAVAILABLE. NULL is fine. */
+void guest_free(struct guest *guest);
+
+/* Replace what setup said (claiming a pre-made sandbox): fire and forget, ordered before later requests. */
+int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char *hostname);
+
+/* Open a stream with a request. Returns the stream number (> 0) or a negative errno. `credit` > 0 grants events. */
+int64_t guest_call(struct guest *guest, const Paddock__Internal__GuestRequest *request, uint32_t credit,
+		   guest_reply_handler handler, void *arg);
+/* A further request on an open stream. */
+int guest_continue(struct guest *guest, uint32_t stream, const Paddock__Internal__GuestRequest *request);
+int guest_credit(struct guest *guest, uint32_t stream, uint32_t credit);
+/* Give a stream up: END is sent, the handler is not called again. */
+void guest_cancel(struct guest *guest, uint32_t stream);
+
+#endif

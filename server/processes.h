@@ -1,0 +1,27 @@
+#ifndef PADDOCK_SERVER_PROCESSES_H
+#define PADDOCK_SERVER_PROCESSES_H
+
+struct rpc_call;
+struct sandbox;
+struct _ProtobufCMessage;
+
+/* Processes of sandboxes: handles, followers, kept output. See processes.c for the theory of operation. */
+
+/* After a restart, once the link is up: take over what runs, load what ended from the store. `done` when finished. */
+void processes_adopt(struct sandbox *sandbox, void (*done)(struct sandbox *sandbox, int rc));
+/* The sandbox is ending: every running process gets its `exited` (sandbox_ended), followers are finished. */
+void processes_end(struct sandbox *sandbox);
+/* Retention is over: forget processes and remove kept output. */
+void processes_forget(struct sandbox *sandbox);
+
+void processes_start(struct rpc_call *call, const struct _ProtobufCMessage *request);
+void processes_attach(struct rpc_call *call, const struct _ProtobufCMessage *request);
+void processes_interact(struct rpc_call *call, const struct _ProtobufCMessage *request);
+void processes_list(struct rpc_call *call, const struct _ProtobufCMessage *request);
+void processes_send_input(struct rpc_call *call, const struct _ProtobufCMessage *request);
+void processes_close_stdin(struct rpc_call *call, const struct _ProtobufCMessage *request);
+void processes_resize(struct rpc_call *call, const struct _ProtobufCMessage *request);
+void processes_signal(struct rpc_call *call, const struct _ProtobufCMessage *request);
+void processes_wait(struct rpc_call *call, const struct _ProtobufCMessage *request);
+
+#endif

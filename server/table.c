@@ -1,0 +1,91 @@
+#include "rpc.h"
+
+#include "admin.h"
+#include "files.h"
+#include "health.h"
+#include "paddock/v1/admin.pb-c.h"
+#include "paddock/v1/files.pb-c.h"
+#include "paddock/v1/processes.pb-c.h"
+#include "paddock/v1/sandboxes.pb-c.h"
+#include "paddock/v1/templates.pb-c.h"
+#include "processes.h"
+#include "reflection.h"
+#include "sandbox/base/cleanup.h"
+#include "sandboxes.h"
+#include "templates.h"
+
+/*
+ * The only list of methods. rpc_start() checks it against the descriptors of proto/: every method there has
+ * exactly one row, with the same message types and the same streaming kind.
+ */
+
+#define SMALL (64u << 10)
+#define LARGE (4u << 20)
+#define MINUTE 60000u
+
+#define ROW(service, method, kind_, audit_, scope_, deadline, size, in, out, handler)                                      \
+	{                                                                                                                  \
+		.path = "/paddock.v1." #service "/" #method, .kind = kind_, .audit = audit_, .scope = scope_,              \
+		.default_deadline_ms = deadline, .max_request_bytes = size, .request = &paddock__v1__##in##__descriptor,   \
+		.response = &paddock__v1__##out##__descriptor, .start = handler                                            \
+	}
+
+#define USE (SCOPE_SANDBOX | SCOPE_ADMIN)
+#define LOOK (SCOPE_READ | SCOPE_SANDBOX | SCOPE_ADMIN)
+#define TEMPLATE (SCOPE_TEMPLATE | SCOPE_ADMIN)
+#define ADMIN SCOPE_ADMIN
+
+const struct rpc_method rpc_table[] = {
+	ROW(Sandboxes, Create, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, LARGE, create_sandbox_request, sandbox, sandboxes_create),
+	ROW(Sandboxes, Get, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, get_sandbox_request, sandbox, sandboxes_get),
+	ROW(Sandboxes, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_sandboxes_request, list_sandboxes_response, sandboxes_list),
+	ROW(Sandboxes, SetTimeout, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, set_timeout_request, sandbox, sandboxes_set_timeout),
+	ROW(Sandboxes, Kill, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, kill_sandbox_request, sandbox, sandboxes_kill),
+	ROW(Sandboxes, WatchEvents, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, watch_events_request, sandbox_event, sandboxes_watch_events),
+	ROW(Sandboxes, GetUsage, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, get_usage_request, sandbox_usage, sandboxes_get_usage),
+
+	ROW(Processes, Start, RPC_SERVER_STREAM, RPC_AUDIT_CHANGE, USE, 0, LARGE, start_process_request, process_event, processes_start),
+	ROW(Processes, Attach, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, attach_request, process_event, processes_attach),
+	ROW(Processes, Interact, RPC_BIDI, RPC_AUDIT_CHANGE, USE, 0, LARGE, interact_request, process_event, processes_interact),
+	ROW(Processes, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_processes_request, list_processes_response, processes_list),
+	ROW(Processes, SendInput, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, LARGE, send_input_request, send_input_response, processes_send_input),
+	ROW(Processes, CloseStdin, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, close_stdin_request, close_stdin_response, processes_close_stdin),
+	ROW(Processes, Resize, RPC_UNARY, RPC_AUDIT_READ, USE, MINUTE, SMALL, resize_request, resize_response, processes_resize),
+	ROW(Processes, Signal, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, signal_request, signal_response, processes_signal),
+	ROW(Processes, Wait, RPC_UNARY, RPC_AUDIT_READ, LOOK, 0, SMALL, wait_request, process_exit, processes_wait),
+
+	ROW(Files, Stat, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, stat_request, file_info, files_stat),
+	ROW(Files, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_files_request, list_files_response, files_list),
+	ROW(Files, Read, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, read_file_request, file_chunk, files_read),
+	ROW(Files, Write, RPC_CLIENT_STREAM, RPC_AUDIT_CHANGE, USE, 0, LARGE, write_file_request, file_info, files_write),
+	ROW(Files, MakeDir, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, make_dir_request, file_info, files_make_dir),
+	ROW(Files, Move, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, move_request, file_info, files_move),
+	ROW(Files, Remove, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, remove_request, remove_response, files_remove),
+	ROW(Files, Watch, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, watch_request, watch_event, files_watch),
+	ROW(Files, UnpackArchive, RPC_CLIENT_STREAM, RPC_AUDIT_CHANGE, USE, 0, LARGE, unpack_archive_request, unpack_archive_response, files_unpack_archive),
+	ROW(Files, PackArchive, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, pack_archive_request, file_chunk, files_pack_archive),
+
+	ROW(Templates, List, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL, list_templates_request, list_templates_response, templates_list),
+	ROW(Templates, Get, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL, get_template_request, template, templates_get),
+	ROW(Templates, Build, RPC_BIDI, RPC_AUDIT_CHANGE, TEMPLATE, 0, LARGE, build_template_request, build_template_progress, templates_build),
+	ROW(Templates, Remove, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, remove_template_request, remove_template_response, templates_remove),
+
+	ROW(Admin, CreateTenant, RPC_UNARY, RPC_AUDIT_CHANGE, ADMIN, MINUTE, SMALL, create_tenant_request, tenant, admin_create_tenant),
+	ROW(Admin, ListTenants, RPC_UNARY, RPC_AUDIT_READ, ADMIN, MINUTE, SMALL, list_tenants_request, list_tenants_response, admin_list_tenants),
+	ROW(Admin, SetQuota, RPC_UNARY, RPC_AUDIT_CHANGE, ADMIN, MINUTE, SMALL, set_quota_request, tenant, admin_set_quota),
+	ROW(Admin, RemoveTenant, RPC_UNARY, RPC_AUDIT_CHANGE, ADMIN, MINUTE, SMALL, remove_tenant_request, remove_tenant_response, admin_remove_tenant),
+	ROW(Admin, CreateKey, RPC_UNARY, RPC_AUDIT_CHANGE, ADMIN, MINUTE, SMALL, create_key_request, create_key_response, admin_create_key),
+	ROW(Admin, ListKeys, RPC_UNARY, RPC_AUDIT_READ, ADMIN, MINUTE, SMALL, list_keys_request, list_keys_response, admin_list_keys),
+	ROW(Admin, RevokeKey, RPC_UNARY, RPC_AUDIT_CHANGE, ADMIN, MINUTE, SMALL, revoke_key_request, key, admin_revoke_key),
+	ROW(Admin, WhoAmI, RPC_UNARY, RPC_AUDIT_READ, SCOPE_ANY, MINUTE, SMALL, who_am_irequest, who_am_iresponse, admin_who_am_i),
+	ROW(Admin, GetStatus, RPC_UNARY, RPC_AUDIT_READ, ADMIN, MINUTE, SMALL, get_status_request, server_status, admin_get_status),
+
+	ROW(Audit, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_audit_request, list_audit_response, audit_list),
+	ROW(Audit, Verify, RPC_UNARY, RPC_AUDIT_READ, ADMIN, 0, SMALL, verify_audit_request, verify_audit_response, audit_verify),
+	ROW(Audit, Export, RPC_SERVER_STREAM, RPC_AUDIT_READ, ADMIN, 0, SMALL, export_audit_request, audit_record, audit_export),
+
+	HEALTH_ROWS,
+	REFLECTION_ROWS,
+};
+
+const size_t rpc_table_size = ARRAY_SIZE(rpc_table);
