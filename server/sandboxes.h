@@ -11,6 +11,7 @@
 /* The sandboxes this server knows, living and lately ended: state machine, expiry, pool, reconciliation. */
 
 struct guest;
+struct process_list;
 struct rpc_call;
 
 struct sandbox {
@@ -26,6 +27,7 @@ struct sandbox {
 	int64_t ended_unix_ms;
 	struct warden_limits limits;
 	struct guest *guest; /* the link to its init; NULL unless RUNNING */
+	struct process_list *processes; /* processes.c only; starts as NULL, freed by processes_forget() */
 	struct sandbox_private *private; /* sandboxes.c only */
 };
 
