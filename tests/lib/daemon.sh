@@ -1,0 +1,103 @@
+# Sourced: a private Paddock instance for tests. Every instance has its own state and runtime folders, so any
+# number can run side by side; nothing of it is left after daemon_stop.
+#
+#	daemon_start [name=value ...]   extra paddockd settings; sets $PADDOCK_ADDR, $paddockd_pid, $warden_pid
+#	daemon_stop                     stop both, check that nothing is left
+#	daemon_template                 make sure that the instance has the template "base"
+#
+# BUILD is the build folder; PADDOCK_CACHE keeps the base template's tar between runs.
+
+BUILD=${BUILD:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/build}
+PADDOCK_CACHE=${PADDOCK_CACHE:-/var/cache/paddock}
+PADDOCKD=$BUILD/server/paddockd
+WARDEN=$BUILD/sandbox/warden/paddock-warden
+PADDOCK=$BUILD/sdk/paddock
+
+daemon_user() {
+	getent passwd paddock >/dev/null ||
+		useradd --system --user-group --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin paddock
+}
+
+# The libexec folder of an installed Paddock, out of the build tree.
+daemon_libexec() {
+	mkdir -p "$1"
+	cp "$BUILD/sandbox/init/paddock-init" "$BUILD/sandbox/archive/paddock-archive" \
+		"$BUILD/sandbox/sudo/paddock-sudo" "$1/"
+}
+
+# wait_for SECONDS COMMAND...: until it succeeds.
+wait_for() {
+	local until=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		[ $SECONDS -lt $until ] || return 1
+		sleep 0.05
+	done
+}
+
+daemon_start_warden() {
+	"$WARDEN" --data-dir "$INSTANCE/data" --runtime-dir "$INSTANCE/run" --user paddock \
+		--pool-size "${POOL_SIZE:-20G}" --libexec-dir "$INSTANCE/libexec" \
+		--policy-dir "$(dirname "${BASH_SOURCE[0]}")/../../policies" >>"$INSTANCE/warden.log" 2>&1 &
+	warden_pid=$!
+	wait_for 60 test -S "$INSTANCE/run/warden.sock" || {
+		echo "the warden did not start:" >&2
+		tail -5 "$INSTANCE/warden.log" >&2
+		return 1
+	}
+}
+
+daemon_start_server() {
+	"$PADDOCKD" --config "$INSTANCE/paddock.conf" >>"$INSTANCE/paddockd.log" 2>&1 &
+	paddockd_pid=$!
+	wait_for 60 "$PADDOCK" status || {
+		echo "paddockd did not start:" >&2
+		tail -5 "$INSTANCE/paddockd.log" >&2
+		return 1
+	}
+}
+
+daemon_start() {
+	daemon_user
+	INSTANCE=${INSTANCE:-$(mktemp -d /var/tmp/paddock-test.XXXXXX)}
+	chmod 755 "$INSTANCE"
+	mkdir -p "$INSTANCE/data" "$INSTANCE/run"
+	daemon_libexec "$INSTANCE/libexec"
+	{
+		echo "data_dir = $INSTANCE/data"
+		echo "runtime_dir = $INSTANCE/run"
+		echo "listen ="
+		echo "metrics_listen ="
+		printf '%s\n' "$@"
+	} >"$INSTANCE/paddock.conf"
+	export PADDOCK_ADDR=unix:$INSTANCE/run/admin.sock
+	daemon_start_warden && daemon_start_server
+}
+
+daemon_template() {
+	"$PADDOCK" template get base >/dev/null 2>&1 && return
+	mkdir -p "$PADDOCK_CACHE"
+	if ! (cd "$PADDOCK_CACHE" && sha256sum --quiet -c base.tar.sha256 >/dev/null 2>&1); then
+		echo "building the base template (once; kept in $PADDOCK_CACHE)"
+		"$PADDOCK" template build base --output "$PADDOCK_CACHE/base.tar" || return
+		(cd "$PADDOCK_CACHE" && sha256sum base.tar >base.tar.sha256)
+	fi
+	"$PADDOCK" template import base "$PADDOCK_CACHE/base.tar" --public
+}
+
+# Stop one process of ours and wait until it is gone.
+stop_pid() {
+	[ -n "${1:-}" ] && kill "$1" 2>/dev/null || return 0
+	wait "$1" 2>/dev/null || true
+}
+
+daemon_stop() {
+	local id
+	for id in $("$PADDOCK" list -o json 2>/dev/null | grep -oE '"i[a-z0-9]{20}"' | tr -d '"' | sort -u); do
+		"$PADDOCK" kill "$id" >/dev/null 2>&1 || true
+	done
+	stop_pid "${paddockd_pid:-}"
+	stop_pid "${warden_pid:-}"
+	paddockd_pid= warden_pid=
+	rm -rf "$INSTANCE"
+}

@@ -1,0 +1,81 @@
+#!/bin/bash
+# Install the Debian packages that Paddock's build, daemons and tests need: only what is missing, quiet when
+# nothing is. Debian 12 and 13. Usage: tests/lib/install.sh build|run|test ...   (or sourced, for its functions)
+set -euo pipefail
+
+paddock_packages() {
+	case "$1" in
+	build)
+		echo build-essential cmake ninja-build pkgconf musl-tools linux-libc-dev \
+			libgrpc-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler libprotobuf-dev \
+			liblmdb-dev libseccomp-dev libssl-dev libjansson-dev libmicrohttpd-dev \
+			libarchive-dev zlib1g-dev libzstd-dev liblzma-dev libbz2-dev
+		;;
+	run)
+		echo btrfs-progs mmdebstrap ca-certificates
+		;;
+	test)
+		echo libcmocka-dev python3 python3-grpcio python3-protobuf openssl strace clang libclang-rt-dev-any \
+			git crun bubblewrap gnuplot-nox procps e2fsprogs util-linux
+		;;
+	*)
+		echo "install.sh: no package set '$1' (build, run, test)" >&2
+		return 2
+		;;
+	esac
+}
+
+# A name that differs between the releases.
+paddock_resolve() {
+	case "$1" in
+	libclang-rt-dev-any)
+		local version
+		version=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -1)
+		[ -n "$version" ] && echo "libclang-rt-$version-dev" || true
+		;;
+	*) echo "$1" ;;
+	esac
+}
+
+paddock_installed() {
+	[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+paddock_install() {
+	local set name real missing=()
+	if ! command -v apt-get >/dev/null; then
+		echo "install.sh: this needs Debian 12 or 13 (no apt-get here)" >&2
+		return 1
+	fi
+	if ! apt-cache show libgrpc-dev >/dev/null 2>&1; then
+		echo "fetching the package lists"
+		apt-get update -qq
+	fi
+	for set in "$@"; do
+		for name in $(paddock_packages "$set"); do
+			real=$(paddock_resolve "$name")
+			[ -z "$real" ] || paddock_installed "$real" || missing+=("$real")
+		done
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	if [ "$(id -u)" != 0 ]; then
+		echo "install.sh: these packages are missing, and installing them needs root: ${missing[*]}" >&2
+		return 1
+	fi
+	echo "installing ${#missing[@]} packages: ${missing[*]}"
+	local log
+	log=$(mktemp)
+	if ! DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
+		apt-get update -qq
+		if ! DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
+			tail -20 "$log" >&2
+			rm -f "$log"
+			return 1
+		fi
+	fi
+	rm -f "$log"
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+	paddock_install "$@"
+fi
