@@ -1,0 +1,69 @@
+"""What the host looks like from outside: for tests that say "nothing is left"."""
+import os
+import re
+import subprocess
+
+
+def count(lines):
+    return len(lines)
+
+
+def mounts(pid="self"):
+    with open(f"/proc/{pid}/mountinfo") as stream:
+        return sorted(line.split(" ", 3)[3] for line in stream)
+
+
+def cgroups():
+    found = []
+    for folder, folders, _ in os.walk("/sys/fs/cgroup"):
+        if re.search(r"/paddock-[^/]*/", folder + "/"):
+            found.append(folder)
+    return sorted(found)
+
+
+def loops():
+    out = subprocess.run(["losetup", "-a"], capture_output=True, text=True, check=False).stdout
+    return sorted(out.splitlines())
+
+
+def processes():
+    """Ids of all processes whose uid lies in the ranges that sandboxes get."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.stat(f"/proc/{pid}").st_uid >= 0x10000000:
+                found.append(int(pid))
+        except OSError:
+            pass
+    return sorted(found)
+
+
+def fds(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def rss(pid):
+    with open(f"/proc/{pid}/status") as stream:
+        for line in stream:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def files(folder):
+    found = []
+    for base, folders, names in os.walk(folder):
+        found += [os.path.join(base, name) for name in folders + names]
+    return sorted(found)
+
+
+def namespaces():
+    """All namespaces that some process is in."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            for name in os.listdir(f"/proc/{pid}/ns"):
+                found.add(os.readlink(f"/proc/{pid}/ns/{name}"))
+        except OSError:
+            pass
+    return sorted(found)
