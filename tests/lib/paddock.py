@@ -84,12 +84,12 @@ class _Service:
         self.client, self.name = client, name
 
     def __getattr__(self, method):
-        return lambda request=None, **fields: self.client.call(f"/{self.name}/{method}", request, **fields)
+        return lambda request=None, /, **fields: self.client.call(f"/{self.name}/{method}", request, **fields)
 
 
 class Client:
     """client.Sandboxes.Create(template="base") -> message; streams give grpc's call object, an iterator.
-    Client streams take an iterator of messages. Every call has a deadline (`timeout`), so a hang is a failure."""
+    Client streams take an iterator of messages. Every call has a deadline, so a hang is a failure."""
 
     def __init__(self, target, key=None, credentials=None, options=(), timeout=60):
         options = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20),
@@ -104,7 +104,7 @@ class Client:
         self.Health = _Service(self, "grpc.health.v1.Health")
         self.Reflection = _Service(self, "grpc.reflection.v1.ServerReflection")
 
-    def call(self, path, request=None, timeout=None, metadata=None, **fields):
+    def call(self, path, request=None, /, *, deadline=None, grpc_metadata=None, **fields):
         service, method = path[1:].split("/")
         descriptor = POOL.FindServiceByName(service).FindMethodByName(method)
         proto = all_methods()[path]
@@ -115,9 +115,9 @@ class Client:
                                            response_deserializer=response.FromString)
         if request is None and not proto.client_streaming:
             request = _factory.GetPrototype(descriptor.input_type)(**fields)
-        if metadata is None:
-            metadata = [("authorization", "Bearer " + self.key)] if self.key else []
-        return stub(request, timeout=self.timeout if timeout is None else timeout, metadata=metadata)
+        if grpc_metadata is None:
+            grpc_metadata = [("authorization", "Bearer " + self.key)] if self.key else []
+        return stub(request, timeout=self.timeout if deadline is None else deadline, metadata=grpc_metadata)
 
     def close(self):
         self.channel.close()
@@ -166,7 +166,7 @@ class Client:
                     return
                 yield pb.BuildTemplateRequest(data=data)
         last = None
-        for last in self.Templates.Build(messages(), timeout=300):
+        for last in self.Templates.Build(messages(), deadline=300):
             pass
         return last.template
 
@@ -338,7 +338,7 @@ class Instance:
 
     def _answers(self):
         with contextlib.suppress(grpc.RpcError):
-            self.admin.Admin.WhoAmI(timeout=2)
+            self.admin.Admin.WhoAmI(deadline=2)
             return True
 
     def _wait(self, process, ready, log):

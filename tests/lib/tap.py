@@ -72,9 +72,14 @@ def select(suite, words):
     return chosen
 
 
+def run(suite, words=()):
+    """-> True if nothing failed."""
+    result = TapResult()
+    select(suite, words).run(result)
+    sys.stdout.flush()
+    return not (result.failures or result.errors)
+
+
 def main():
     suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
-    result = TapResult()
-    select(suite, sys.argv[1:]).run(result)
-    sys.stdout.flush()
-    sys.exit(1 if result.failures or result.errors else 0)
+    sys.exit(0 if run(suite, sys.argv[1:]) else 1)
