@@ -1,0 +1,76 @@
+#ifndef PADDOCK_SERVER_AUDIT_H
+#define PADDOCK_SERVER_AUDIT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "auth.h"
+#include "store.h"
+
+/* The audit log: how a record is encoded and chained, the head anchor beside the store, and the check of both.
+ * Nothing here takes the loop lock. */
+
+#define AUDIT_HASH_SIZE 32
+#define AUDIT_PREFIX_MAX 33
+
+/* Where the chain stands: the number of records, and the hash of the newest (zeros when there is none). */
+struct audit_head {
+	uint64_t count;
+	uint8_t hash[AUDIT_HASH_SIZE];
+};
+
+/* Pack everything of an AuditRecord but sequence and times: fields 4 to 10, cleaned and cut. `ret` is malloc'ed. */
+int audit_encode(const struct audit_entry *entry, uint8_t **ret, size_t *ret_length);
+
+/* Pack fields 1 to 3, which go in front. Returns the length. */
+size_t audit_encode_prefix(uint8_t prefix[AUDIT_PREFIX_MAX], uint64_t sequence, int64_t wall_ms, uint64_t boot_ns);
+
+/* SHA-256(previous || stored). */
+int audit_hash(const uint8_t previous[AUDIT_HASH_SIZE], const void *stored, size_t length,
+	       uint8_t ret[AUDIT_HASH_SIZE]);
+
+/* One record as it lies in the store; nothing is copied. */
+struct audit_text {
+	const char *data;
+	size_t length;
+};
+struct audit_view {
+	uint64_t sequence; /* of the key */
+	uint64_t stored_sequence; /* of the record's bytes */
+	const uint8_t *hash;
+	const uint8_t *previous;
+	const uint8_t *stored;
+	size_t stored_length;
+	struct audit_text tenant;
+	struct audit_text action;
+	struct audit_text sandbox_id;
+};
+void audit_key(uint64_t sequence, uint8_t key[8]);
+/* -EBADMSG: not a record. */
+int audit_view(const void *key, size_t key_length, const void *value, size_t value_length, struct audit_view *ret);
+
+/* DIR/audit.head: what the log's length and last hash have been, kept outside the store so that a log that was
+ * cut or rolled back is seen to be shorter. */
+int audit_anchor_write(int dir_fd, const struct audit_head *head, int64_t wall_ms);
+/* -ENOENT; -EBADMSG. */
+int audit_anchor_read(int dir_fd, struct audit_head *ret);
+/* True once after an operator has put DIR/audit.accept there to accept a broken anchor; the file is removed. */
+bool audit_anchor_accepted(int dir_fd);
+
+struct audit_report {
+	bool ok;
+	uint64_t records;	     /* good ones, from the first */
+	uint64_t first_bad_sequence; /* 0: none, or not one of the records */
+	struct audit_head head;	     /* of the good ones */
+	char text[160];
+};
+/* Recompute the chain and compare it with the anchor. Reads in short slices, without any lock; a record that is
+ * appended meanwhile is not looked at. -ECANCELED when `*stop` became true. */
+int audit_check(struct audit_report *ret, const atomic_bool *stop);
+
+/* Of the open store (store.c): the head that is durable, and the data directory. */
+void store_audit_head(struct audit_head *ret);
+int store_dir_fd(void);
+
+#endif

@@ -1,0 +1,129 @@
+#include "audit.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+/*
+ * The check of the whole chain. The log only grows, so reading it in slices up to the length it had at the start
+ * is as good as one snapshot, and no reader holds pages back or delays the growth of the map for long. The anchor is
+ * read before the length: it is never ahead of what is durable.
+ */
+
+#define SLICE_NS 5000000 /* of one read transaction */
+
+struct check {
+	struct audit_report *report;
+	const atomic_bool *stop;
+	uint64_t end;		  /* records at the start */
+	struct audit_head anchor; /* count 0: none */
+	uint64_t slice_end_ns;
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static int bad(struct audit_report *report, uint64_t sequence, const char *text)
+{
+	report->ok = false;
+	report->first_bad_sequence = sequence;
+	snprintf(report->text, sizeof(report->text), "%s", text);
+	return 1;
+}
+
+static int check_record(const void *key, size_t key_length, const void *value, size_t value_length, void *arg)
+{
+	struct check *check = arg;
+	struct audit_report *report = check->report;
+	uint64_t expected = report->records + 1;
+	uint8_t hash[AUDIT_HASH_SIZE];
+	struct audit_view view;
+	int rc;
+
+	if (expected > check->end)
+		return 1;
+	if (audit_view(key, key_length, value, value_length, &view) < 0)
+		return bad(report, expected, "the record cannot be read");
+	if (view.sequence != expected)
+		return bad(report, expected, "the record is missing");
+	if (view.stored_sequence != expected)
+		return bad(report, expected, "the record has another sequence number than its place");
+	if (memcmp(view.previous, report->head.hash, AUDIT_HASH_SIZE))
+		return bad(report, expected, "the record does not follow from the one before it");
+	rc = audit_hash(view.previous, view.stored, view.stored_length, hash);
+	if (rc < 0)
+		return rc;
+	if (memcmp(hash, view.hash, AUDIT_HASH_SIZE))
+		return bad(report, expected, "the record was changed");
+	report->records = report->head.count = expected;
+	memcpy(report->head.hash, hash, AUDIT_HASH_SIZE);
+	if (expected == check->anchor.count && memcmp(hash, check->anchor.hash, AUDIT_HASH_SIZE))
+		return bad(report, expected, "the log was rewritten: this record is not the one that the head anchor names");
+	if (expected % 64 == 0 && now_ns() > check->slice_end_ns)
+		return 1;
+	return 0;
+}
+
+static int check_slices(struct check *check)
+{
+	struct audit_report *report = check->report;
+
+	while (report->ok && report->records < check->end) {
+		uint64_t before = report->records;
+		uint8_t key[8];
+		int rc;
+
+		if (atomic_load(check->stop))
+			return -ECANCELED;
+		audit_key(before + 1, key);
+		check->slice_end_ns = now_ns() + SLICE_NS;
+		rc = store_each(STORE_AUDIT, key, sizeof(key), check_record, check);
+		if (rc < 0)
+			return rc;
+		if (report->ok && report->records == before)
+			bad(report, before + 1, "the record is missing");
+	}
+	return 0;
+}
+
+static void compare_anchor(struct check *check, int anchor_rc)
+{
+	struct audit_report *report = check->report;
+
+	if (anchor_rc < 0) {
+		bad(report, 0, anchor_rc == -ENOENT ? "the head anchor is missing: the log may have been cut or replaced"
+						    : "the head anchor cannot be read");
+	} else if (check->anchor.count > report->records) {
+		bad(report, report->records + 1, "");
+		snprintf(report->text, sizeof(report->text),
+			 "the log was cut or rolled back: it has %llu records, the head anchor says %llu",
+			 (unsigned long long)report->records, (unsigned long long)check->anchor.count);
+	}
+}
+
+int audit_check(struct audit_report *ret, const atomic_bool *stop)
+{
+	struct check check = { .report = ret, .stop = stop };
+	int rc, anchor_rc = audit_anchor_read(store_dir_fd(), &check.anchor);
+	struct audit_head head;
+
+	*ret = (struct audit_report){ .ok = true };
+	store_audit_head(&head);
+	check.end = head.count;
+	rc = check_slices(&check);
+	if (rc < 0)
+		return rc;
+	if (ret->ok && memcmp(ret->head.hash, head.hash, AUDIT_HASH_SIZE))
+		bad(ret, ret->records, "the newest record is not the one that was written");
+	if (ret->ok)
+		compare_anchor(&check, anchor_rc);
+	if (ret->ok)
+		snprintf(ret->text, sizeof(ret->text), "%llu records, the chain is whole", (unsigned long long)ret->records);
+	return 0;
+}

@@ -1,0 +1,547 @@
+#include "store.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include "audit.h"
+#include "log.h"
+#include "loop.h"
+#include "metrics.h"
+#include "sandbox/base/cleanup.h"
+#include "store_batch.h"
+#include "store_env.h"
+
+/*
+ * store_commit() queues a batch; the writer thread takes all that wait, applies them in one transaction,
+ * commits it (LMDB syncs the data, then writes its meta page through an O_DSYNC descriptor) and runs the callbacks under
+ * the loop lock. While it commits, the next batches gather: that is the group commit.
+ *
+ * When a transaction fails, nothing of it is in the store and every batch of it fails. A full disk passes: LMDB
+ * never overwrites a page that the last good state uses, so what a failed write or sync left behind is
+ * unreferenced, and the next transaction writes its pages anew. Any other failure (EIO above all) ends the trust in the
+ * device and in the page cache: the store then refuses everything until a restart reads the state back.
+ *
+ * The audit chain's head lives in the writer: sequence and hash are given inside the transaction and kept only if
+ * it commits. At most once a second, and at the end, the head goes to the anchor file beside the store.
+ *
+ * Locks: store.lock guards the queue and the durable head; store.map is held shared by readers and exclusively
+ * while the map grows or goes away. Neither is held while a callback runs.
+ */
+
+#define ANCHOR_INTERVAL_NS 1000000000ull
+#define FULL_BYTES (1u << 20) /* less than this is a full disk */
+#define EVENTS_MAX_BYTES (64u << 20)
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	struct store_batch *first, **last;
+	size_t queued_bytes;
+	uint64_t events_dropped;
+	struct audit_head durable;
+	bool running, stopping;
+
+	pthread_rwlock_t map;
+	bool readable;
+	struct store_env env;
+	pthread_t thread;
+
+	/* the writer's own */
+	int broken; /* errno that made the store refuse everything */
+	struct audit_head head;
+	struct audit_head anchored;
+	bool anchor_trusted;
+	bool anchor_failing;
+	uint64_t anchor_tried_ns;
+} store = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.map = PTHREAD_RWLOCK_INITIALIZER,
+	.last = &store.first,
+	.env = STORE_ENV_CLOSED,
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* ---- one transaction ---- */
+
+static int append_audit(MDB_txn *txn, struct audit_head *head, const struct store_batch *batch, const uint8_t *tail,
+			size_t tail_length)
+{
+	uint8_t key[8], prefix[AUDIT_PREFIX_MAX], *stored;
+	size_t prefix_length = audit_encode_prefix(prefix, head->count + 1, batch->wall_ms, batch->boot_ns);
+	size_t length = prefix_length + tail_length;
+	_cleanup_free_ uint8_t *value = malloc(2 * AUDIT_HASH_SIZE + length);
+	int rc;
+
+	if (!value)
+		return -ENOMEM;
+	stored = value + 2 * AUDIT_HASH_SIZE;
+	memcpy(value + AUDIT_HASH_SIZE, head->hash, AUDIT_HASH_SIZE);
+	memcpy(stored, prefix, prefix_length);
+	memcpy(stored + prefix_length, tail, tail_length);
+	rc = audit_hash(head->hash, stored, length, value);
+	if (rc < 0)
+		return rc;
+	head->count++;
+	audit_key(head->count, key);
+	rc = mdb_put(txn, store.env.dbi[STORE_AUDIT], &(MDB_val){ sizeof(key), key },
+		     &(MDB_val){ 2 * AUDIT_HASH_SIZE + length, value }, MDB_APPEND);
+	memcpy(head->hash, value, AUDIT_HASH_SIZE);
+	return rc;
+}
+
+/* 0, an LMDB code, or a negative errno of our own (-ENOMEM is in neither's way). */
+static int apply_batch(MDB_txn *txn, struct audit_head *head, const struct store_batch *batch)
+{
+	const uint8_t *key, *value;
+	struct store_op op;
+	size_t offset = 0;
+	int rc = 0;
+
+	while (!rc && store_batch_next(batch, &offset, &op, &key, &value)) {
+		MDB_val mdb_key = { op.key_length, (void *)key }, mdb_value = { op.value_length, (void *)value };
+
+		if (op.kind == STORE_OP_PUT)
+			rc = mdb_put(txn, store.env.dbi[op.db], &mdb_key, &mdb_value, 0);
+		else if (op.kind == STORE_OP_DELETE)
+			rc = mdb_del(txn, store.env.dbi[op.db], &mdb_key, NULL);
+		else
+			rc = append_audit(txn, head, batch, value, op.value_length);
+		if (rc == MDB_NOTFOUND && op.kind == STORE_OP_DELETE)
+			rc = 0;
+	}
+	return rc;
+}
+
+/* All batches in one transaction. 0 or what LMDB says. */
+static int transact(const struct store_batch *batches, struct audit_head *head)
+{
+	MDB_txn *txn;
+	int rc = mdb_txn_begin(store.env.env, NULL, 0, &txn);
+
+	if (rc)
+		return rc;
+	for (const struct store_batch *batch = batches; batch && !rc; batch = batch->next)
+		if (!batch->error)
+			rc = apply_batch(txn, head, batch);
+	if (rc) {
+		mdb_txn_abort(txn);
+		return rc;
+	}
+	return mdb_txn_commit(txn);
+}
+
+static int grow(void)
+{
+	int rc;
+
+	pthread_rwlock_wrlock(&store.map);
+	rc = store_env_grow(&store.env);
+	if (rc < 0)
+		store.readable = false;
+	pthread_rwlock_unlock(&store.map);
+	return rc;
+}
+
+/* LMDB reports a write that a full disk cut short as EIO. */
+static bool disk_is_full(void)
+{
+	struct statvfs stat;
+
+	return !fstatvfs(store.env.dir_fd, &stat) && (uint64_t)stat.f_bavail * stat.f_frsize < FULL_BYTES;
+}
+
+/* What a failed transaction means: a negative errno for its batches, and perhaps the end of the store. */
+static int judge_failure(int mdb_rc)
+{
+	int rc = mdb_rc == -ENOMEM ? mdb_rc : store_errno(mdb_rc);
+
+	if (rc == -EIO && mdb_rc == EIO && disk_is_full())
+		rc = -ENOSPC;
+	if (rc != -ENOSPC && rc != -EDQUOT && rc != -ENOMEM)
+		store.broken = -rc;
+	log_event(LOG_ERROR, store.broken ? "store.broken" : "store.failed", "error", mdb_strerror(-rc), NULL);
+	return rc;
+}
+
+static int write_batches(const struct store_batch *batches)
+{
+	struct audit_head head;
+	int rc;
+
+	if (store.broken)
+		return -EIO;
+	do {
+		head = store.head;
+		rc = transact(batches, &head);
+		if (rc == MDB_MAP_FULL && grow() < 0) {
+			store.broken = ENOMEM;
+			return judge_failure(ENOMEM);
+		}
+	} while (rc == MDB_MAP_FULL);
+	if (rc)
+		return judge_failure(rc);
+	metric_add(METRIC_STORE_COMMITS, 1);
+	metric_add(METRIC_AUDIT_RECORDS, (int64_t)(head.count - store.head.count));
+	store.head = head;
+	pthread_mutex_lock(&store.lock);
+	store.durable = head;
+	pthread_mutex_unlock(&store.lock);
+	return 0;
+}
+
+/* ---- the writer thread ---- */
+
+static bool is_empty(const struct store_batch *batches)
+{
+	for (; batches; batches = batches->next)
+		if (batches->length && !batches->error)
+			return false;
+	return true;
+}
+
+/* Tell everybody, in the order of their commits, and free the batches. */
+static void deliver(struct store_batch *batches, int rc)
+{
+	struct store_batch *batch;
+	bool locked = false;
+	int count = 0;
+
+	for (; (batch = batches); count++) {
+		batches = batch->next;
+		if (batch->done) {
+			if (!locked)
+				loop_lock();
+			locked = true;
+			batch->done(batch->error ? batch->error : rc, batch->arg);
+		}
+		store_batch_free(batch);
+	}
+	if (locked)
+		loop_unlock();
+	metric_add(METRIC_STORE_BATCHES, count);
+}
+
+/* Take the anchor along, when it is behind and a second has passed (or `now`). */
+static void move_anchor(bool now)
+{
+	int rc;
+
+	if (!store.anchor_trusted || store.anchored.count == store.head.count ||
+	    (!now && now_ns() < store.anchor_tried_ns + ANCHOR_INTERVAL_NS))
+		return;
+	store.anchor_tried_ns = now_ns();
+	rc = audit_anchor_write(store.env.dir_fd, &store.head, loop_wall_ms());
+	if (!rc)
+		store.anchored = store.head;
+	else if (!store.anchor_failing)
+		log_event(LOG_ERROR, "audit.anchor_failed", "error", strerror(-rc), NULL);
+	store.anchor_failing = rc < 0;
+}
+
+/* Wait for batches; NULL when only the anchor is due, or at the end. Called and returns with the lock held. */
+static struct store_batch *wait_batches(void)
+{
+	struct store_batch *batches;
+
+	while (!store.first && !store.stopping) {
+		uint64_t due = store.anchor_tried_ns + ANCHOR_INTERVAL_NS;
+		struct timespec until = { (time_t)(due / 1000000000), (long)(due % 1000000000) };
+
+		if (!store.anchor_trusted || store.anchored.count == store.head.count)
+			pthread_cond_wait(&store.wake, &store.lock);
+		else if (pthread_cond_timedwait(&store.wake, &store.lock, &until) == ETIMEDOUT)
+			break;
+	}
+	batches = store.first;
+	store.first = NULL;
+	store.last = &store.first;
+	store.queued_bytes = 0;
+	return batches;
+}
+
+static void *writer(void *arg)
+{
+	pthread_mutex_lock(&store.lock);
+	while (!store.stopping || store.first) {
+		struct store_batch *batches = wait_batches();
+
+		pthread_mutex_unlock(&store.lock);
+		if (batches)
+			deliver(batches, is_empty(batches) ? 0 : write_batches(batches));
+		move_anchor(false);
+		pthread_mutex_lock(&store.lock);
+	}
+	pthread_mutex_unlock(&store.lock);
+	move_anchor(true);
+	return NULL;
+}
+
+static int start_writer(struct pdk_error *err)
+{
+	pthread_condattr_t monotonic;
+	sigset_t all, old;
+	int rc;
+
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&store.wake, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	sigfillset(&all); /* signals are the main thread's */
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&store.thread, NULL, writer, NULL);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc)
+		return pdk_fail_errno(err, -rc, "store: starting the writer");
+	pthread_setname_np(store.thread, "store");
+	return 0;
+}
+
+/* ---- opening ---- */
+
+/* The chain goes on from its last record. */
+static int load_head(struct pdk_error *err)
+{
+	MDB_val key, value;
+	struct audit_view view;
+	MDB_cursor *cursor;
+	MDB_txn *txn;
+	int rc = mdb_txn_begin(store.env.env, NULL, MDB_RDONLY, &txn);
+
+	store.head = (struct audit_head){ 0 };
+	if (rc)
+		return pdk_fail_errno(err, store_errno(rc), "store: reading the audit log");
+	rc = mdb_cursor_open(txn, store.env.dbi[STORE_AUDIT], &cursor);
+	if (!rc) {
+		rc = mdb_cursor_get(cursor, &key, &value, MDB_LAST);
+		if (!rc && audit_view(key.mv_data, key.mv_size, value.mv_data, value.mv_size, &view) < 0)
+			rc = MDB_CORRUPTED;
+		if (!rc) {
+			store.head.count = view.sequence;
+			memcpy(store.head.hash, view.hash, AUDIT_HASH_SIZE);
+		}
+		mdb_cursor_close(cursor);
+	}
+	mdb_txn_abort(txn);
+	if (rc && rc != MDB_NOTFOUND)
+		return pdk_fail_errno(err, store_errno(rc), "store: reading the audit log");
+	store.durable = store.head;
+	return 0;
+}
+
+static bool record_has_hash(const struct audit_head *anchor);
+
+/* A broken anchor is evidence: it stays as it is (and Verify says so) until an operator accepts the loss. */
+static int check_anchor(struct pdk_error *err)
+{
+	struct audit_head anchor;
+	int rc = audit_anchor_read(store.env.dir_fd, &anchor);
+	bool good = rc == -ENOENT ? store.head.count == 0 : rc == 0 && record_has_hash(&anchor);
+
+	store.anchor_trusted = good || audit_anchor_accepted(store.env.dir_fd);
+	if (!good)
+		log_event(LOG_ERROR, store.anchor_trusted ? "audit.anchor_accepted" : "audit.anchor_broken", "records",
+			  log_u64(store.head.count), "anchor", rc < 0 ? strerror(-rc) : log_u64(anchor.count), NULL);
+	if (!store.anchor_trusted)
+		return 0;
+	/* written before the first record, so that it is never missing for a good reason */
+	rc = audit_anchor_write(store.env.dir_fd, &store.head, loop_wall_ms());
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "store: writing audit.head");
+	store.anchored = store.head;
+	if (!good)
+		audit_event(&(struct audit_entry){ .actor = "system", .action = "audit.anchor_accepted", .outcome = "OK" });
+	return 0;
+}
+
+static int compare_hash(const void *key, size_t key_length, const void *value, size_t value_length, void *arg)
+{
+	const struct audit_head **anchor = arg;
+	struct audit_view view;
+
+	if (!audit_view(key, key_length, value, value_length, &view) && view.sequence == (*anchor)->count &&
+	    !memcmp(view.hash, (*anchor)->hash, AUDIT_HASH_SIZE))
+		*anchor = NULL;
+	return 1;
+}
+
+static bool record_has_hash(const struct audit_head *anchor)
+{
+	uint8_t key[8];
+
+	if (!anchor->count)
+		return true;
+	audit_key(anchor->count, key);
+	store_each(STORE_AUDIT, key, sizeof(key), compare_hash, &anchor);
+	return !anchor;
+}
+
+int store_open(const char *dir, struct pdk_error *err)
+{
+	int rc = store_env_open(&store.env, dir, err);
+
+	if (rc < 0)
+		return rc;
+	store.broken = 0;
+	store.stopping = false;
+	store.readable = true;
+	store.anchor_tried_ns = 0;
+	rc = load_head(err);
+	if (!rc)
+		rc = check_anchor(err);
+	if (!rc)
+		rc = start_writer(err);
+	if (rc < 0) {
+		store.readable = false;
+		store_env_close(&store.env);
+		return rc;
+	}
+	pthread_mutex_lock(&store.lock);
+	store.running = true;
+	pthread_mutex_unlock(&store.lock);
+	log_event(LOG_INFO, "store.opened", "audit_records", log_u64(store_audit_count()), NULL);
+	return 0;
+}
+
+void store_close(void)
+{
+	if (!store.readable)
+		return;
+	pthread_mutex_lock(&store.lock);
+	store.stopping = true;
+	store.running = false;
+	pthread_cond_signal(&store.wake);
+	pthread_mutex_unlock(&store.lock);
+	pthread_join(store.thread, NULL);
+	pthread_cond_destroy(&store.wake);
+	pthread_rwlock_wrlock(&store.map);
+	store.readable = false;
+	store_env_close(&store.env);
+	pthread_rwlock_unlock(&store.map);
+}
+
+/* ---- use ---- */
+
+void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg)
+{
+	batch->done = done;
+	batch->arg = arg;
+	batch->next = NULL;
+	pthread_mutex_lock(&store.lock);
+	batch->wall_ms = loop_wall_ms();
+	batch->boot_ns = loop_now_ns();
+	*store.last = batch;
+	store.last = &batch->next;
+	store.queued_bytes += batch->length;
+	if (store.running)
+		pthread_cond_signal(&store.wake);
+	pthread_mutex_unlock(&store.lock);
+}
+
+/* Records that nobody waits for must not fill the memory when the disk stalls: they are counted instead. */
+static bool drop_event(uint64_t *ret_dropped)
+{
+	bool full;
+
+	pthread_mutex_lock(&store.lock);
+	full = store.queued_bytes > EVENTS_MAX_BYTES;
+	if (full) {
+		store.events_dropped++;
+	} else {
+		*ret_dropped = store.events_dropped;
+		store.events_dropped = 0;
+	}
+	pthread_mutex_unlock(&store.lock);
+	return full;
+}
+
+void audit_event(const struct audit_entry *entry)
+{
+	struct store_batch *batch;
+	uint64_t dropped;
+	char detail[64];
+
+	if (drop_event(&dropped))
+		return;
+	batch = store_batch_create();
+	if (!batch)
+		return;
+	if (dropped) {
+		snprintf(detail, sizeof(detail), "{\"records\":%llu}", (unsigned long long)dropped);
+		store_audit(batch, &(struct audit_entry){ .actor = "system", .action = "audit.dropped", .detail = detail,
+							  .outcome = "RESOURCE_EXHAUSTED" });
+	}
+	store_audit(batch, entry);
+	store_commit(batch, NULL, NULL);
+}
+
+static int each(MDB_cursor *cursor, const void *from, size_t from_length,
+		int (*visit)(const void *key, size_t key_length, const void *value, size_t value_length, void *arg),
+		void *arg)
+{
+	MDB_val key = { from_length, (void *)from }, value;
+	int rc = mdb_cursor_get(cursor, &key, &value, from ? MDB_SET_RANGE : MDB_FIRST);
+
+	while (!rc) {
+		int visited = visit(key.mv_data, key.mv_size, value.mv_data, value.mv_size, arg);
+
+		if (visited)
+			return visited < 0 ? visited : 0;
+		rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+	}
+	return rc == MDB_NOTFOUND ? 0 : store_errno(rc);
+}
+
+int store_each(enum store_db db, const void *from, size_t from_length,
+	       int (*visit)(const void *key, size_t key_length, const void *value, size_t value_length, void *arg),
+	       void *arg)
+{
+	MDB_cursor *cursor;
+	MDB_txn *txn;
+	int rc = -ESHUTDOWN;
+
+	pthread_rwlock_rdlock(&store.map);
+	if (store.readable)
+		rc = store_errno(mdb_txn_begin(store.env.env, NULL, MDB_RDONLY, &txn));
+	if (!rc) {
+		rc = store_errno(mdb_cursor_open(txn, store.env.dbi[db], &cursor));
+		if (!rc) {
+			rc = each(cursor, from, from_length, visit, arg);
+			mdb_cursor_close(cursor);
+		}
+		mdb_txn_abort(txn);
+	}
+	pthread_rwlock_unlock(&store.map);
+	return rc;
+}
+
+uint64_t store_audit_count(void)
+{
+	struct audit_head head;
+
+	store_audit_head(&head);
+	return head.count;
+}
+
+void store_audit_head(struct audit_head *ret)
+{
+	pthread_mutex_lock(&store.lock);
+	*ret = store.durable;
+	pthread_mutex_unlock(&store.lock);
+}
+
+int store_dir_fd(void)
+{
+	return store.env.dir_fd;
+}

@@ -1,0 +1,29 @@
+#ifndef PADDOCK_SERVER_STORE_ENV_H
+#define PADDOCK_SERVER_STORE_ENV_H
+
+#include <lmdb.h>
+#include "store.h"
+
+/* The LMDB environment below the store: making it, opening it, letting it grow. Private to store*.c. */
+
+struct store_env {
+	MDB_env *env;
+	MDB_dbi dbi[STORE_DB_COUNT];
+	size_t map_size;
+	int dir_fd;  /* the data directory */
+	int lock_fd; /* holds the flock */
+};
+
+#define STORE_ENV_CLOSED { .dir_fd = -1, .lock_fd = -1 }
+
+/* Lock DIR, make DIR/store if it is not there, open it and check its schema. */
+int store_env_open(struct store_env *env, const char *dir, struct pdk_error *err);
+void store_env_close(struct store_env *env);
+
+/* Make the map larger. No transaction of this process may be open. After a failure the environment cannot be used. */
+int store_env_grow(struct store_env *env);
+
+/* LMDB's return codes are errno values, or its own negative numbers: always 0 or a negative errno. */
+int store_errno(int mdb_rc);
+
+#endif
