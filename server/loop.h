@@ -46,6 +46,16 @@ int64_t loop_wall_ms(void);   /* Unix milliseconds */
 /* Run `fn(arg)` soon on the loop thread with the lock held. For leaving deep stacks. -ENOMEM. */
 int loop_defer(void (*fn)(void *arg), void *arg);
 
+/* Run `task` on this thread as soon as it has let go of the lock: for calls into libraries that may take long or
+ * call back. The task is embedded in its owner and must stay alive until `run` starts. In order of queueing. */
+struct loop_task {
+	void (*run)(struct loop_task *task);
+	struct loop_task *next;
+};
+void loop_after_unlock(struct loop_task *task);
+/* A number that changes with every release of the lock: equal means "nobody else has run since". */
+uint64_t loop_turn(void);
+
 int loop_init(void);
 /* Run until loop_stop(). Called by main without the lock. */
 void loop_run(void);
