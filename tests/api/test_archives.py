@@ -7,8 +7,8 @@ import os
 import subprocess
 import tarfile
 
-from api import Case, Code, grpc, unique
-from paddock import rss_bytes
+from api import Case, Code, grpc, pb, unique
+from paddock import rss_bytes, wait_until
 
 
 def tar(*entries, format=tarfile.PAX_FORMAT):
@@ -152,7 +152,6 @@ class Unpack(ArchiveCase):
         self.kept_alive()
 
     def test_first_message(self):
-        from api import pb
         for bad in ([pb.UnpackArchiveRequest(data=b"x")], [], [pb.UnpackArchiveRequest()]):
             self.refused(Code.INVALID_ARGUMENT, self.client.Files.UnpackArchive, iter(bad))
 
@@ -213,7 +212,6 @@ class Pack(ArchiveCase):
         stream = self.client.Files.PackArchive(sandbox_id=self.box, path=b"/usr")
         next(stream)
         stream.cancel()
-        from paddock import wait_until
         wait_until(lambda: b"paddock-archive" not in self.sh("ps -eo args"), 10, "the packer has ended")
 
     def test_archive_round_trip_through_both(self):
