@@ -69,6 +69,11 @@ struct audit_report {
  * appended meanwhile is not looked at. -ECANCELED when `*stop` became true. */
 int audit_check(struct audit_report *ret, const atomic_bool *stop);
 
+/* The same on a thread of its own; `done` runs under the loop lock. -EBUSY: one is running. Lock held. */
+int audit_check_start(void (*done)(int rc, const struct audit_report *report, void *arg), void *arg);
+/* End it and wait; `done` has run then. Called without the lock, by store_close(). */
+void audit_check_stop(void);
+
 /* Of the open store (store.c): the head that is durable, and the data directory. */
 void store_audit_head(struct audit_head *ret);
 int store_dir_fd(void);

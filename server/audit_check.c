@@ -1,9 +1,12 @@
 #include "audit.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include "loop.h"
 
 /*
  * The check of the whole chain. The log only grows, so reading it in slices up to the length it had at the start
@@ -126,4 +129,59 @@ int audit_check(struct audit_report *ret, const atomic_bool *stop)
 	if (ret->ok)
 		snprintf(ret->text, sizeof(ret->text), "%llu records, the chain is whole", (unsigned long long)ret->records);
 	return 0;
+}
+
+/* One check at a time. `started` and `running` belong to the loop lock. */
+static struct {
+	pthread_t thread;
+	bool started; /* to be joined */
+	bool running;
+	atomic_bool stop;
+	void (*done)(int rc, const struct audit_report *report, void *arg);
+	void *arg;
+} checker;
+
+static void *run_check(void *arg)
+{
+	struct audit_report report;
+	int rc = audit_check(&report, &checker.stop);
+
+	loop_lock();
+	checker.running = false;
+	checker.done(rc, &report, checker.arg);
+	loop_unlock();
+	return NULL;
+}
+
+int audit_check_start(void (*done)(int rc, const struct audit_report *report, void *arg), void *arg)
+{
+	sigset_t all, old;
+	int rc;
+
+	if (checker.running)
+		return -EBUSY;
+	if (checker.started) /* it has delivered, so it needs the lock no more */
+		pthread_join(checker.thread, NULL);
+	checker.done = done;
+	checker.arg = arg;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&checker.thread, NULL, run_check, NULL);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	checker.started = checker.running = !rc;
+	return -rc;
+}
+
+void audit_check_stop(void)
+{
+	bool started;
+
+	loop_lock();
+	started = checker.started;
+	checker.started = false;
+	loop_unlock();
+	atomic_store(&checker.stop, true);
+	if (started)
+		pthread_join(checker.thread, NULL);
+	atomic_store(&checker.stop, false);
 }

@@ -418,6 +418,7 @@ void store_close(void)
 {
 	if (!store.readable)
 		return;
+	audit_check_stop();
 	pthread_mutex_lock(&store.lock);
 	store.stopping = true;
 	store.running = false;

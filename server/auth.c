@@ -1,0 +1,85 @@
+#include "auth.h"
+
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <string.h>
+#include <strings.h>
+#include "admin_private.h"
+#include "keys.h"
+#include "loop.h"
+#include "metrics.h"
+#include "tenants.h"
+
+/*
+ * A key is "pdk_" + public id + "_" + secret. The id finds the record; the secret is only ever compared as its
+ * SHA-256, in constant time, and an id that does not exist costs the same work. Nothing is cached: a revoked key
+ * opens nothing from the moment its revocation is durable.
+ */
+
+/* Where the id and the secret are in "Bearer pdk_...", or false. */
+static bool split(const char *authorization, const char **ret_id, const char **ret_secret)
+{
+	const char *key;
+
+	if (!authorization || strncasecmp(authorization, "Bearer ", 7))
+		return false;
+	key = authorization + 7;
+	if (strnlen(key, KEY_TEXT_LEN + 1) != KEY_TEXT_LEN || strncmp(key, "pdk_", 4) || key[4 + KEY_ID_LEN] != '_')
+		return false;
+	*ret_id = key + 4;
+	*ret_secret = key + 4 + KEY_ID_LEN + 1;
+	return true;
+}
+
+static bool is_valid(const struct key *key, int64_t now_ms)
+{
+	return !key->revoked_unix_ms && (!key->expires_unix_ms || now_ms < key->expires_unix_ms) &&
+	       tenant_find(key->tenant);
+}
+
+static struct key *authenticate(const char *authorization)
+{
+	static const uint8_t nobody[KEY_DIGEST_SIZE];
+	uint8_t digest[KEY_DIGEST_SIZE];
+	const char *id, *secret;
+	struct key *key;
+	bool equal;
+
+	if (!split(authorization, &id, &secret))
+		return NULL;
+	key = key_find(id);
+	if (key_digest(secret, KEY_SECRET_LEN, digest) < 0)
+		return NULL;
+	equal = CRYPTO_memcmp(digest, key ? key->digest : nobody, sizeof(digest)) == 0;
+	return key && equal && is_valid(key, loop_wall_ms()) ? key : NULL;
+}
+
+int auth_check(const char *authorization, struct principal *ret, struct pdk_error *err)
+{
+	struct key *key = authenticate(authorization);
+
+	if (!key) {
+		metric_add(METRIC_AUTH_FAILURES, 1);
+		return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "a valid API key is needed");
+	}
+	key_used(key, loop_wall_ms());
+	*ret = (struct principal){ .scopes = key->scopes | SCOPE_ANY, .is_operator = key->scopes & SCOPE_ADMIN };
+	memcpy(ret->tenant, key->tenant, sizeof(ret->tenant));
+	memcpy(ret->key_id, key->id, sizeof(ret->key_id));
+	return 0;
+}
+
+const char *principal_actor(const struct principal *principal)
+{
+	if (principal->key_id[0])
+		return principal->key_id;
+	return principal->is_operator ? "operator" : "anonymous";
+}
+
+int auth_load(struct pdk_error *err)
+{
+	int rc = tenants_load(err);
+
+	admin_note_start();
+	return rc < 0 ? rc : keys_load(err);
+}
