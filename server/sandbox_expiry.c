@@ -1,0 +1,169 @@
+#include "config.h"
+#include "log.h"
+#include "processes.h"
+#include "rpc.h"
+#include "sandbox_internal.h"
+#include "validate.h"
+#include <errno.h>
+#include <stdlib.h>
+
+/*
+ * Time. Expiry is kept as wall-clock time, so that it goes on while the server is down; the timer runs on
+ * CLOCK_BOOTTIME, so that a step of the wall clock neither kills nor spares anybody, and suspend counts.
+ *
+ * Ended sandboxes stay for retention_ms in the order of their end. ENDED_MAX bounds them on a busy box: the
+ * oldest are forgotten early then. One timer serves the head of that queue.
+ */
+
+#define TIMEOUT_MAX_MS 86400000
+#define ENDED_MAX 20000
+#define FORGET_BATCH 256
+
+struct sandbox *sandbox_oldest_ended;
+static struct sandbox *newest_ended;
+uint32_t sandbox_ended_count;
+static struct loop_timer retention;
+
+static uint64_t due_at_wall(int64_t wall_ms)
+{
+	int64_t left_ms = wall_ms - loop_wall_ms();
+
+	return loop_now_ns() + (left_ms > 0 ? (uint64_t)left_ms * 1000000 : 0);
+}
+
+static void on_expired(void *arg)
+{
+	sandbox_end(arg, PADDOCK__V1__END_REASON__END_REASON_TIMEOUT, "its timeout ran out");
+}
+
+void sandbox_arm_expiry(struct sandbox *sandbox)
+{
+	struct loop_timer *timer = &sandbox->private->timer;
+
+	timer->handler = on_expired;
+	timer->arg = sandbox;
+	if (loop_timer_set(timer, due_at_wall(sandbox->expires_unix_ms)) >= 0)
+		return;
+	/* Without a timer it would live for ever. */
+	sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_TIMEOUT, "the server is out of memory");
+}
+
+static void arm_retention_timer(void)
+{
+	int64_t due_ms;
+
+	if (!sandbox_oldest_ended)
+		return;
+	due_ms = sandbox_oldest_ended->ended_unix_ms + (int64_t)server_config.retention_ms;
+	(void)loop_timer_set(&retention, due_at_wall(due_ms));
+}
+
+static void unqueue(struct sandbox *sandbox)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	if (private->ended_before)
+	private->ended_before->private->ended_after = private->ended_after;
+	else sandbox_oldest_ended = private->ended_after;
+	if (private->ended_after)
+	private->ended_after->private->ended_before = private->ended_before;
+	else newest_ended = private->ended_before;
+	sandbox_ended_count--;
+}
+
+void sandbox_forget(struct sandbox *sandbox, struct store_batch *batch)
+{
+	(void)sandbox_unstore(batch, sandbox);
+	processes_forget(sandbox);
+	unqueue(sandbox);
+	sandbox_drop(sandbox);
+}
+
+static bool is_over(const struct sandbox *sandbox)
+{
+	return sandbox_ended_count > ENDED_MAX ||
+	       sandbox->ended_unix_ms + (int64_t)server_config.retention_ms <= loop_wall_ms();
+}
+
+static void on_retention(void *arg)
+{
+	struct store_batch *batch = store_batch_create();
+	unsigned int n = 0;
+
+	while (batch && sandbox_oldest_ended && is_over(sandbox_oldest_ended) && n < FORGET_BATCH) {
+		sandbox_forget(sandbox_oldest_ended, batch);
+		n++;
+	}
+	if (n > 0)
+		store_commit(batch, NULL, NULL);
+	else
+		store_batch_free(batch);
+	arm_retention_timer();
+}
+
+void sandbox_arm_retention(struct sandbox *sandbox)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	private->ended_before = newest_ended;
+	private->ended_after = NULL;
+	if (newest_ended)
+		newest_ended->private->ended_after = sandbox;
+	else
+		sandbox_oldest_ended = sandbox;
+	newest_ended = sandbox;
+	sandbox_ended_count++;
+	retention.handler = on_retention;
+	if (sandbox_ended_count > ENDED_MAX)
+		(void)loop_timer_set(&retention, loop_now_ns());
+	else if (sandbox_ended_count == 1)
+		arm_retention_timer();
+}
+
+static void change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint64_t timeout_ms)
+{
+	struct store_batch *batch = store_batch_create();
+	int64_t before = sandbox->expires_unix_ms;
+	Paddock__V1__Sandbox *reply;
+	struct pdk_error err;
+
+	sandbox->expires_unix_ms = loop_wall_ms() + (int64_t)timeout_ms;
+	if (!batch || sandbox_store(batch, sandbox) < 0) {
+		sandbox->expires_unix_ms = before;
+		store_batch_free(batch);
+		pdk_fail_errno(&err, -ENOMEM, "setting the timeout");
+		rpc_fail(call, &err);
+		return;
+	}
+	sandbox->private->timeout_ms = timeout_ms;
+	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)
+		sandbox_arm_expiry(sandbox);
+	sandbox_event(sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_TIMEOUT_SET);
+	reply = sandbox_reply(call, sandbox);
+	if (reply)
+		rpc_finish_commit(call, batch, &reply->base);
+	else
+		store_commit(batch, NULL, NULL);
+}
+
+void sandboxes_set_timeout(struct rpc_call *call, const struct _ProtobufCMessage *message)
+{
+	const Paddock__V1__SetTimeoutRequest *request = (const void *)message;
+	struct sandbox *sandbox;
+	struct pdk_error err;
+	int rc = validate_range("timeout_ms", request->timeout_ms, 0, TIMEOUT_MAX_MS, &err);
+
+	if (rc >= 0)
+		rc = sandbox_find(call, request->sandbox_id, &sandbox, &err);
+	if (rc >= 0) {
+		rpc_audit_object(call, sandbox->id, NULL);
+		if (!sandbox_is_living(sandbox) || sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLING)
+			rc = pdk_fail(&err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
+	}
+	if (rc < 0)
+		rpc_fail(call, &err);
+	else if (request->timeout_ms == 0)
+		sandbox_kill_for(call, sandbox);
+	else
+		change_timeout(call, sandbox, request->timeout_ms);
+}

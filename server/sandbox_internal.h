@@ -1,0 +1,215 @@
+#ifndef PADDOCK_SERVER_SANDBOX_INTERNAL_H
+#define PADDOCK_SERVER_SANDBOX_INTERNAL_H
+
+#include "loop.h"
+#include "paddock/internal/store.pb-c.h"
+#include "sandboxes.h"
+#include "store.h"
+
+/*
+ * What the sandbox_*.c files share; nobody else includes this. Everything under the loop lock.
+ *
+ * Life of a sandbox (state; entered by; leaves to):
+ *
+ *	CREATING  Create without a pool hit, or a refill of the pool; -> RUNNING, KILLING
+ *	RUNNING   init answered, the record is on its way to the store; -> KILLING
+ *	KILLING   sandbox_end() for any reason: processes are ended, the link is closed, the warden is asked to
+ *		  remove everything (again after a reconnect); -> KILLED, FAILED
+ *	KILLED    the warden said that nothing is left, after Kill or the timeout; forgotten after retention
+ *	FAILED    the same after any other reason
+ *
+ * A pre-made sandbox is CREATING or RUNNING with `pooled` set: it has no owner, no record in the store and is
+ * in no list; claiming clears the flag. What a crash leaves of it is unknown to the store, so it is removed.
+ */
+
+#define METADATA_PAIRS_MAX 64 /* CreateSandboxRequest.metadata */
+
+/* A list of strings in one allocation. */
+struct text_list {
+	size_t count;
+	char *item[];
+};
+
+/* A call that waits for the end of a create or of a kill; lives in the call's arena. */
+struct sandbox_waiter {
+	struct sandbox_waiter *next;
+	struct sandbox_waiter **list;
+	struct sandbox *sandbox;
+	struct rpc_call *call;
+};
+
+/* What one tenant has. Exists while anything of it is not 0. */
+struct sandbox_owner {
+	struct sandbox_owner *next_bucket;
+	struct sandbox *newest, *oldest; /* its sandboxes, ended ones included */
+	uint32_t known;
+	uint32_t living;       /* CREATING, RUNNING, KILLING */
+	uint32_t keys;         /* remembered idempotency keys */
+	uint64_t memory_bytes; /* limits of the living */
+	uint64_t disk_bytes;
+	char name[TENANT_NAME_MAX + 1];
+};
+
+struct sandbox_list_link {
+	struct sandbox *newer, *older;
+};
+
+struct idempotency;
+
+struct sandbox_private {
+	struct sandbox *next_bucket;
+	struct sandbox_list_link by_owner, by_server; /* newest first; not while pooled */
+	struct sandbox_owner *owner;
+	struct sandbox *ended_before, *ended_after; /* the queue of ended ones, for retention */
+	struct loop_timer timer;    /* expiry while RUNNING, repeated tear-down while KILLING, retention afterwards */
+	struct text_list *metadata; /* key, value, key, value, ... */
+	struct text_list *env;      /* NAME=value */
+	char *end_text;
+	struct idempotency *idempotency; /* the key that waits for this create */
+	struct sandbox_waiter *creators;
+	struct sandbox_waiter *killers;
+	uint64_t timeout_ms;     /* as Create asked: counts from RUNNING */
+	bool pooled;             /* pre-made and not yet claimed */
+	bool counted;            /* in the owner's and admission's sums */
+	bool asked_for;          /* WARDEN_CREATE was sent: the warden may have something of it */
+	bool creating_in_warden; /* WARDEN_CREATE is not answered yet: WARDEN_KILL waits for that */
+	bool killing_in_warden;
+	bool guest_lost; /* it is ending because the link broke: the warden may know a better reason */
+	bool discard;    /* nobody was told of it: leave no record when it is gone */
+	bool adopting;   /* RUNNING, but its link is being made again */
+	bool expected;   /* reconciliation: must be in the warden's list */
+	bool seen;
+};
+
+extern struct sandbox *sandbox_newest; /* of all tenants */
+extern struct sandbox *sandbox_oldest_ended;
+extern uint32_t sandbox_ended_count;
+
+/* --- sandboxes.c: the table --- */
+struct sandbox *sandbox_new(const char *id); /* calloc'ed, in the table; NULL when out of memory */
+struct sandbox *sandbox_get(const char *id); /* by exact id, or NULL */
+/* Give it to its tenant: lists and counters. -ENOMEM. */
+int sandbox_own(struct sandbox *sandbox);
+/* Out of the table, the lists, memory. */
+void sandbox_drop(struct sandbox *sandbox);
+/* Reserve the limits for owner and server, or give them back; each at most once. */
+void sandbox_count(struct sandbox *sandbox);
+void sandbox_uncount(struct sandbox *sandbox);
+void sandbox_each(void (*visit)(struct sandbox *sandbox, void *arg), void *arg); /* visit may drop the visited */
+struct sandbox_owner *sandbox_owner_find(const char *tenant);
+struct sandbox_owner *sandbox_owner_get(const char *tenant); /* makes it; NULL when out of memory */
+void sandbox_owner_put(struct sandbox_owner *owner);         /* frees it if nothing is left */
+bool sandbox_is_living(const struct sandbox *sandbox);
+/* True when the caller may know of it. */
+bool sandbox_visible(const struct principal *principal, const struct sandbox *sandbox);
+
+/* --- sandbox_record.c: the sandbox as stored and as shown --- */
+struct text_list *text_list_from_map(const void *entries, size_t count, char separator); /* 0: two items a pair */
+struct text_list *text_list_copy(char *const *items, size_t count);
+int sandbox_store(struct store_batch *batch, const struct sandbox *sandbox);
+int sandbox_unstore(struct store_batch *batch, const struct sandbox *sandbox);
+/* A stored record into the table; -EBADMSG. */
+int sandbox_load(const void *value, size_t length, Paddock__Internal__SandboxIntent *ret_intent, struct sandbox **ret);
+/* The API message in a caller's block of sandbox_message_size() bytes (zeroed); points into the sandbox. */
+size_t sandbox_message_size(const struct sandbox *sandbox);
+Paddock__V1__Sandbox *sandbox_message(const struct sandbox *sandbox, void *block);
+/* The message in the call's arena, or NULL after failing the call. */
+Paddock__V1__Sandbox *sandbox_reply(struct rpc_call *call, const struct sandbox *sandbox);
+
+/* --- admission.c --- */
+/* The box's size. `total_disk_bytes` of 0: not known yet, so not limited. */
+void admission_start(void);
+void admission_set_disk(uint64_t total_disk_bytes);
+void admission_reserve(const struct warden_limits *limits, bool pooled);
+void admission_release(const struct warden_limits *limits, bool pooled);
+/* May one more be made? RESOURCE_EXHAUSTED names what is full. Pre-made sandboxes do not count against a client (they
+ * make room), but they do against a refill. */
+int admission_check(const struct warden_limits *limits, bool pooled, struct pdk_error *err);
+/* True while living and pre-made ones together are more than the box takes. */
+bool admission_is_over(void);
+
+/* --- sandbox_create.c --- */
+/* Ask the warden for the kernel objects, then init for its hello. Failures end the sandbox as CREATE_FAILED. */
+void sandbox_make(struct sandbox *sandbox);
+/* Finish every call that waits for this create. */
+void sandbox_creators_fail(struct sandbox *sandbox, const struct pdk_error *err);
+/* Waiters of either list: -ENOMEM when the call's arena is full. */
+int sandbox_wait(struct sandbox *sandbox, struct sandbox_waiter **list, struct rpc_call *call,
+		 void (*on_cancel)(struct rpc_call *call, const struct pdk_error *why));
+struct sandbox_waiter *sandbox_waiter_take(struct sandbox_waiter **list);
+void sandbox_waiter_remove(struct sandbox_waiter *waiter);
+
+/* --- sandbox_end.c --- */
+/* Begin the end of a CREATING or RUNNING sandbox; nothing for one that is ending already. */
+void sandbox_end(struct sandbox *sandbox, Paddock__V1__EndReason reason, const char *text);
+/* The same from a fresh stack: for callers that are inside guest.c. */
+void sandbox_end_soon(const struct sandbox *sandbox, Paddock__V1__EndReason reason, const char *text);
+/* (Re-)send WARDEN_KILL for a KILLING one. */
+void sandbox_tear_down(struct sandbox *sandbox);
+/* The warden has nothing of it (any more). */
+void sandbox_gone(struct sandbox *sandbox);
+/* Kill and answer `call` when nothing is left. */
+void sandbox_kill_for(struct rpc_call *call, struct sandbox *sandbox);
+void sandbox_exited(const struct warden_reply *event);
+void sandbox_audit(struct store_batch *batch, const struct sandbox *sandbox, const char *action, const char *detail);
+
+/* --- sandbox_expiry.c --- */
+void sandbox_arm_expiry(struct sandbox *sandbox);
+void sandbox_arm_retention(struct sandbox *sandbox);
+void sandbox_forget(struct sandbox *sandbox, struct store_batch *batch);
+
+/* --- sandbox_pool.c --- */
+/* A ready one of this template with these limits, or NULL. The caller becomes responsible for it. */
+struct sandbox *sandbox_pool_claim(const char *template_id, const struct warden_limits *limits);
+/* Something changed (a claim, an end, a new template): look at the level again soon. */
+void sandbox_pool_wake(void);
+/* A pre-made one became ready, or ended. */
+void sandbox_pool_ready(struct sandbox *sandbox);
+void sandbox_pool_lost(struct sandbox *sandbox, bool was_ready);
+/* Give back what the box needs for clients. */
+void sandbox_pool_trim(void);
+uint32_t sandbox_pool_count(void);
+void sandbox_pool_start(void);
+void sandbox_pool_stop(void);
+
+/* --- sandbox_idempotency.c --- */
+enum idempotency_verdict {
+	IDEMPOTENCY_NEW,     /* remembered as pending: settle or forget it */
+	IDEMPOTENCY_PENDING, /* another call makes it: wait for *ret_sandbox */
+	IDEMPOTENCY_DONE,    /* *ret_sandbox is the answer */
+};
+/* enum idempotency_verdict, or ABORTED / RESOURCE_EXHAUSTED. */
+int idempotency_begin(const char *tenant, const Paddock__V1__CreateSandboxRequest *request, struct idempotency **ret,
+		      struct sandbox **ret_sandbox, struct pdk_error *err);
+void idempotency_bind(struct idempotency *entry, struct sandbox *sandbox);
+/* The sandbox runs: remember for a day, in the same transaction. */
+int idempotency_settle(struct idempotency *entry, struct store_batch *batch);
+void idempotency_forget(struct idempotency *entry);
+int idempotency_start(void);
+void idempotency_stop(void);
+
+/* --- sandbox_events.c --- */
+void sandbox_event(const struct sandbox *sandbox, Paddock__V1__SandboxEvent__Type type);
+void sandbox_events_start(void);
+void sandbox_events_stop(void);
+
+/* --- sandbox_token.c: page tokens of List, bound to the tenant --- */
+struct page_cursor {
+	int64_t created_unix_ms;
+	char id[SANDBOX_ID_SIZE];
+};
+#define PAGE_TOKEN_SIZE 128
+int page_token_start(void);
+void page_token_make(const char *tenant, const struct page_cursor *cursor, char token[PAGE_TOKEN_SIZE]);
+int page_token_read(const char *tenant, const char *token, struct page_cursor *ret, struct pdk_error *err);
+
+/* --- sandbox_reconcile.c --- */
+void sandbox_reconcile(void);
+/* Make the link of a RUNNING sandbox again. */
+void sandbox_attach(struct sandbox *sandbox);
+
+/* --- templates.c --- */
+/* A sandbox of this template ended: content without a name may go now. */
+void template_released(const char *template_id);
+
+#endif
