@@ -3,7 +3,7 @@
 
 struct rpc_call;
 struct sandbox;
-struct _ProtobufCMessage;
+struct ProtobufCMessage;
 
 /* Processes of sandboxes: handles, followers, kept output. See processes.c for the theory of operation. */
 
@@ -14,14 +14,14 @@ void processes_end(struct sandbox *sandbox);
 /* Retention is over: forget processes and remove kept output. */
 void processes_forget(struct sandbox *sandbox);
 
-void processes_start(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void processes_attach(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void processes_interact(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void processes_list(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void processes_send_input(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void processes_close_stdin(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void processes_resize(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void processes_signal(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void processes_wait(struct rpc_call *call, const struct _ProtobufCMessage *request);
+void processes_start(struct rpc_call *call, const struct ProtobufCMessage *request);
+void processes_attach(struct rpc_call *call, const struct ProtobufCMessage *request);
+void processes_interact(struct rpc_call *call, const struct ProtobufCMessage *request);
+void processes_list(struct rpc_call *call, const struct ProtobufCMessage *request);
+void processes_send_input(struct rpc_call *call, const struct ProtobufCMessage *request);
+void processes_close_stdin(struct rpc_call *call, const struct ProtobufCMessage *request);
+void processes_resize(struct rpc_call *call, const struct ProtobufCMessage *request);
+void processes_signal(struct rpc_call *call, const struct ProtobufCMessage *request);
+void processes_wait(struct rpc_call *call, const struct ProtobufCMessage *request);
 
 #endif

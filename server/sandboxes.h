@@ -50,13 +50,13 @@ int sandboxes_start(struct pdk_error *err);
 void sandboxes_stop(void);
 
 /* RPC handlers: rows in table.c */
-struct _ProtobufCMessage;
-void sandboxes_create(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void sandboxes_get(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void sandboxes_list(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void sandboxes_set_timeout(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void sandboxes_kill(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void sandboxes_watch_events(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void sandboxes_get_usage(struct rpc_call *call, const struct _ProtobufCMessage *request);
+struct ProtobufCMessage;
+void sandboxes_create(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_get(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_list(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_set_timeout(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_kill(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_watch_events(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_get_usage(struct rpc_call *call, const struct ProtobufCMessage *request);
 
 #endif

@@ -5,7 +5,7 @@
 #include "sandbox/base/id.h"
 
 struct rpc_call;
-struct _ProtobufCMessage;
+struct ProtobufCMessage;
 
 /* Look a template up for a tenant: own name, public name, or id. NOT_FOUND "template not found".
  * `ret_name` (64 bytes) gets the name it was found by. Lock held. */
@@ -15,9 +15,9 @@ int template_find(const char *tenant, const char *name_or_id, char ret_id[TEMPLA
 /* Load names from the store and compare with what the warden holds. */
 int templates_start(struct pdk_error *err);
 
-void templates_list(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void templates_get(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void templates_build(struct rpc_call *call, const struct _ProtobufCMessage *request);
-void templates_remove(struct rpc_call *call, const struct _ProtobufCMessage *request);
+void templates_list(struct rpc_call *call, const struct ProtobufCMessage *request);
+void templates_get(struct rpc_call *call, const struct ProtobufCMessage *request);
+void templates_build(struct rpc_call *call, const struct ProtobufCMessage *request);
+void templates_remove(struct rpc_call *call, const struct ProtobufCMessage *request);
 
 #endif
