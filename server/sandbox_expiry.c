@@ -19,9 +19,8 @@
 #define ENDED_MAX 20000
 #define FORGET_BATCH 256
 
-struct sandbox *sandbox_oldest_ended;
-static struct sandbox *newest_ended;
-uint32_t sandbox_ended_count;
+static struct sandbox *oldest_ended, *newest_ended;
+static uint32_t ended_count;
 static struct loop_timer retention;
 
 static uint64_t due_at_wall(int64_t wall_ms)
@@ -52,9 +51,9 @@ static void arm_retention_timer(void)
 {
 	int64_t due_ms;
 
-	if (!sandbox_oldest_ended)
+	if (!oldest_ended)
 		return;
-	due_ms = sandbox_oldest_ended->ended_unix_ms + (int64_t)server_config.retention_ms;
+	due_ms = oldest_ended->ended_unix_ms + (int64_t)server_config.retention_ms;
 	(void)loop_timer_set(&retention, due_at_wall(due_ms));
 }
 
@@ -64,14 +63,14 @@ static void unqueue(struct sandbox *sandbox)
 
 	if (private->ended_before)
 	private->ended_before->private->ended_after = private->ended_after;
-	else sandbox_oldest_ended = private->ended_after;
+	else oldest_ended = private->ended_after;
 	if (private->ended_after)
 	private->ended_after->private->ended_before = private->ended_before;
 	else newest_ended = private->ended_before;
-	sandbox_ended_count--;
+	ended_count--;
 }
 
-void sandbox_forget(struct sandbox *sandbox, struct store_batch *batch)
+static void forget(struct sandbox *sandbox, struct store_batch *batch)
 {
 	(void)sandbox_unstore(batch, sandbox);
 	processes_forget(sandbox);
@@ -81,7 +80,7 @@ void sandbox_forget(struct sandbox *sandbox, struct store_batch *batch)
 
 static bool is_over(const struct sandbox *sandbox)
 {
-	return sandbox_ended_count > ENDED_MAX ||
+	return ended_count > ENDED_MAX ||
 	       sandbox->ended_unix_ms + (int64_t)server_config.retention_ms <= loop_wall_ms();
 }
 
@@ -90,8 +89,8 @@ static void on_retention(void *arg)
 	struct store_batch *batch = store_batch_create();
 	unsigned int n = 0;
 
-	while (batch && sandbox_oldest_ended && is_over(sandbox_oldest_ended) && n < FORGET_BATCH) {
-		sandbox_forget(sandbox_oldest_ended, batch);
+	while (batch && oldest_ended && is_over(oldest_ended) && n < FORGET_BATCH) {
+		forget(oldest_ended, batch);
 		n++;
 	}
 	if (n > 0)
@@ -110,14 +109,21 @@ void sandbox_arm_retention(struct sandbox *sandbox)
 	if (newest_ended)
 		newest_ended->private->ended_after = sandbox;
 	else
-		sandbox_oldest_ended = sandbox;
+		oldest_ended = sandbox;
 	newest_ended = sandbox;
-	sandbox_ended_count++;
+	ended_count++;
 	retention.handler = on_retention;
-	if (sandbox_ended_count > ENDED_MAX)
+	if (ended_count > ENDED_MAX)
 		(void)loop_timer_set(&retention, loop_now_ns());
-	else if (sandbox_ended_count == 1)
+	else if (ended_count == 1)
 		arm_retention_timer();
+}
+
+void sandbox_expiry_stop(void)
+{
+	loop_timer_cancel(&retention);
+	oldest_ended = newest_ended = NULL;
+	ended_count = 0;
 }
 
 static void change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint64_t timeout_ms)

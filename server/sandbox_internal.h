@@ -41,7 +41,7 @@ struct sandbox_waiter {
 /* What one tenant has. Exists while anything of it is not 0. */
 struct sandbox_owner {
 	struct sandbox_owner *next_bucket;
-	struct sandbox *newest, *oldest; /* its sandboxes, ended ones included */
+	struct sandbox *newest; /* its sandboxes, ended ones included */
 	uint32_t known;
 	uint32_t living;       /* CREATING, RUNNING, KILLING */
 	uint32_t keys;         /* remembered idempotency keys */
@@ -82,8 +82,6 @@ struct sandbox_private {
 };
 
 extern struct sandbox *sandbox_newest; /* of all tenants */
-extern struct sandbox *sandbox_oldest_ended;
-extern uint32_t sandbox_ended_count;
 
 /* --- sandboxes.c: the table --- */
 struct sandbox *sandbox_new(const char *id); /* calloc'ed, in the table; NULL when out of memory */
@@ -156,7 +154,7 @@ void sandbox_audit(struct store_batch *batch, const struct sandbox *sandbox, con
 /* --- sandbox_expiry.c --- */
 void sandbox_arm_expiry(struct sandbox *sandbox);
 void sandbox_arm_retention(struct sandbox *sandbox);
-void sandbox_forget(struct sandbox *sandbox, struct store_batch *batch);
+void sandbox_expiry_stop(void);
 
 /* --- sandbox_pool.c --- */
 /* A ready one of this template with these limits, or NULL. The caller becomes responsible for it. */

@@ -1,0 +1,125 @@
+#include "sandbox_internal.h"
+#include <assert.h>
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <string.h>
+#include <sys/random.h>
+
+/*
+ * A page token is the hexadecimal form of a place in the list (creation time and id of the last sandbox shown) and
+ * a truncated HMAC-SHA-256 over the tenant and that place. The key is in the store, so tokens survive a restart;
+ * a token of another tenant, or one that was tampered with, is refused like garbage.
+ */
+
+#define KEY_LENGTH 32
+#define MAC_LENGTH 16
+#define PLACE_LENGTH (8 + SANDBOX_ID_LEN)
+#define RAW_LENGTH (PLACE_LENGTH + MAC_LENGTH)
+
+static_assert(2 * RAW_LENGTH < PAGE_TOKEN_SIZE, "a token fits its buffer");
+
+static const char key_name[] = "page_token_key";
+static uint8_t key[KEY_LENGTH];
+
+static int visit_key(const void *name, size_t name_length, const void *value, size_t value_length, void *arg)
+{
+	bool *found = arg;
+
+	if (name_length != strlen(key_name) || memcmp(name, key_name, name_length) != 0)
+		return 1;
+	if (value_length == KEY_LENGTH) {
+		memcpy(key, value, KEY_LENGTH);
+		*found = true;
+	}
+	return 1;
+}
+
+int page_token_start(void)
+{
+	struct store_batch *batch;
+	bool found = false;
+	int rc = store_each(STORE_META, key_name, strlen(key_name), visit_key, &found);
+
+	if (rc < 0 || found)
+		return rc;
+	if (getrandom(key, sizeof(key), 0) != sizeof(key))
+		return -EIO;
+	batch = store_batch_create();
+	if (!batch || store_put(batch, STORE_META, key_name, strlen(key_name), key, sizeof(key)) < 0) {
+		store_batch_free(batch);
+		return -ENOMEM;
+	}
+	store_commit(batch, NULL, NULL);
+	return 0;
+}
+
+static bool make_mac(const char *tenant, const uint8_t place[PLACE_LENGTH], uint8_t mac[MAC_LENGTH])
+{
+	uint8_t input[TENANT_NAME_MAX + 1 + PLACE_LENGTH] = {0};
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	unsigned int length;
+
+	memcpy(input, tenant, strnlen(tenant, TENANT_NAME_MAX));
+	memcpy(input + TENANT_NAME_MAX + 1, place, PLACE_LENGTH);
+	if (!HMAC(EVP_sha256(), key, sizeof(key), input, sizeof(input), digest, &length))
+		return false;
+	memcpy(mac, digest, MAC_LENGTH);
+	return true;
+}
+
+void page_token_make(const char *tenant, const struct page_cursor *cursor, char token[PAGE_TOKEN_SIZE])
+{
+	static const char digits[] = "0123456789abcdef";
+	uint8_t raw[RAW_LENGTH];
+
+	for (unsigned int i = 0; i < 8; i++)
+		raw[i] = (uint8_t)((uint64_t)cursor->created_unix_ms >> (56 - 8 * i));
+	memcpy(raw + 8, cursor->id, SANDBOX_ID_LEN);
+	token[0] = '\0';
+	if (!make_mac(tenant, raw, raw + PLACE_LENGTH))
+		return;
+	for (unsigned int i = 0; i < RAW_LENGTH; i++) {
+		token[2 * i] = digits[raw[i] >> 4];
+		token[2 * i + 1] = digits[raw[i] & 15];
+	}
+	token[2 * RAW_LENGTH] = '\0';
+}
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool from_hex(const char *token, uint8_t raw[RAW_LENGTH])
+{
+	if (strnlen(token, PAGE_TOKEN_SIZE) != 2 * RAW_LENGTH)
+		return false;
+	for (unsigned int i = 0; i < RAW_LENGTH; i++) {
+		int high = hex_digit(token[2 * i]), low = hex_digit(token[2 * i + 1]);
+
+		if (high < 0 || low < 0)
+			return false;
+		raw[i] = (uint8_t)(high << 4 | low);
+	}
+	return true;
+}
+
+int page_token_read(const char *tenant, const char *token, struct page_cursor *ret, struct pdk_error *err)
+{
+	uint8_t raw[RAW_LENGTH], mac[MAC_LENGTH];
+	uint64_t created = 0;
+
+	if (!from_hex(token, raw) || !make_mac(tenant, raw, mac) ||
+	    CRYPTO_memcmp(mac, raw + PLACE_LENGTH, MAC_LENGTH) != 0)
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "page_token: is not from a previous page");
+	for (unsigned int i = 0; i < 8; i++)
+		created = created << 8 | raw[i];
+	ret->created_unix_ms = (int64_t)created;
+	memcpy(ret->id, raw + 8, SANDBOX_ID_LEN);
+	ret->id[SANDBOX_ID_LEN] = '\0';
+	return 0;
+}
