@@ -15,8 +15,13 @@
 struct guest;
 struct sandbox;
 
-/* One reply or event of a stream. `reply` is NULL when the stream ended (err says why; PDK_OK = a clean END);
- * the handler is not called again then. `fds` are the frame's descriptors: take with STEAL_FD, the rest is closed. */
+/* What paddockd speaks; an init of another version is refused. */
+#define GUEST_VERSION 1u
+
+/* One reply or event of a stream; valid until the handler returns. `err` is never NULL: with a reply it holds the
+ * reply's code and text (cleaned; `reply` has no result then), PDK_OK when all went well. `reply` is NULL when the
+ * stream ended (err says why; PDK_OK = a clean END); the handler is not called again then. A handler that needs
+ * no more calls guest_cancel(). `fds` are the frame's descriptors: take with STEAL_FD, the rest is closed. */
 typedef void (*guest_reply_handler)(const Paddock__Internal__GuestReply *reply, int *fds, unsigned int n_fds,
 				    const struct pdk_error *err, void *arg);
 
