@@ -1,0 +1,62 @@
+#!/bin/bash
+# Measure Paddock against the floors of this machine and against its peers, in one run.
+# Writes a table (Markdown) and a picture of create latency against live sandboxes.
+#
+#	tests/bench/run.sh [--rounds N] [--live N] [--out DIR]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../lib/daemon.sh"
+
+rounds=200 live=2000 out=$here/out
+while [ $# -gt 0 ]; do
+	case "$1" in
+	--rounds) rounds=$2 ;;
+	--live) live=$2 ;;
+	--out) out=$2 ;;
+	*) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 2 ;;
+	esac
+	shift 2
+done
+mkdir -p "$out"
+work=$(mktemp -d /var/tmp/paddock-bench.XXXXXX)
+
+cleanup() {
+	daemon_stop
+	rm -rf "$work"
+}
+trap cleanup EXIT
+
+# A bundle for crun that holds nothing but /bin/true, the same program that everybody runs here.
+crun_bundle() {
+	mkdir -p "$work/bundle/rootfs"/{proc,dev,tmp,sys}
+	for file in /bin/true $(ldd /bin/true | grep -oE '/[^ ]+'); do
+		install -D "$(readlink -f "$file")" "$work/bundle/rootfs$file"
+	done
+	(cd "$work/bundle" && crun spec &&
+		sed -i 's/"terminal": true/"terminal": false/; s/"sh"$/"\/bin\/true"/' config.json)
+}
+
+daemon_start "max_sandboxes = $((live + 200))" "quota_max_sandboxes = $((live + 200))" \
+	"memory_overcommit = 1000" "disk_overcommit = 1000000" "default_memory_bytes = 256M" "pool_size = 16" \
+	"quota_creates_per_minute = 10000000" "quota_total_memory_bytes = 100T" "quota_total_disk_bytes = 10000T"
+daemon_template
+crun_bundle
+sleep 3
+# crun refuses hybrid cgroups: in a mount namespace of its own the v2 tree is out of its sight.
+unshare --mount sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"' sh \
+	"$BUILD/tests/bench/paddock-bench" --rounds "$rounds" --live "$live" --crun-bundle "$work/bundle" \
+	--curve "$out/create.dat" | tee "$out/table.md"
+if [ -s "$out/create.dat" ] && command -v gnuplot >/dev/null; then
+	gnuplot <<PLOT
+set terminal pngcairo size 900,480
+set output "$out/create.png"
+set title "Latency with many idle sandboxes alive"
+set xlabel "sandboxes alive"
+set ylabel "ms"
+set yrange [0:]
+set key left top
+plot "$out/create.dat" using 1:2 with linespoints title "create + first command, p50", \
+     "" using 1:3 with linespoints title "create + first command, p99", "" using 1:4 with linespoints title "exec, p50"
+PLOT
+	echo "picture: $out/create.png"
+fi
