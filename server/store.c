@@ -13,6 +13,7 @@
 #include "loop.h"
 #include "metrics.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/fault.h"
 #include "store_batch.h"
 #include "store_env.h"
 
@@ -182,6 +183,7 @@ static int write_batches(const struct store_batch *batches)
 
 	if (store.broken)
 		return -EIO;
+	FAULT("store_commit");
 	do {
 		head = store.head;
 		rc = transact(batches, &head);
@@ -192,6 +194,7 @@ static int write_batches(const struct store_batch *batches)
 	} while (rc == MDB_MAP_FULL);
 	if (rc)
 		return judge_failure(rc);
+	FAULT("store_committed");
 	metric_add(METRIC_STORE_COMMITS, 1);
 	metric_add(METRIC_AUDIT_RECORDS, (int64_t)(head.count - store.head.count));
 	store.head = head;
