@@ -468,7 +468,7 @@ static int begin_with_key(struct rpc_call *call, struct new_sandbox *wanted, str
 	return rc;
 }
 
-void sandboxes_create(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void sandboxes_create(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__CreateSandboxRequest *request = (const void *)message;
 	struct new_sandbox wanted = {.request = request, .tenant = rpc_principal(call)->tenant};

@@ -263,7 +263,7 @@ static int watch(struct rpc_call *call, const Paddock__V1__WatchEventsRequest *r
 	return 0;
 }
 
-void sandboxes_watch_events(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void sandboxes_watch_events(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	struct pdk_error err;
 

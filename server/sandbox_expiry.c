@@ -152,7 +152,7 @@ static void change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint6
 		store_commit(batch, NULL, NULL);
 }
 
-void sandboxes_set_timeout(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void sandboxes_set_timeout(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__SetTimeoutRequest *request = (const void *)message;
 	struct sandbox *sandbox;

@@ -94,6 +94,8 @@ void sandbox_drop(struct sandbox *sandbox);
 void sandbox_count(struct sandbox *sandbox);
 void sandbox_uncount(struct sandbox *sandbox);
 void sandbox_each(void (*visit)(struct sandbox *sandbox, void *arg), void *arg); /* visit may drop the visited */
+/* CREATING, RUNNING and KILLING ones of a tenant (NULL: of all), without pre-made ones. */
+void sandbox_each_living(const char *tenant, void (*visit)(const struct sandbox *sandbox, void *arg), void *arg);
 struct sandbox_owner *sandbox_owner_find(const char *tenant);
 struct sandbox_owner *sandbox_owner_get(const char *tenant); /* makes it; NULL when out of memory */
 void sandbox_owner_put(struct sandbox_owner *owner);         /* frees it if nothing is left */
@@ -164,6 +166,8 @@ void sandbox_pool_wake(void);
 /* A pre-made one became ready, or ended. */
 void sandbox_pool_ready(struct sandbox *sandbox);
 void sandbox_pool_lost(struct sandbox *sandbox, bool was_ready);
+/* End the ready ones of this template. */
+void sandbox_pool_evict(const char *template_id);
 /* Give back what the box needs for clients. */
 void sandbox_pool_trim(void);
 uint32_t sandbox_pool_count(void);

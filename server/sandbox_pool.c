@@ -92,14 +92,28 @@ static void default_limits(struct warden_limits *ret)
 	};
 }
 
-/* A new template under the default name makes the old members useless. */
-static void evict_other_templates(const char *template_id)
+static void evict(const char *template_id, bool others)
 {
 	for (struct sandbox *sandbox = ready_first, *next; sandbox; sandbox = next) {
 		next = sandbox->private->by_server.older;
-		if (strcmp(sandbox->template_id, template_id) != 0)
+		if ((strcmp(sandbox->template_id, template_id) != 0) == others)
 			sandbox_end(sandbox, PADDOCK__V1__END_REASON__END_REASON_KILLED, "no longer needed");
 	}
+}
+
+void sandbox_pool_evict(const char *template_id)
+{
+	evict(template_id, false);
+}
+
+/* A public template of that name, else the operator's own. */
+static bool find_template(char template_id[TEMPLATE_ID_SIZE])
+{
+	const char *name = server_config.default_template;
+	char found[64];
+
+	return template_find("", name, template_id, found, NULL) >= 0 ||
+	       template_find("default", name, template_id, found, NULL) >= 0;
 }
 
 static void make_one(const char *template_id)
@@ -122,14 +136,14 @@ static void make_one(const char *template_id)
 
 static void on_timer(void *arg)
 {
-	char template_id[TEMPLATE_ID_SIZE], name[64];
+	char template_id[TEMPLATE_ID_SIZE];
 	struct warden_limits limits;
 
 	if (stopped || in_making || !warden_connected())
 		return;
-	if (template_find("", server_config.default_template, template_id, name, NULL) < 0)
-		return; /* sandbox_pool_wake() comes with the template */
-	evict_other_templates(template_id);
+	if (!find_template(template_id))
+		return;           /* sandbox_pool_wake() comes with the template */
+	evict(template_id, true); /* of what the name meant before */
 	default_limits(&limits);
 	if (ready_count >= server_config.pool_size || admission_check(&limits, true, NULL) < 0)
 		return;

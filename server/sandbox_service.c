@@ -13,7 +13,7 @@
 #define PAGE_MAX 1000
 #define PAGE_BYTES_MAX (2u << 20) /* a page that would be larger is cut short: clients accept 4 MiB */
 
-void sandboxes_get(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void sandboxes_get(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__GetSandboxRequest *request = (const void *)message;
 	struct sandbox *sandbox;
@@ -30,7 +30,7 @@ void sandboxes_get(struct rpc_call *call, const struct _ProtobufCMessage *messag
 		rpc_finish(call, &reply->base);
 }
 
-void sandboxes_kill(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void sandboxes_kill(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__KillSandboxRequest *request = (const void *)message;
 	struct sandbox *sandbox;
@@ -195,7 +195,7 @@ static int fill_page(struct listing *listing, struct pdk_error *err)
 	return rc < 0 ? pdk_fail_errno(err, rc, "listing") : 0;
 }
 
-void sandboxes_list(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void sandboxes_list(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	struct listing listing = {
 		.request = (const void *)message,
@@ -280,7 +280,7 @@ static int ask_usage(struct rpc_call *call, const struct sandbox *sandbox, struc
 	return pdk_fail(err, rc, PDK_UNAVAILABLE, "the sandbox manager is away; try again");
 }
 
-void sandboxes_get_usage(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void sandboxes_get_usage(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__GetUsageRequest *request = (const void *)message;
 	struct sandbox *sandbox;

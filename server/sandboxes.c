@@ -265,6 +265,18 @@ void sandbox_each(void (*visit)(struct sandbox *sandbox, void *arg), void *arg)
 	}
 }
 
+void sandbox_each_living(const char *tenant, void (*visit)(const struct sandbox *sandbox, void *arg), void *arg)
+{
+	const struct sandbox_owner *owner = tenant ? sandbox_owner_find(tenant) : NULL;
+	struct sandbox *sandbox = !tenant ? sandbox_newest : owner ? owner->newest : NULL;
+
+	while (sandbox) {
+		if (sandbox_is_living(sandbox))
+			visit(sandbox, arg);
+		sandbox = tenant ? sandbox->private->by_owner.older : sandbox->private->by_server.older;
+	}
+}
+
 bool sandbox_is_living(const struct sandbox *sandbox)
 {
 	return sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING ||
