@@ -293,13 +293,15 @@ void guest_cancel(struct guest *guest, uint32_t stream)
 {
 	struct stream *row;
 
-	if (!guest || guest->broken)
+	if (!guest)
 		return;
 	row = *stream_slot(guest, stream);
 	if (!row || !row->handler)
 		return;
 	row->handler = NULL;
 	guest->n_cancelled++;
+	if (guest->broken)
+		return;
 	guest_send(guest, stream, LINK_END, NULL, 0);
 	if (guest->n_cancelled > CANCELLED_MAX)
 		guest_fail_later(guest, -EPROTO);

@@ -130,8 +130,9 @@ void processes_list(struct rpc_call *call, const ProtobufCMessage *request)
 /* Signal and Resize: one question to init */
 
 struct asked {
-	struct rpc_call *call; /* NULL when it was cancelled */
+	struct rpc_call *call;
 	struct guest *guest;
+	uint32_t stream;
 	const ProtobufCMessage *reply;
 };
 
@@ -139,29 +140,25 @@ static void asked_on_reply(const Paddock__Internal__GuestReply *reply, int *fds,
 			   const struct pdk_error *err, void *arg)
 {
 	struct asked *asked = arg;
-	struct rpc_call *call = asked->call;
+	struct pdk_error copy = *err;
 
-	asked->call = NULL;
-	if (!reply)
-		free(asked);
-	if (!call)
-		return;
-	if (reply && err->code == PDK_OK) {
-		rpc_finish(call, asked->reply);
-	} else {
-		struct pdk_error copy = *err;
-
-		if (copy.code == PDK_OK)
-			pdk_fail(&copy, -EPROTO, PDK_UNAVAILABLE, "the sandbox does not answer");
-		rpc_fail(call, &copy);
-	}
+	if (reply)
+		guest_cancel(asked->guest, asked->stream);
+	if (copy.code == PDK_OK && !reply)
+		pdk_fail(&copy, -EPROTO, PDK_UNAVAILABLE, "the sandbox does not answer");
+	if (copy.code == PDK_OK)
+		rpc_finish(asked->call, asked->reply);
+	else
+		rpc_fail(asked->call, &copy);
+	free(asked);
 }
 
 static void asked_on_cancel(struct rpc_call *call, const struct pdk_error *why)
 {
 	struct asked *asked = rpc_user(call);
 
-	asked->call = NULL;
+	guest_cancel(asked->guest, asked->stream);
+	free(asked);
 	rpc_fail(call, why);
 }
 
@@ -170,15 +167,17 @@ static int ask(struct rpc_call *call, struct process *process, const Paddock__In
 {
 	static const struct rpc_events events = {.on_cancel = asked_on_cancel};
 	struct asked *asked = calloc(1, sizeof(*asked));
+	int64_t stream;
 
 	if (!asked)
 		return pdk_fail(err, -ENOMEM, PDK_UNAVAILABLE, "the server is out of memory");
-	asked->call = call;
-	asked->reply = reply;
-	if (guest_call(process->list->sandbox->guest, request, 0, asked_on_reply, asked) < 0) {
+	*asked = (struct asked){.call = call, .guest = process->list->sandbox->guest, .reply = reply};
+	stream = guest_call(asked->guest, request, 0, asked_on_reply, asked);
+	if (stream < 0) {
 		free(asked);
-		return pdk_fail(err, -ENOTCONN, PDK_UNAVAILABLE, "the sandbox does not answer");
+		return pdk_fail(err, (int)stream, PDK_UNAVAILABLE, "the sandbox does not answer");
 	}
+	asked->stream = (uint32_t)stream;
 	rpc_set_events(call, &events, asked);
 	return 0;
 }
