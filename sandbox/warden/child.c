@@ -1,0 +1,246 @@
+#include "child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/keyctl.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+
+#include "caps.h"
+#include "cgroup.h"
+#include "kernel.h"
+#include "options.h"
+#include "sandbox/base/cleanup.h"
+#include "seccomp.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10u
+#endif
+#define INIT_ID 65533
+
+/* Descriptors of a child are first moved above all fixed numbers, then down to them. */
+#define FD_PARK 20
+#define FD_STATUS 6
+#define FD_PROGRAM 5
+
+int child_has_memfd_noexec(void)
+{
+	return access("/proc/sys/vm/memfd_noexec", F_OK) == 0;
+}
+
+int child_load_program(const char *name, mode_t mode, struct pdk_error *err)
+{
+	char path[700];
+	_cleanup_fd_ int file = -1;
+	_cleanup_fd_ int memory = -1;
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", options.libexec_dir, name);
+	file = open(path, O_RDONLY | O_CLOEXEC);
+	if (file < 0 || fstat(file, &st) < 0)
+		return pdk_fail_errno(err, -errno, "open %s", name);
+	memory = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+	if (memory < 0 && errno == EINVAL) /* before 6.3 every memfd is executable */
+		memory = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (memory < 0)
+		return pdk_fail_errno(err, -errno, "make a memory file for %s", name);
+	for (off_t left = st.st_size; left > 0;) {
+		ssize_t n = sendfile(memory, file, NULL, (size_t)left);
+
+		if (n <= 0)
+			return pdk_fail_errno(err, n < 0 ? -errno : -EIO, "copy %s", name);
+		left -= n;
+	}
+	if (fchmod(memory, mode) < 0 || fcntl(memory, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+		return pdk_fail_errno(err, -errno, "seal %s", name);
+	return STEAL_FD(memory);
+}
+
+static void fail(int status, const char *step, int rc) __attribute__((noreturn));
+static void fail(int status, const char *step, int rc)
+{
+	struct child_failure failure = { .error = -rc };
+
+	snprintf(failure.step, sizeof(failure.step), "%s", step);
+	if (write(status, &failure, sizeof(failure)) < 0)
+		_exit(2);
+	_exit(1);
+}
+
+static int open_null(void)
+{
+	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int park(int fd)
+{
+	int high = fcntl(fd, F_DUPFD_CLOEXEC, FD_PARK);
+
+	return high < 0 ? -errno : high;
+}
+
+static void reset_signals(void)
+{
+	sigset_t none;
+
+	for (int i = 1; i < 65; i++)
+		signal(i, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	umask(022);
+}
+
+/* The parts that every confined child shares and that need the host's root id. */
+static int enter_limits(const char *id, int netns)
+{
+	int rc = cgroup_join_v1(id);
+
+	if (rc < 0)
+		return rc;
+	if (unshare(CLONE_NEWCGROUP) < 0 || setns(netns, CLONE_NEWNET) < 0 || setsid() < 0)
+		return -errno;
+	/* A program in anonymous memory would be invisible to a gate on execve. Per pid namespace, and only root writes it. */
+	return child_has_memfd_noexec() ? file_write(AT_FDCWD, "/proc/sys/vm/memfd_noexec", "2") : 0;
+}
+
+/* File-system work as the sandbox's root, with the host's capabilities: see rootfs.c. */
+static int become_mounter(uint32_t base)
+{
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) < 0 || setresgid(base, base, base) < 0 ||
+	    setresuid(base, base, base) < 0)
+		return -errno;
+	return 0;
+}
+
+static int limit_resources(void)
+{
+	struct rlimit core = { 0, 0 }, files;
+
+	if (setrlimit(RLIMIT_CORE, &core) < 0 || getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return -errno;
+	files.rlim_cur = files.rlim_max < 1024 ? files.rlim_max : 1024;
+	return setrlimit(RLIMIT_NOFILE, &files) < 0 ? -errno : 0;
+}
+
+/* The last steps: nothing of the host's authority is left after this, and it cannot come back. */
+static int drop_authority(int userns, uid_t id, int ambient)
+{
+	int rc;
+
+	if (setns(userns, CLONE_NEWUSER) < 0)
+		return -errno;
+	rc = limit_resources();
+	if (rc == 0)
+		rc = caps_bound();
+	if (rc < 0)
+		return rc;
+	/* Without a keyring of its own the child would keep the host session's. */
+	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS)
+		return -errno;
+	rc = caps_become(id, ambient);
+	if (rc < 0)
+		return rc;
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+/* Everything above `last` is closed; of the rest only the standard ones and those up to `keep` survive the execve. */
+static int check_descriptors(int keep, int last)
+{
+	if (syscall(SYS_close_range, (unsigned int)last + 1, ~0u, 0) < 0)
+		return -errno;
+	for (int fd = 0; fd <= last; fd++) {
+		int flags = fcntl(fd, F_GETFD);
+
+		if (flags < 0 ? fd <= keep : (fd <= keep) == ((flags & FD_CLOEXEC) != 0))
+			return -EBADF;
+	}
+	return 0;
+}
+
+static void exec_program(int status, char *const *argv) __attribute__((noreturn));
+static void exec_program(int status, char *const *argv)
+{
+	static char *const environment[] = { (char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+					     NULL };
+	int rc = seccomp_load();
+
+	if (rc < 0)
+		fail(status, "load the system call filter", rc);
+	syscall(SYS_execveat, FD_PROGRAM, "", argv, environment, AT_EMPTY_PATH);
+	fail(status, "execute the program", -errno);
+}
+
+void child_run_sandbox(const struct child_plan *plan)
+{
+	static char *const argv[] = { (char *)"paddock-init", NULL };
+	int status = park(plan->status), listener = park(plan->listener), archive = park(plan->archive);
+	int program = park(plan->program);
+	const char *step;
+	int rc, null;
+
+	reset_signals();
+	rc = enter_limits(plan->id, plan->netns);
+	if (rc < 0)
+		fail(status, "enter the cgroup and network", rc);
+	if (sethostname(plan->hostname, strlen(plan->hostname)) < 0)
+		fail(status, "set the host name", -errno);
+	rc = become_mounter(plan->rootfs.base);
+	if (rc < 0)
+		fail(status, "change ids", rc);
+	rc = rootfs_enter(&plan->rootfs, &step);
+	if (rc < 0)
+		fail(status, step, rc);
+	null = open_null();
+	if (null < 0)
+		fail(status, "open /dev/null", null);
+	rc = drop_authority(plan->rootfs.userns, INIT_ID, 1);
+	if (rc < 0)
+		fail(status, "drop privileges", rc);
+	null = park(null);
+	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 || dup2(listener, 3) < 0 || dup2(archive, 4) < 0 ||
+	    dup3(program, FD_PROGRAM, O_CLOEXEC) < 0 || dup3(status, FD_STATUS, O_CLOEXEC) < 0)
+		fail(status, "place descriptors", -errno);
+	rc = check_descriptors(4, FD_STATUS);
+	if (rc < 0)
+		fail(FD_STATUS, "check descriptors", rc);
+	exec_program(FD_STATUS, argv);
+}
+
+void child_run_job(const struct child_job *job)
+{
+	int status = park(job->status), output = park(job->output), program = park(job->program);
+	int input = job->input < 0 ? open_null() : job->input;
+	const char *step;
+	int rc, errors;
+
+	reset_signals();
+	input = park(input);
+	errors = park(open_null());
+	rc = enter_limits(job->id, job->netns);
+	if (rc < 0)
+		fail(status, "enter the cgroup and network", rc);
+	rc = rootfs_enter_import(job->name, job->is_template, job->userns, &step);
+	if (rc < 0)
+		fail(status, step, rc);
+	rc = drop_authority(job->userns, 0, 0);
+	if (rc < 0)
+		fail(status, "drop privileges", rc);
+	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(errors, 2) < 0 || dup3(program, FD_PROGRAM, O_CLOEXEC) < 0 ||
+	    dup3(status, FD_STATUS, O_CLOEXEC) < 0)
+		fail(status, "place descriptors", -errno);
+	syscall(SYS_close_range, 3u, (unsigned int)FD_PROGRAM - 1, 0);
+	rc = check_descriptors(2, FD_STATUS);
+	if (rc < 0)
+		fail(FD_STATUS, "check descriptors", rc);
+	exec_program(FD_STATUS, job->argv);
+}

@@ -1,0 +1,49 @@
+#ifndef PADDOCK_WARDEN_CHILD_H
+#define PADDOCK_WARDEN_CHILD_H
+
+#include <stddef.h>
+#include <sys/types.h>
+#include "rootfs.h"
+#include "sandbox/base/error.h"
+
+/* What runs between clone3() and execve(), as straight lines. Never returns. A failure is written to `status`
+ * as a struct child_failure; a successful execve closes it (CLOEXEC), which the warden reads as end of file. */
+
+struct child_failure {
+	int error; /* positive errno */
+	char step[60];
+};
+
+struct child_plan {
+	const char *id; /* of the cgroup */
+	const char *hostname;
+	struct rootfs_plan rootfs;
+	int netns;
+	int status;
+	int listener; /* becomes fd 3 */
+	int archive;  /* becomes fd 4 */
+	int program;  /* sealed memfd of paddock-init */
+};
+void child_run_sandbox(const struct child_plan *plan) __attribute__((noreturn));
+
+/* A confined helper on a directory of the pool: no network, no process of others, no root but its own. */
+struct child_job {
+	const char *id; /* of the cgroup */
+	const char *name;
+	int is_template;
+	int userns;
+	int netns;
+	int status;
+	int input;   /* fd 0, or -1 */
+	int output;  /* fd 1 */
+	int program; /* sealed memfd of paddock-archive */
+	char *const *argv;
+};
+void child_run_job(const struct child_job *job) __attribute__((noreturn));
+
+/* A sealed copy of a file that the warden executes. -ENOENT if it is not there. */
+int child_load_program(const char *name, mode_t mode, struct pdk_error *err);
+/* vm.memfd_noexec exists (6.3): every sandbox then refuses executable memory files. */
+int child_has_memfd_noexec(void);
+
+#endif

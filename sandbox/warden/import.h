@@ -1,0 +1,18 @@
+#ifndef PADDOCK_WARDEN_IMPORT_H
+#define PADDOCK_WARDEN_IMPORT_H
+
+#include <stdint.h>
+#include "sandbox/base/error.h"
+#include "serve.h"
+
+/* Work on template content, always inside a confined child: unpack a tar, compute a digest. One job at a time. */
+
+int import_setup(struct pdk_error *err);
+/* Unpack the tar that comes through `pipe` (owned by the import from now on). Answers by `ticket`. */
+void import_start(int pipe, uint64_t max_bytes, struct ticket ticket);
+/* Verify the next unverified template if nothing else is done. 1 if it started something. */
+int import_verify_next(void);
+/* Deadlines and progress. Milliseconds until the next, or -1. */
+int import_tick(void);
+
+#endif

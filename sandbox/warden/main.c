@@ -1,0 +1,293 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <pwd.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "doctor.h"
+#include "import.h"
+#include "kernel.h"
+#include "log.h"
+#include "loop.h"
+#include "netns.h"
+#include "options.h"
+#include "pool.h"
+#include "rootfs.h"
+#include "sandbox.h"
+#include "sandbox/base/cleanup.h"
+#include "seccomp.h"
+#include "serve.h"
+#include "template.h"
+#include "tools.h"
+
+/*
+ * paddock-warden: the only root process. One thread, one epoll (loop.h); everything it holds can be found again by
+ * enumeration after it was killed (sandbox_reconcile()), so nothing is cleaned up at exit on purpose.
+ */
+
+#ifndef PADDOCK_LIBEXECDIR
+#error "PADDOCK_LIBEXECDIR and PADDOCK_POLICYDIR come from the build"
+#endif
+
+struct options options = {
+	.data_dir = "/var/lib/paddock",
+	.runtime_dir = "/run/paddock",
+	.libexec_dir = PADDOCK_LIBEXECDIR,
+	.policy_dir = PADDOCK_POLICYDIR,
+	.pool_bytes = 20ull << 30,
+	.range_base = 0x10000000,
+};
+
+static struct watch signals = { .fd = -1 };
+
+static void usage(FILE *out)
+{
+	fputs("usage: paddock-warden --user NAME [options]\n"
+	      "       paddock-warden --check [-o json]\n"
+	      "  --data-dir DIR      where the storage pool is (/var/lib/paddock)\n"
+	      "  --runtime-dir DIR   sockets and state, on tmpfs (/run/paddock)\n"
+	      "  --user NAME         the user that paddockd runs as\n"
+	      "  --pool-size SIZE    of a new pool image, with K, M, G or T (20G); it is sparse\n"
+	      "  --libexec-dir DIR   paddock-init, paddock-archive, paddock-sudo\n"
+	      "  --policy-dir DIR    seccomp/default.policy\n"
+	      "  --range-base ID     first host uid of the sandboxes' ranges (268435456)\n"
+	      "  --check             say what this host lacks, and how to mend it\n",
+	      out);
+}
+
+static int parse_size(const char *text, uint64_t *ret)
+{
+	char *end;
+	unsigned long long value;
+	unsigned int shift = 0;
+
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	switch (*end) {
+	case 'K':
+		shift = 10;
+		break;
+	case 'M':
+		shift = 20;
+		break;
+	case 'G':
+		shift = 30;
+		break;
+	case 'T':
+		shift = 40;
+		break;
+	case '\0':
+		break;
+	default:
+		return -EINVAL;
+	}
+	if (errno || end == text || *text == '-' || (*end && end[1]) || value > (UINT64_MAX >> shift))
+		return -EINVAL;
+	*ret = value << shift;
+	return 0;
+}
+
+static int set_user(const char *name)
+{
+	struct passwd *user = getpwnam(name);
+	char *end;
+	unsigned long id;
+
+	if (user) {
+		options.client_uid = user->pw_uid;
+		options.client_gid = user->pw_gid;
+		return 0;
+	}
+	id = strtoul(name, &end, 10);
+	if (*name == '\0' || *end || id > 0x7fffffff)
+		return -EINVAL;
+	options.client_uid = (uid_t)id;
+	options.client_gid = (gid_t)id;
+	return 0;
+}
+
+static int parse_range(const char *text)
+{
+	char *end;
+	unsigned long base = strtoul(text, &end, 0);
+
+	if (*end || base < 65536 || base % 65536 || base > 0x70000000)
+		return -EINVAL;
+	options.range_base = (uint32_t)base;
+	return 0;
+}
+
+static int parse_option(int option, const char *value, bool *has_user)
+{
+	switch (option) {
+	case 'd':
+		options.data_dir = value;
+		return *value == '/' && strlen(value) < 400 ? 0 : -EINVAL;
+	case 'r':
+		options.runtime_dir = value;
+		return *value == '/' && strlen(value) < 90 ? 0 : -EINVAL;
+	case 'u':
+		*has_user = true;
+		return set_user(value);
+	case 's':
+		return parse_size(value, &options.pool_bytes) < 0 || options.pool_bytes < (256u << 20) ? -EINVAL : 0;
+	case 'l':
+		options.libexec_dir = value;
+		return strlen(value) < 600 ? 0 : -EINVAL;
+	case 'p':
+		options.policy_dir = value;
+		return strlen(value) < 600 ? 0 : -EINVAL;
+	case 'b':
+		return parse_range(value);
+	case 'c':
+		options.check_only = true;
+		return 0;
+	case 'o':
+		options.json = strcmp(value, "json") == 0;
+		return options.json ? 0 : -EINVAL;
+	case 'h':
+		usage(stdout);
+		exit(0);
+	default:
+		return -EINVAL;
+	}
+}
+
+static int parse_options(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "data-dir", required_argument, NULL, 'd' },	 { "runtime-dir", required_argument, NULL, 'r' },
+		{ "user", required_argument, NULL, 'u' },	 { "pool-size", required_argument, NULL, 's' },
+		{ "libexec-dir", required_argument, NULL, 'l' }, { "policy-dir", required_argument, NULL, 'p' },
+		{ "range-base", required_argument, NULL, 'b' },	 { "check", no_argument, NULL, 'c' },
+		{ "help", no_argument, NULL, 'h' },		 { 0 },
+	};
+	bool has_user = false;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "o:h", longs, NULL)) >= 0)
+		if (option == '?' || parse_option(option, optarg, &has_user) < 0) {
+			fprintf(stderr, "paddock-warden: bad value for an option; see --help\n");
+			return -EINVAL;
+		}
+	if (optind < argc || (!has_user && !options.check_only)) {
+		fprintf(stderr, "paddock-warden: %s; see --help\n", optind < argc ? "too many arguments" : "--user is needed");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static void on_signal(struct watch *watch, uint32_t events)
+{
+	struct signalfd_siginfo info;
+
+	if (read(watch->fd, &info, sizeof(info)) == (ssize_t)sizeof(info) && info.ssi_signo != SIGCHLD) {
+		log_info("stop", NULL, "signal %u; sandboxes live on", info.ssi_signo);
+		loop_stop();
+	}
+}
+
+static int setup_signals(struct pdk_error *err)
+{
+	sigset_t set;
+	int fd, rc;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	fd = signalfd(-1, &set, SFD_CLOEXEC);
+	rc = fd < 0 ? -errno : loop_add(&signals, fd, EPOLLIN, on_signal);
+	return rc < 0 ? pdk_fail_errno(err, rc, "watch signals") : 0;
+}
+
+/* Directories, the lock that makes this the only warden of the runtime directory, a private mount namespace. */
+static int setup_place(struct pdk_error *err)
+{
+	struct rlimit files;
+	char path[600];
+	int lock;
+
+	umask(022); /* every mode below is spelled out */
+	if (file_mkdir(AT_FDCWD, options.data_dir, 0755) < 0 || file_mkdir(AT_FDCWD, options.runtime_dir, 0755) < 0)
+		return pdk_fail_errno(err, -errno, "make the data or runtime directory");
+	snprintf(path, sizeof(path), "%s/warden.lock", options.runtime_dir);
+	lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
+		return pdk_fail(err, -EBUSY, PDK_FAILED_PRECONDITION, "another warden uses this runtime directory");
+	if (prctl(PR_SET_DUMPABLE, 0) < 0 || chdir("/") < 0)
+		return pdk_fail_errno(err, -errno, "settle down");
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return pdk_fail_errno(err, -errno, "make a private mount namespace");
+	return 0;
+}
+
+static int setup(struct pdk_error *err)
+{
+	char policy[700];
+	int rc = loop_open();
+
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "make an epoll");
+	snprintf(policy, sizeof(policy), "%s/seccomp/default.policy", options.policy_dir);
+	if ((rc = setup_place(err)) < 0 || (rc = setup_signals(err)) < 0 || (rc = seccomp_setup(policy, err)) < 0 ||
+	    (rc = netns_setup(err)) < 0 || (rc = cgroup_setup(options.runtime_dir, err)) < 0 || (rc = pool_open(err)) < 0 ||
+	    (rc = rootfs_setup(err)) < 0 || (rc = tools_setup(err)) < 0 || (rc = sandbox_setup(err)) < 0 ||
+	    (rc = import_setup(err)) < 0)
+		return rc;
+	template_reconcile();
+	sandbox_reconcile();
+	pool_reconcile();
+	return serve_setup(err);
+}
+
+/* What to do when nobody asks: one piece at a time, soonest deadline decides how long to sleep. */
+static int idle(void)
+{
+	int sandbox_ms = sandbox_tick();
+	int import_ms = import_tick();
+
+	if (import_verify_next() || sandbox_refill() || pool_trash_work())
+		return 0;
+	if (sandbox_ms < 0 || (import_ms >= 0 && import_ms < sandbox_ms))
+		return import_ms;
+	return sandbox_ms;
+}
+
+int main(int argc, char **argv)
+{
+	struct pdk_error err;
+
+	if (parse_options(argc, argv) < 0)
+		return 2;
+	if (options.check_only)
+		return doctor_run(true, options.json) ? 1 : 0;
+	if (doctor_run(false, false) > 0)
+		return 1;
+	if (setup(&err) < 0) {
+		log_error("start_failed", NULL, &err);
+		return 1;
+	}
+	log_info("started", NULL, "%u sandboxes, %u templates", sandbox_count(), template_count());
+	loop_run(idle);
+	return 0;
+}

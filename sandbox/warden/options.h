@@ -1,0 +1,24 @@
+#ifndef PADDOCK_WARDEN_OPTIONS_H
+#define PADDOCK_WARDEN_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* What the command line says. Read once, constant afterwards. */
+struct options {
+	const char *data_dir;	 /* absolute; holds pool.btrfs or pool/ */
+	const char *runtime_dir; /* absolute; on tmpfs, root only */
+	const char *libexec_dir; /* paddock-init, paddock-archive, paddock-sudo */
+	const char *policy_dir;	 /* seccomp/default.policy below it */
+	uid_t client_uid;	 /* the only uid that may use the socket */
+	gid_t client_gid;
+	uint64_t pool_bytes;
+	uint32_t range_base; /* host uid of the first slot's root */
+	bool check_only;
+	bool json;
+};
+
+extern struct options options;
+
+#endif

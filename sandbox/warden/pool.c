@@ -1,0 +1,371 @@
+#include "pool.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "btrfs.h"
+#include "kernel.h"
+#include "log.h"
+#include "loop.h"
+#include "loopdev.h"
+#include "options.h"
+#include "sandbox/base/cleanup.h"
+#include "sandbox/base/fault.h"
+
+#define STOCK_MAX 256
+
+static const char *const names[POOL_DIRS] = { "templates", "sandboxes", "stock", "import", "trash", "tools" };
+
+static char mount_path[512];
+static int root = -1;
+static int dirs[POOL_DIRS] = { -1, -1, -1, -1, -1, -1 };
+static uint64_t stock_names[STOCK_MAX];
+static unsigned int stock_count;
+static uint64_t next_name;
+static bool trash_waits;
+static struct watch trash_worker = { .fd = -1 };
+
+int pool_dir(enum pool_dir which)
+{
+	return dirs[which];
+}
+
+const char *pool_path(void)
+{
+	return mount_path;
+}
+
+static bool on_btrfs(const char *path)
+{
+	struct statfs fs;
+
+	return statfs(path, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC;
+}
+
+/* Runs mkfs.btrfs by its fixed path on our own descriptor, so no name can be swapped below us. */
+static int image_format(int image)
+{
+	char path[64];
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		int copy = dup(image); /* without CLOEXEC */
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", copy);
+		execle("/usr/sbin/mkfs.btrfs", "mkfs.btrfs", "-q", "-f", "-m", "single", "-d", "single", "-L", "paddock",
+		       path, (char *)NULL, (char *[]){ NULL });
+		execle("/sbin/mkfs.btrfs", "mkfs.btrfs", "-q", "-f", "-m", "single", "-d", "single", "-L", "paddock",
+		       path, (char *)NULL, (char *[]){ NULL });
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+		return -errno;
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+}
+
+/* The image gets its final name only when it is formatted: a crash leaves pool.btrfs.new, which is made anew. */
+static int image_create(int data, struct pdk_error *err)
+{
+	_cleanup_fd_ int image = openat(data, "pool.btrfs.new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int rc;
+
+	if (image < 0 || ftruncate(image, (off_t)options.pool_bytes) < 0)
+		return pdk_fail_errno(err, -errno, "make the pool image");
+	rc = image_format(image);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "format the pool image with mkfs.btrfs");
+	if (fsync(image) < 0 || renameat(data, "pool.btrfs.new", data, "pool.btrfs") < 0 || fsync(data) < 0)
+		return pdk_fail_errno(err, -errno, "store the pool image");
+	log_info("pool_created", NULL, "%" PRIu64 " bytes", options.pool_bytes);
+	return 0;
+}
+
+static int mount_image(int data, struct pdk_error *err)
+{
+	_cleanup_fd_ int image = -1;
+	_cleanup_fd_ int device = -1;
+	char path[64];
+	int rc;
+
+	if (faccessat(data, "pool.btrfs", F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
+		rc = image_create(data, err);
+		if (rc < 0)
+			return rc;
+	}
+	image = openat(data, "pool.btrfs", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (image < 0)
+		return pdk_fail_errno(err, -errno, "open the pool image");
+	device = loopdev_attach(image, path, sizeof(path));
+	if (device < 0)
+		return pdk_fail_errno(err, device, "attach the pool image to a loop device");
+	if (mount(path, mount_path, "btrfs", MS_NOATIME | MS_NODEV | MS_NOSUID, NULL) < 0)
+		return pdk_fail_errno(err, -errno, "mount the storage pool");
+	return 0;
+}
+
+static int mount_directory(int data, struct pdk_error *err)
+{
+	char path[600];
+
+	if (file_mkdir(data, "pool", 0700) < 0)
+		return pdk_fail_errno(err, -errno, "make the pool directory");
+	snprintf(path, sizeof(path), "%s/pool", options.data_dir);
+	if (mount(path, mount_path, NULL, MS_BIND, NULL) < 0)
+		return pdk_fail_errno(err, -errno, "bind the pool directory");
+	return 0;
+}
+
+static int open_directories(struct pdk_error *err)
+{
+	root = open(mount_path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	if (root < 0 || fchmod(root, 0700) < 0)
+		return pdk_fail_errno(err, -errno, "open the storage pool");
+	for (int i = 0; i < POOL_DIRS; i++) {
+		int rc = file_mkdir(root, names[i], 0700);
+
+		if (rc < 0)
+			return pdk_fail_errno(err, rc, "make %s in the storage pool", names[i]);
+		dirs[i] = openat(root, names[i], O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		if (dirs[i] < 0)
+			return pdk_fail_errno(err, -errno, "open %s in the storage pool", names[i]);
+	}
+	return 0;
+}
+
+int pool_open(struct pdk_error *err)
+{
+	_cleanup_fd_ int data = open(options.data_dir, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	int rc;
+
+	if (data < 0)
+		return pdk_fail_errno(err, -errno, "open the data directory");
+	snprintf(mount_path, sizeof(mount_path), "%s/pool", options.runtime_dir);
+	rc = file_mkdir(AT_FDCWD, mount_path, 0700);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "make the pool's mount point");
+	rc = on_btrfs(options.data_dir) ? mount_directory(data, err) : mount_image(data, err);
+	if (rc == 0)
+		rc = open_directories(err);
+	if (rc < 0)
+		return rc;
+	rc = btrfs_quota_enable(root);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "turn quotas on in the storage pool");
+	next_name = (uint64_t)clock_ms() << 16;
+	return 0;
+}
+
+void pool_space(uint64_t *ret_total, uint64_t *ret_free)
+{
+	struct statvfs fs;
+
+	if (fstatvfs(root, &fs) < 0)
+		return;
+	*ret_total = (uint64_t)fs.f_blocks * fs.f_frsize;
+	*ret_free = (uint64_t)fs.f_bavail * fs.f_frsize;
+}
+
+/* --- layers --- */
+
+static void name_text(uint64_t number, char text[24])
+{
+	snprintf(text, 24, "%" PRIx64, number);
+}
+
+static int layer_make(int parent, const char *name)
+{
+	_cleanup_fd_ int layer = -1;
+	int rc = btrfs_subvolume_create(parent, name);
+
+	if (rc < 0)
+		return rc;
+	layer = openat(parent, name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (layer < 0)
+		return -errno;
+	/* The upper directory's attributes become those of the sandbox's `/`: the umask must not decide. */
+	if (mkdirat(layer, "upper", 0755) < 0 || fchmodat(layer, "upper", 0755, 0) < 0 || mkdirat(layer, "work", 0700) < 0)
+		return -errno;
+	return 0;
+}
+
+int pool_stock(unsigned int wanted)
+{
+	char name[24];
+
+	if (stock_count >= wanted || stock_count == STOCK_MAX)
+		return 0;
+	name_text(++next_name, name);
+	if (layer_make(dirs[POOL_STOCK], name) < 0)
+		return 0;
+	stock_names[stock_count++] = next_name;
+	return 1;
+}
+
+unsigned int pool_stocked(void)
+{
+	return stock_count;
+}
+
+int pool_layer_take(const char *id, uint64_t bytes, struct pdk_error *err)
+{
+	char name[24];
+	int rc;
+
+	if (stock_count > 0) {
+		name_text(stock_names[--stock_count], name);
+		rc = renameat2(dirs[POOL_STOCK], name, dirs[POOL_SANDBOXES], id, RENAME_NOREPLACE) < 0 ? -errno : 0;
+	} else {
+		rc = layer_make(dirs[POOL_SANDBOXES], id);
+	}
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "make the sandbox's disk layer");
+	FAULT("create_layer");
+	return pool_layer_limit(id, bytes, err);
+}
+
+static int layer_open(const char *id)
+{
+	int fd = openat(dirs[POOL_SANDBOXES], id, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int pool_layer_limit(const char *id, uint64_t bytes, struct pdk_error *err)
+{
+	_cleanup_fd_ int layer = layer_open(id);
+	int rc = layer < 0 ? layer : btrfs_quota_limit(layer, bytes);
+
+	return rc < 0 ? pdk_fail_errno(err, rc, "set the disk limit") : 0;
+}
+
+void pool_layer_usage(const char *id, uint64_t *ret_bytes, uint64_t *ret_inodes)
+{
+	_cleanup_fd_ int layer = layer_open(id);
+
+	if (layer < 0)
+		return;
+	btrfs_quota_usage(layer, ret_bytes);
+	btrfs_inodes_created(layer, ret_inodes);
+}
+
+/* --- trash --- */
+
+int pool_discard(enum pool_dir from, const char *name)
+{
+	char unique[96];
+
+	snprintf(unique, sizeof(unique), "%.64s.%" PRIx64, name, ++next_name);
+	if (renameat2(dirs[from], name, dirs[POOL_TRASH], unique, RENAME_NOREPLACE) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	trash_waits = true;
+	return 0;
+}
+
+/* The worker is one of our own forks: it touches nothing but trash/, and ends with the warden. */
+static void trash_empty(void)
+{
+	DIR *dir = fdopendir(dirs[POOL_TRASH]);
+	struct dirent *entry;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (dir && (entry = readdir(dir))) {
+		uint64_t id = 0;
+		int fd;
+
+		if (entry->d_name[0] == '.')
+			continue;
+		fd = openat(dirs[POOL_TRASH], entry->d_name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		if (fd >= 0) {
+			btrfs_subvolume_id(fd, &id);
+			btrfs_subvolume_set_readonly(fd, false);
+			close(fd);
+		}
+		if (btrfs_subvolume_destroy(dirs[POOL_TRASH], entry->d_name) < 0)
+			unlinkat(dirs[POOL_TRASH], entry->d_name, 0);
+		else if (id)
+			btrfs_quota_forget(root, id);
+	}
+}
+
+static void trash_worker_ended(struct watch *watch, uint32_t events)
+{
+	int fd = watch->fd;
+	siginfo_t info;
+
+	loop_remove(watch);
+	waitid(P_PIDFD, (id_t)fd, &info, WEXITED);
+	close(fd);
+}
+
+int pool_trash_work(void)
+{
+	pid_t pid;
+	int fd;
+
+	if (trash_worker.fd >= 0)
+		return 0;
+	if (!trash_waits)
+		return 0;
+	trash_waits = false;
+	pid = fork();
+	if (pid == 0) {
+		trash_empty();
+		_exit(0);
+	}
+	fd = pid < 0 ? -1 : pidfd_open(pid, 0);
+	if (fd < 0)
+		return 0;
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	return loop_add(&trash_worker, fd, 1 /* EPOLLIN */, trash_worker_ended) == 0;
+}
+
+/* --- start --- */
+
+void pool_enumerate(enum pool_dir which, void (*found)(const char *name))
+{
+	int fd = openat(dirs[which], ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (!dir) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while ((entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			found(entry->d_name);
+	closedir(dir);
+}
+
+static void discard_stock(const char *name)
+{
+	pool_discard(POOL_STOCK, name);
+}
+
+static void discard_import(const char *name)
+{
+	pool_discard(POOL_IMPORT, name);
+}
+
+void pool_reconcile(void)
+{
+	pool_enumerate(POOL_STOCK, discard_stock);
+	pool_enumerate(POOL_IMPORT, discard_import);
+	trash_waits = true; /* whatever an earlier warden did not get to */
+}

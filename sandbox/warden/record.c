@@ -1,0 +1,136 @@
+#include "record.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "kernel.h"
+#include "options.h"
+#include "sandbox/base/cleanup.h"
+
+static int sandboxes = -1;
+
+int record_setup(void)
+{
+	char path[600];
+	int rc;
+
+	snprintf(path, sizeof(path), "%s/sandboxes", options.runtime_dir);
+	rc = file_mkdir(AT_FDCWD, path, 0700);
+	if (rc < 0)
+		return rc;
+	sandboxes = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return sandboxes < 0 ? -errno : 0;
+}
+
+static int directory(const char *id)
+{
+	int fd = openat(sandboxes, id, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int write_state(int dir, const struct record *record, int flags)
+{
+	_cleanup_fd_ int fd = openat(dir, "state", O_WRONLY | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
+
+	if (fd < 0)
+		return -errno;
+	return pwrite(fd, record, sizeof(*record), 0) == (ssize_t)sizeof(*record) ? 0 : -EIO;
+}
+
+int record_create(const struct record *record)
+{
+	_cleanup_fd_ int dir = -1;
+
+	if (mkdirat(sandboxes, record->id, 0700) < 0)
+		return -errno;
+	dir = directory(record->id);
+	return dir < 0 ? dir : write_state(dir, record, O_CREAT | O_EXCL);
+}
+
+int record_update(const struct record *record)
+{
+	_cleanup_fd_ int dir = directory(record->id);
+
+	return dir < 0 ? dir : write_state(dir, record, 0);
+}
+
+int record_load(const char *id, struct record *ret)
+{
+	_cleanup_fd_ int dir = directory(id);
+	_cleanup_fd_ int fd = dir < 0 ? -1 : openat(dir, "state", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	struct record record;
+
+	if (fd < 0)
+		return -ENOENT;
+	if (pread(fd, &record, sizeof(record), 0) != (ssize_t)sizeof(record) || record.magic != RECORD_MAGIC ||
+	    strncmp(record.id, id, sizeof(record.id)) != 0 || !memchr(record.template_id, '\0', sizeof(record.template_id)))
+		return -EBADMSG;
+	*ret = record;
+	return 0;
+}
+
+int record_remove(const char *id)
+{
+	_cleanup_fd_ int dir = directory(id);
+
+	if (dir < 0)
+		return dir == -ENOENT ? 0 : dir;
+	unlinkat(dir, "init.sock", 0);
+	unlinkat(dir, "state", 0);
+	return unlinkat(sandboxes, id, AT_REMOVEDIR) < 0 ? -errno : 0;
+}
+
+void record_enumerate(void (*found)(const char *id))
+{
+	int fd = openat(sandboxes, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (!dir) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while ((entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			found(entry->d_name);
+	closedir(dir);
+}
+
+/* Names of sockets are short and paths are not: reach the directory through its descriptor. */
+static int socket_at(const char *id, int (*use)(int, const struct sockaddr *, socklen_t))
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	_cleanup_fd_ int dir = directory(id);
+	_cleanup_fd_ int fd = -1;
+
+	if (dir < 0)
+		return dir;
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/init.sock", dir);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || use(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return -errno;
+	return STEAL_FD(fd);
+}
+
+int record_listen(const char *id)
+{
+	_cleanup_fd_ int fd = socket_at(id, bind);
+
+	if (fd < 0)
+		return fd;
+	return listen(fd, 4) < 0 ? -errno : STEAL_FD(fd);
+}
+
+int record_connect(const char *id)
+{
+	return socket_at(id, connect);
+}

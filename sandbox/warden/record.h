@@ -1,0 +1,37 @@
+#ifndef PADDOCK_WARDEN_RECORD_H
+#define PADDOCK_WARDEN_RECORD_H
+
+#include <stdint.h>
+#include "protocol.h"
+
+/* RUNTIME_DIR/sandboxes/<id>/: `state` and the socket that init listens on. The state is written before the first
+ * resource of a sandbox exists and removed after the last is gone, so that a warden that starts after a crash
+ * finds everything by enumerating. The runtime directory is a tmpfs: after a reboot there is nothing to find. */
+
+#define RECORD_MAGIC 0x70646b31u /* "pdk1" */
+
+struct record {
+	uint32_t magic;
+	uint32_t slot;
+	uint32_t range_base;
+	uint32_t ready; /* init was executed */
+	struct warden_limits limits;
+	char id[24];
+	char template_id[48];
+};
+
+int record_setup(void);
+/* Make the directory and its first, unready state. */
+int record_create(const struct record *record);
+/* Replace the state; one small write over the old one. */
+int record_update(const struct record *record);
+int record_load(const char *id, struct record *ret);
+/* Remove state, socket and directory. 0 if there is none. */
+int record_remove(const char *id);
+void record_enumerate(void (*found)(const char *id));
+
+/* A listening socket at init.sock of the sandbox, and a connection to it. */
+int record_listen(const char *id);
+int record_connect(const char *id);
+
+#endif

@@ -1,0 +1,698 @@
+#include "sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "child.h"
+#include "kernel.h"
+#include "log.h"
+#include "netns.h"
+#include "options.h"
+#include "pool.h"
+#include "record.h"
+#include "sandbox/base/cleanup.h"
+#include "sandbox/base/fault.h"
+#include "template.h"
+#include "tools.h"
+#include "userns.h"
+
+#define BUCKETS 4096
+#define START_TIMEOUT_MS 10000
+#define REMOVE_TIMEOUT_MS 10000
+#define RETRY_MS 2
+#define SANDBOXES_MAX 9000 /* a pidfd and, while starting, three descriptors of 20,000 */
+
+static struct sandbox *table[BUCKETS];
+static unsigned int count;
+static unsigned int busy; /* in STARTING or DYING: these have deadlines */
+static unsigned int stock_wanted;
+static int init_program = -1, archive_program = -1;
+
+static unsigned int bucket(const char *id)
+{
+	uint32_t hash = 2166136261u;
+
+	for (; *id; id++)
+		hash = (hash ^ (unsigned char)*id) * 16777619u;
+	return hash % BUCKETS;
+}
+
+static struct sandbox *find(const char *id)
+{
+	struct sandbox *s = table[bucket(id)];
+
+	while (s && strcmp(s->id, id) != 0)
+		s = s->next;
+	return s;
+}
+
+static struct sandbox *sandbox_new(const char *id, const char *template_id)
+{
+	struct sandbox *s = calloc(1, sizeof(*s));
+	unsigned int i = bucket(id);
+
+	if (!s)
+		return NULL;
+	snprintf(s->id, sizeof(s->id), "%s", id);
+	snprintf(s->template_id, sizeof(s->template_id), "%s", template_id);
+	s->pidfd = s->link = s->exit_watch.fd = s->status_watch.fd = -1;
+	s->next = table[i];
+	table[i] = s;
+	count++;
+	return s;
+}
+
+static void sandbox_free(struct sandbox *s)
+{
+	struct sandbox **at = &table[bucket(s->id)];
+
+	while (*at != s)
+		at = &(*at)->next;
+	*at = s->next;
+	count--;
+	if (s->pidfd >= 0)
+		close(s->pidfd);
+	if (s->link >= 0)
+		close(s->link);
+	free(s);
+}
+
+int sandbox_setup(struct pdk_error *err)
+{
+	int rc = record_setup();
+
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "make the directory of sandboxes");
+	/* Readable, so that init's own /proc files stay writable for it; it makes itself non-dumpable first of all. */
+	init_program = child_load_program("paddock-init", 0555, err);
+	if (init_program < 0)
+		return init_program;
+	archive_program = child_load_program("paddock-archive", 0555, err);
+	return archive_program < 0 ? archive_program : 0;
+}
+
+/* --- the end --- */
+
+static void answer_all(struct sandbox *s, int rc, const struct pdk_error *err)
+{
+	struct warden_reply event = { .op = WARDEN_EVENT_EXITED, .value = (uint64_t)(unsigned int)s->wait_status };
+
+	if (s->creator.connection) {
+		if (s->failure_rc == 0)
+			s->failure_rc = pdk_fail(&s->failure, -ECANCELED, PDK_CANCELLED, "the sandbox was killed");
+		serve_status(s->creator, s->id, s->failure_rc, &s->failure);
+	}
+	for (unsigned int i = 0; i < s->n_killers; i++) {
+		struct warden_reply reply = { .status = rc, .value = 1 };
+
+		memcpy(reply.id, s->id, SANDBOX_ID_SIZE);
+		if (rc < 0)
+			snprintf(reply.text, sizeof(reply.text), "%.255s", err->text);
+		serve_reply(s->killers[i], &reply, -1);
+	}
+	if (s->announce && s->n_killers == 0) {
+		memcpy(event.id, s->id, SANDBOX_ID_SIZE);
+		serve_event(&event);
+	}
+}
+
+/* Everything that is not a process. -EBUSY: try again. */
+static int remove_remains(struct sandbox *s)
+{
+	int rc = cgroup_remove(s->id);
+
+	if (rc < 0)
+		return rc;
+	FAULT("kill_layer");
+	rc = pool_discard(POOL_SANDBOXES, s->id);
+	if (rc < 0)
+		return rc;
+	FAULT("kill_record");
+	return record_remove(s->id);
+}
+
+/* The cgroups are gone or will not go: end the object either way. */
+static void finish(struct sandbox *s, int rc)
+{
+	struct pdk_error err = { .code = PDK_OK };
+
+	if (rc < 0) {
+		pdk_fail_errno(&err, rc, "remove what is left of the sandbox");
+		log_error("sandbox_remove_failed", s->id, &err);
+	}
+	/* The cgroups could be removed, so no process with an id of the range is left. */
+	if (s->has_slot)
+		userns_release(s->slot, rc == 0);
+	busy--;
+	answer_all(s, rc, &err);
+	sandbox_free(s);
+}
+
+static void try_remove(struct sandbox *s)
+{
+	int rc = remove_remains(s);
+
+	if (rc == 0 || clock_ms() > s->deadline_ms)
+		finish(s, rc);
+	else
+		s->retry_ms = clock_ms() + RETRY_MS;
+}
+
+static void on_status(struct watch *watch, uint32_t events);
+
+static void on_exit_of_init(struct watch *watch, uint32_t events)
+{
+	struct sandbox *s = CONTAINER_OF(watch, struct sandbox, exit_watch);
+	siginfo_t info = { .si_pid = 0 };
+
+	loop_remove(watch);
+	if (s->child && waitid(P_PIDFD, (id_t)s->pidfd, &info, WEXITED) == 0)
+		s->wait_status = info.si_code == CLD_EXITED ? info.si_status << 8 : info.si_status;
+	FAULT("kill_reaped");
+	if (s->status_watch.fd >= 0) {
+		bool starting = s->state == SANDBOX_STARTING;
+
+		/* It may have died of a failure that it wrote down: that is the better story. It also ends `s`. */
+		on_status(&s->status_watch, EPOLLIN);
+		if (starting)
+			return;
+	}
+	if (s->state != SANDBOX_DYING) {
+		if (s->announce)
+			log_info("sandbox_exited", s->id, "wait status %d", s->wait_status);
+		s->state = SANDBOX_DYING;
+		s->deadline_ms = clock_ms() + REMOVE_TIMEOUT_MS;
+		busy++;
+	}
+	try_remove(s);
+}
+
+static void begin_removal(struct sandbox *s)
+{
+	if (s->state != SANDBOX_STARTING && s->state != SANDBOX_DYING)
+		busy++;
+	s->state = SANDBOX_DYING;
+	s->deadline_ms = clock_ms() + REMOVE_TIMEOUT_MS;
+	/* Kills frozen processes too, and forks that are under way. */
+	cgroup_kill(s->id);
+	FAULT("kill_signalled");
+	if (s->pidfd < 0 || s->exit_watch.fd < 0)
+		try_remove(s);
+}
+
+/* --- the beginning --- */
+
+static void create_failed(struct sandbox *s, int rc, const struct pdk_error *err)
+{
+	s->failure_rc = rc;
+	s->failure = *err;
+	begin_removal(s);
+}
+
+static int record_of(const struct sandbox *s, bool ready, int (*store)(const struct record *))
+{
+	struct record record = { .magic = RECORD_MAGIC,
+				 .slot = s->slot,
+				 .range_base = options.range_base,
+				 .ready = ready,
+				 .limits = s->limits };
+
+	memcpy(record.id, s->id, SANDBOX_ID_SIZE);
+	memcpy(record.template_id, s->template_id, TEMPLATE_ID_SIZE);
+	return store(&record);
+}
+
+/* The child's last word: nothing (its execve closed the pipe), or what failed. */
+static void on_status(struct watch *watch, uint32_t events)
+{
+	struct sandbox *s = CONTAINER_OF(watch, struct sandbox, status_watch);
+	struct warden_reply reply = { .value = (uint64_t)(unsigned int)s->pid };
+	struct child_failure failure;
+	struct pdk_error err;
+	int fd = watch->fd, rc;
+	ssize_t n = read(fd, &failure, sizeof(failure));
+
+	loop_remove(watch);
+	close(fd);
+	if (s->state != SANDBOX_STARTING)
+		return;
+	rc = n == (ssize_t)sizeof(failure) ? pdk_fail_errno(&err, -failure.error, "%.50s", failure.step) :
+	     s->exit_watch.fd < 0 ? pdk_fail(&err, -EIO, PDK_INTERNAL, "the sandbox ended while it started") : 0;
+	FAULT("create_started");
+	if (rc == 0 && (rc = record_of(s, true, record_update)) < 0)
+		pdk_fail_errno(&err, rc, "write the sandbox's state");
+	if (rc < 0) {
+		create_failed(s, rc, &err);
+		return;
+	}
+	FAULT("create_recorded");
+	s->state = SANDBOX_RUNNING;
+	s->announce = true;
+	busy--;
+	memcpy(reply.id, s->id, SANDBOX_ID_SIZE);
+	serve_reply(s->creator, &reply, s->link);
+	s->creator.connection = 0;
+	close(STEAL_FD(s->link));
+}
+
+/* Descriptors that live as long as the call to start(). */
+struct start_fds {
+	int cgroup, listener, netns, status[2];
+};
+
+static void start_fds_close(struct start_fds *fds)
+{
+	const int all[] = { fds->cgroup, fds->listener, fds->netns, fds->status[0], fds->status[1] };
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		if (all[i] >= 0)
+			close(all[i]);
+}
+
+static int prepare(struct sandbox *s, struct start_fds *fds, struct userns *userns, struct pdk_error *err)
+{
+	int rc = pool_layer_take(s->id, s->limits.disk_bytes, err);
+
+	if (rc < 0)
+		return rc;
+	FAULT("create_limited");
+	rc = cgroup_create(s->id, &s->limits, &fds->cgroup, err);
+	if (rc < 0)
+		return rc;
+	FAULT("create_cgroup");
+	fds->listener = record_listen(s->id);
+	s->link = fds->listener < 0 ? fds->listener : record_connect(s->id);
+	if (s->link < 0)
+		return pdk_fail_errno(err, s->link, "make the sandbox's socket");
+	FAULT("create_socket");
+	rc = netns_take(&fds->netns, err);
+	if (rc < 0)
+		return rc;
+	return pipe2(fds->status, O_CLOEXEC) < 0 ? pdk_fail_errno(err, -errno, "make a pipe") : 0;
+}
+
+/*
+ * Safe with a hostile paddockd: of what it said only the checked id, the template (found in our own list), the host name
+ * (letters, digits, `-`, `.`) and numbers within bounds take part. The child never sees a path of its choosing.
+ */
+static int spawn(struct sandbox *s, struct start_fds *fds, int userns, struct pdk_error *err)
+{
+	struct child_plan plan = {
+		.id = s->id,
+		.hostname = s->hostname,
+		.rootfs = { .id = s->id,
+			    .template_id = s->template_id,
+			    .tools = tools_layer(),
+			    .userns = userns,
+			    .base = userns_base(s->slot),
+			    .memory_bytes = s->limits.memory_bytes },
+		.netns = fds->netns,
+		.status = fds->status[1],
+		.listener = fds->listener,
+		.archive = archive_program,
+		.program = init_program,
+	};
+	struct clone_args args = {
+		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD | CLONE_INTO_CGROUP,
+		.pidfd = (uint64_t)(uintptr_t)&s->pidfd,
+		.exit_signal = SIGCHLD,
+		.cgroup = (uint64_t)fds->cgroup,
+	};
+
+	s->pid = kernel_clone3(&args);
+	if (s->pid == 0)
+		child_run_sandbox(&plan);
+	if (s->pid < 0)
+		return pdk_fail_errno(err, -errno, "clone the sandbox's first process");
+	s->child = true;
+	FAULT("create_cloned");
+	return 0;
+}
+
+static int watch_child(struct sandbox *s, struct start_fds *fds, struct pdk_error *err)
+{
+	int rc = loop_add(&s->exit_watch, s->pidfd, EPOLLIN, on_exit_of_init);
+
+	if (rc == 0)
+		rc = loop_add(&s->status_watch, fds->status[0], EPOLLIN, on_status);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "watch the sandbox");
+	(void)STEAL_FD(fds->status[0]);
+	return 0;
+}
+
+static int start(struct sandbox *s, struct pdk_error *err)
+{
+	struct start_fds fds __attribute__((cleanup(start_fds_close))) = { -1, -1, -1, { -1, -1 } };
+	struct userns userns = { .fd = -1 };
+	_cleanup_fd_ int userns_fd = -1;
+	int rc = userns_take(&userns, err);
+
+	if (rc < 0)
+		return rc;
+	userns_fd = userns.fd;
+	s->slot = userns.slot;
+	s->has_slot = true;
+	rc = record_of(s, false, record_create);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "write the sandbox's state");
+	FAULT("create_record");
+	rc = prepare(s, &fds, &userns, err);
+	if (rc == 0)
+		rc = spawn(s, &fds, userns_fd, err);
+	return rc < 0 ? rc : watch_child(s, &fds, err);
+}
+
+static void start_or_fail(struct sandbox *s)
+{
+	struct pdk_error err;
+	int rc;
+
+	s->state = SANDBOX_STARTING;
+	s->deadline_ms = clock_ms() + START_TIMEOUT_MS;
+	busy++;
+	rc = start(s, &err);
+	if (rc < 0)
+		create_failed(s, rc, &err);
+}
+
+void sandbox_create(const char *id, const char *template_id, const char *hostname, const struct warden_limits *limits,
+		    struct ticket ticket)
+{
+	struct template_info *info = template_find(template_id);
+	struct sandbox *s = NULL;
+	struct pdk_error err;
+	int rc = 0;
+
+	if (find(id))
+		rc = pdk_fail(&err, -EEXIST, PDK_ALREADY_EXISTS, "a sandbox with this id exists");
+	else if (!info || info->state == TEMPLATE_DAMAGED)
+		rc = pdk_fail(&err, -ENOENT, PDK_NOT_FOUND, info ? "the template is damaged" : "no such template");
+	else if (count >= SANDBOXES_MAX)
+		rc = pdk_fail(&err, -EAGAIN, PDK_RESOURCE_EXHAUSTED, "the host holds %u sandboxes", count);
+	else if (!(s = sandbox_new(id, template_id)))
+		rc = pdk_fail_errno(&err, -ENOMEM, "hold another sandbox");
+	if (rc < 0) {
+		serve_status(ticket, id, rc, &err);
+		return;
+	}
+	s->limits = *limits;
+	s->creator = ticket;
+	snprintf(s->hostname, sizeof(s->hostname), "%s", hostname);
+	if (info->state == TEMPLATE_READY)
+		start_or_fail(s);
+}
+
+/* A WAITING sandbox holds nothing but its struct. */
+static void drop_waiting(struct sandbox *s, int rc, const struct pdk_error *err)
+{
+	s->failure_rc = rc;
+	s->failure = *err;
+	answer_all(s, 0, NULL);
+	sandbox_free(s);
+}
+
+void sandbox_template_ready(const char *template_id, int rc)
+{
+	struct pdk_error err;
+
+	pdk_fail(&err, -EBADMSG, PDK_DATA_LOSS, "the template is damaged");
+	for (unsigned int i = 0; i < BUCKETS; i++)
+		for (struct sandbox *s = table[i], *next; s; s = next) {
+			next = s->next;
+			if (s->state != SANDBOX_WAITING || strcmp(s->template_id, template_id) != 0)
+				continue;
+			if (rc < 0)
+				drop_waiting(s, -EBADMSG, &err);
+			else
+				start_or_fail(s);
+		}
+}
+
+/* --- the calls on a living one --- */
+
+void sandbox_kill(const char *id, struct ticket ticket)
+{
+	struct sandbox *s = find(id);
+	struct pdk_error err;
+
+	if (!s) {
+		serve_status(ticket, id, 0, NULL);
+		return;
+	}
+	if (s->n_killers == SANDBOX_KILLERS_MAX) {
+		serve_status(ticket, id, pdk_fail(&err, -EBUSY, PDK_ABORTED, "the sandbox is being killed already"), &err);
+		return;
+	}
+	s->killers[s->n_killers++] = ticket;
+	if (s->state == SANDBOX_WAITING) {
+		pdk_fail(&err, -ECANCELED, PDK_CANCELLED, "the sandbox was killed");
+		drop_waiting(s, -ECANCELED, &err);
+	} else if (s->state != SANDBOX_DYING) {
+		begin_removal(s);
+	}
+}
+
+static int find_running(const char *id, struct sandbox **ret, struct pdk_error *err)
+{
+	struct sandbox *s = find(id);
+
+	if (!s || s->state != SANDBOX_RUNNING)
+		return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "no such sandbox");
+	*ret = s;
+	return 0;
+}
+
+int sandbox_attach(const char *id, int *ret_fd, struct pdk_error *err)
+{
+	struct sandbox *s;
+	int rc = find_running(id, &s, err);
+
+	if (rc < 0)
+		return rc;
+	rc = record_connect(id);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "connect to the sandbox");
+	*ret_fd = rc;
+	return 0;
+}
+
+int sandbox_limit(const char *id, const struct warden_limits *limits, struct pdk_error *err)
+{
+	struct sandbox *s = NULL;
+	int rc = find_running(id, &s, err);
+
+	if (rc == 0)
+		rc = cgroup_limit(id, limits, err);
+	if (rc == 0)
+		rc = pool_layer_limit(id, limits->disk_bytes, err);
+	if (rc < 0)
+		return rc;
+	s->limits = *limits;
+	rc = record_of(s, true, record_update);
+	return rc < 0 ? pdk_fail_errno(err, rc, "write the sandbox's state") : 0;
+}
+
+int sandbox_usage(const char *id, struct warden_usage *usage, struct pdk_error *err)
+{
+	struct sandbox *s;
+	int rc = find_running(id, &s, err);
+
+	if (rc < 0)
+		return rc;
+	cgroup_usage(id, usage);
+	pool_layer_usage(id, &usage->disk_bytes, &usage->inodes);
+	return 0;
+}
+
+int sandbox_freeze(const char *id, bool frozen, struct pdk_error *err)
+{
+	struct sandbox *s;
+	int rc = find_running(id, &s, err);
+
+	if (rc < 0)
+		return rc;
+	rc = cgroup_freeze(id, frozen);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, frozen ? "freeze the sandbox" : "thaw the sandbox");
+	/* A process in an uninterruptible wait freezes when it returns; it runs no code of its own until then. */
+	for (int i = 0; i < 20 && cgroup_frozen(id) != frozen; i++)
+		usleep(500);
+	return 0;
+}
+
+unsigned int sandbox_count(void)
+{
+	return count;
+}
+
+bool sandbox_uses_template(const char *template_id)
+{
+	for (unsigned int i = 0; i < BUCKETS; i++)
+		for (struct sandbox *s = table[i]; s; s = s->next)
+			if (strcmp(s->template_id, template_id) == 0)
+				return true;
+	return false;
+}
+
+void sandbox_each(void (*visit)(const struct sandbox *sandbox, void *arg), void *arg)
+{
+	for (unsigned int i = 0; i < BUCKETS; i++)
+		for (struct sandbox *s = table[i], *next; s; s = next) {
+			next = s->next;
+			visit(s, arg);
+		}
+}
+
+/* --- time and stock --- */
+
+static void tick_one(struct sandbox *s, unsigned long long now)
+{
+	struct pdk_error err;
+
+	if (s->state == SANDBOX_STARTING && now > s->deadline_ms) {
+		pdk_fail(&err, -ETIMEDOUT, PDK_DEADLINE_EXCEEDED, "the sandbox did not start in time");
+		create_failed(s, -ETIMEDOUT, &err);
+	} else if (s->state == SANDBOX_DYING && s->exit_watch.fd < 0 && now >= s->retry_ms) {
+		try_remove(s);
+	}
+}
+
+int sandbox_tick(void)
+{
+	unsigned long long now = clock_ms();
+
+	if (busy == 0)
+		return -1;
+	for (unsigned int i = 0; i < BUCKETS; i++)
+		for (struct sandbox *s = table[i], *next; s; s = next) {
+			next = s->next;
+			tick_one(s, now);
+		}
+	return busy ? RETRY_MS : -1;
+}
+
+void sandbox_set_stock(unsigned int wanted)
+{
+	stock_wanted = wanted;
+}
+
+int sandbox_refill(void)
+{
+	return pool_stock(stock_wanted) || netns_stock(stock_wanted) || userns_stock(stock_wanted);
+}
+
+unsigned int sandbox_stocked(void)
+{
+	unsigned int least = pool_stocked();
+
+	least = netns_stocked() < least ? netns_stocked() : least;
+	return userns_stocked() < least ? userns_stocked() : least;
+}
+
+/* --- after a restart --- */
+
+/* The pid 1 of a leaf's pid namespace, as a pidfd. The pidfd is opened first and the process looked at after, so a
+ * reused number is noticed: it would not be in the leaf's list when that is read again by kill. */
+static int pid_one(pid_t pid, int *ret_pidfd)
+{
+	_cleanup_fd_ int pidfd = pidfd_open(pid, 0);
+	char path[64], text[4096], *line;
+
+	if (pidfd < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	if (file_read(AT_FDCWD, path, text, sizeof(text)) <= 0)
+		return -ESRCH;
+	line = strstr(text, "\nNSpid:");
+	if (!line)
+		return -ESRCH;
+	line[1 + strcspn(line + 1, "\n")] = '\0';
+	line = strrchr(line, '\t');
+	if (!line || strcmp(line, "\t1") != 0)
+		return -ESRCH;
+	*ret_pidfd = STEAL_FD(pidfd);
+	return 0;
+}
+
+static int find_init(const char *id, pid_t *ret_pid, int *ret_pidfd)
+{
+	int fd = cgroup_open_procs(id);
+	_cleanup_file_ FILE *procs = fd < 0 ? NULL : fdopen(fd, "re");
+	int pid;
+
+	while (procs && fscanf(procs, "%d", &pid) == 1)
+		if (pid > 0 && pid_one(pid, ret_pidfd) == 0) {
+			*ret_pid = pid;
+			return 0;
+		}
+	return -ESRCH;
+}
+
+static int adopt(const struct record *record)
+{
+	struct sandbox *s = sandbox_new(record->id, record->template_id);
+	int rc;
+
+	if (!s)
+		return -ENOMEM;
+	s->limits = record->limits;
+	s->slot = record->slot;
+	rc = find_init(s->id, &s->pid, &s->pidfd);
+	if (rc == 0)
+		rc = loop_add(&s->exit_watch, s->pidfd, EPOLLIN, on_exit_of_init);
+	if (rc < 0) {
+		sandbox_free(s);
+		return rc;
+	}
+	s->has_slot = true;
+	s->announce = true;
+	s->state = SANDBOX_RUNNING;
+	log_info("sandbox_adopted", s->id, "init is process %d", s->pid);
+	return 0;
+}
+
+/* One leftover, by whatever trace it was found. Idempotent: an id comes once per trace. */
+static void reconcile_one(const char *id)
+{
+	struct record record;
+	struct sandbox *s;
+
+	if (find(id))
+		return;
+	if (sandbox_id_valid(id) && record_load(id, &record) == 0) {
+		if (record.range_base == options.range_base)
+			userns_reserve(record.slot);
+		if (record.ready && record.range_base == options.range_base && adopt(&record) == 0)
+			return;
+	}
+	s = sandbox_id_valid(id) ? sandbox_new(id, "") : NULL;
+	if (!s) {
+		/* Not a name we make as a sandbox: a job's leaf. Only our own groups are ever enumerated. */
+		cgroup_kill(id);
+		cgroup_remove(id);
+		return;
+	}
+	if (record_load(id, &record) == 0 && record.range_base == options.range_base) {
+		s->slot = record.slot;
+		s->has_slot = true;
+	}
+	log_info("sandbox_removed", id, "left half-made or dead by an earlier warden");
+	begin_removal(s);
+}
+
+void sandbox_reconcile(void)
+{
+	record_enumerate(reconcile_one);
+	cgroup_enumerate(reconcile_one);
+	pool_enumerate(POOL_SANDBOXES, reconcile_one);
+}

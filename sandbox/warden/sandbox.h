@@ -1,0 +1,78 @@
+#ifndef PADDOCK_WARDEN_SANDBOX_H
+#define PADDOCK_WARDEN_SANDBOX_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+#include "loop.h"
+#include "protocol.h"
+#include "sandbox/base/error.h"
+#include "serve.h"
+
+/*
+ * The sandboxes that this warden knows. All authority is here: an id either names one of these or nothing.
+ *
+ * SANDBOX_WAITING   entered by a CREATE whose template is still being verified. No resource is held.
+ *                   Leaves to STARTING, or away (the template is damaged; KILL).
+ * SANDBOX_STARTING  the child is cloned and builds its file system. `status` tells its end: nothing = init runs.
+ *                   Leaves to RUNNING; to DYING on failure, KILL or after START_TIMEOUT_MS.
+ * SANDBOX_RUNNING   init runs. ATTACH, LIMITS, USAGE, FREEZE, THAW are allowed. Leaves to DYING by KILL or init's end.
+ * SANDBOX_DYING     everything in the cgroup has SIGKILL. When init is gone (its end waits for all others), the cgroups,
+ *                   the layer and the state are removed, waiting KILLs are answered and the struct is freed.
+ *                   Removal that meets EBUSY is tried again from the idle function, for REMOVE_TIMEOUT_MS.
+ */
+enum sandbox_state { SANDBOX_WAITING, SANDBOX_STARTING, SANDBOX_RUNNING, SANDBOX_DYING };
+
+#define SANDBOX_KILLERS_MAX 4
+
+struct sandbox {
+	struct sandbox *next; /* in the hash chain */
+	char id[SANDBOX_ID_SIZE];
+	char template_id[TEMPLATE_ID_SIZE];
+	char hostname[64];
+	enum sandbox_state state;
+	struct warden_limits limits;
+	uint32_t slot;
+	bool has_slot;
+	bool child; /* init is our child, and not adopted from an earlier warden */
+	pid_t pid;
+	int pidfd;
+	int link; /* connected end for paddockd, until the reply of CREATE */
+	struct watch exit_watch, status_watch;
+	unsigned long long deadline_ms;
+	unsigned long long retry_ms;
+	int wait_status;
+	bool announce; /* paddockd knows it as running: tell when it dies by itself */
+	struct ticket creator;
+	struct ticket killers[SANDBOX_KILLERS_MAX];
+	unsigned int n_killers;
+	struct pdk_error failure; /* why a create failed, told when it is removed */
+	int failure_rc;
+};
+
+int sandbox_setup(struct pdk_error *err);
+/* Adopt or remove what earlier wardens left. */
+void sandbox_reconcile(void);
+
+/* Answers later, by `ticket`. The arguments are checked by the caller. */
+void sandbox_create(const char *id, const char *template_id, const char *hostname, const struct warden_limits *limits,
+		    struct ticket ticket);
+/* The template of waiting sandboxes is now verified (rc 0) or damaged. */
+void sandbox_template_ready(const char *template_id, int rc);
+void sandbox_kill(const char *id, struct ticket ticket);
+int sandbox_attach(const char *id, int *ret_fd, struct pdk_error *err);
+int sandbox_limit(const char *id, const struct warden_limits *limits, struct pdk_error *err);
+int sandbox_usage(const char *id, struct warden_usage *usage, struct pdk_error *err);
+int sandbox_freeze(const char *id, bool frozen, struct pdk_error *err);
+unsigned int sandbox_count(void);
+bool sandbox_uses_template(const char *template_id);
+void sandbox_each(void (*visit)(const struct sandbox *sandbox, void *arg), void *arg);
+/* Deadlines and retries. Milliseconds until the next one, or -1. */
+int sandbox_tick(void);
+
+/* A stock of prepared layers, namespaces and ranges. */
+void sandbox_set_stock(unsigned int wanted);
+/* Refill one piece. 1 if it did something. */
+int sandbox_refill(void);
+unsigned int sandbox_stocked(void);
+
+#endif

@@ -1,0 +1,35 @@
+#ifndef PADDOCK_WARDEN_USERNS_H
+#define PADDOCK_WARDEN_USERNS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "sandbox/base/error.h"
+
+/*
+ * User namespaces and the uid ranges they map. Slot n is the 65,536 host ids from range_base + n * 65536; no
+ * two living sandboxes share one. A slot is given back only when the sandbox's cgroups could be removed,
+ * which proves that no process is left; otherwise it stays in quarantine until the host restarts.
+ * Slots are handed out in turn, so a slot is reused as late as possible.
+ */
+
+#define USERNS_IDS 65536u
+#define USERNS_SLOTS 16384u
+
+struct userns {
+	uint32_t slot;
+	uint32_t base; /* host uid and gid of id 0 inside */
+	int fd;	       /* the user namespace, or -1 */
+};
+
+/* From the stock, or made now. */
+int userns_take(struct userns *ret, struct pdk_error *err);
+/* Make one for the stock. 1 if it did, 0 if the stock holds `wanted`. */
+int userns_stock(unsigned int wanted);
+unsigned int userns_stocked(void);
+/* `verified`: nothing of the sandbox is left. Otherwise the slot is never used again by this warden. */
+void userns_release(uint32_t slot, bool verified);
+/* A sandbox of an earlier warden holds this slot. */
+void userns_reserve(uint32_t slot);
+uint32_t userns_base(uint32_t slot);
+
+#endif
