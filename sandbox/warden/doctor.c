@@ -128,7 +128,7 @@ static bool has_mkfs(void)
 
 static bool has_idmap(void)
 {
-	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (__u64)-1 };
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = 0x7fffffff };
 
 	/* A kernel that knows the flag complains about the descriptor, an older one about the flag. */
 	return mount_setattr(-1, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0 && errno == EBADF;

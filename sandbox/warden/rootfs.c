@@ -106,6 +106,7 @@ static int setup_mask(struct pdk_error *err)
 	if (file < 0 || mkdirat(dir, "dir", 0555) < 0 || mkdirat(dir, "jail", 0755) < 0 ||
 	    mkdirat(dir, "jail/target", 0755) < 0)
 		return pdk_fail_errno(err, -errno, "make the masks");
+	close(STEAL_FD(file)); /* a writer would keep the mount from becoming read-only */
 	if (mount(NULL, mask_path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, NULL) < 0)
 		return pdk_fail_errno(err, -errno, "make the masks read-only");
 	return 0;
