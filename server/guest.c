@@ -332,6 +332,9 @@ static int dispatch_reply(struct guest *guest, struct stream *stream, struct lin
 	struct pdk_error status = {.code = (enum pdk_code)reply->code};
 	int rc;
 
+	/* What comes for a stream that was given up counts, but says nothing: an abort has answers of its own. */
+	if (!handler && frame->kind == LINK_REPLY && stream->replies++ <= guest_replies_max(stream->op))
+		return 0;
 	if (frame->kind == LINK_EVENT) {
 		if (stream->credit == 0)
 			return pdk_fail(err, -EPROTO, PDK_DATA_LOSS,

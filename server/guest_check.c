@@ -1,5 +1,6 @@
 #include "guest_check.h"
 
+#include "validate.h"
 #include <errno.h>
 #include <string.h>
 
@@ -212,9 +213,16 @@ int guest_check_notice(const Paddock__Internal__GuestReply *reply, unsigned int 
 
 void guest_clean_text(char *ret, size_t size, const char *text)
 {
+	bool utf8 = utf8_valid(text, strlen(text));
 	size_t i;
 
-	for (i = 0; i + 1 < size && text[i]; i++)
-		ret[i] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
+	for (i = 0; i + 1 < size && text[i]; i++) {
+		unsigned char c = (unsigned char)text[i];
+
+		ret[i] = (char)((c >= 0x20 && c < 0x7f) || (c >= 0x80 && utf8) ? c : '?');
+	}
+	/* Not in the middle of a character. */
+	while (text[i] && i > 0 && ((unsigned char)text[i] & 0xc0) == 0x80)
+		i--;
 	ret[i] = '\0';
 }

@@ -24,7 +24,7 @@ int guest_check_event(const Paddock__Internal__GuestReply *reply, guest_op op, u
 /* The same for an event of stream 0. */
 int guest_check_notice(const Paddock__Internal__GuestReply *reply, unsigned int n_fds, struct pdk_error *err);
 
-/* Copy a text of init's so that it can be shown: printable ASCII stays, the rest becomes '?'. */
+/* Copy a text of init's so that it can be shown: control characters become '?', and what is no UTF-8 does too. */
 void guest_clean_text(char *ret, size_t size, const char *text);
 
 #endif

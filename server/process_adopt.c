@@ -34,21 +34,50 @@ static int64_t ask_adopt(struct guest *guest, uint64_t handle, guest_reply_handl
 	return guest_call(guest, &request, 0, handler, arg);
 }
 
-static void kill_unknown(struct guest *guest, uint64_t handle)
+static void ask_forget(struct guest *guest, uint64_t handle)
 {
-	Paddock__Internal__GuestSignal signal = PADDOCK__INTERNAL__GUEST_SIGNAL__INIT;
 	Paddock__Internal__GuestForget forget = PADDOCK__INTERNAL__GUEST_FORGET__INIT;
 	Paddock__Internal__GuestRequest request = PADDOCK__INTERNAL__GUEST_REQUEST__INIT;
+
+	forget.handle = handle;
+	request.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_FORGET;
+	request.forget = &forget;
+	guest_call(guest, &request, 0, ignore_reply, NULL);
+}
+
+/* A process that nobody wants: its end is awaited, so that init can be told to forget it. */
+struct unwanted {
+	struct guest *guest;
+	uint64_t handle;
+};
+
+static void unwanted_on_reply(const Paddock__Internal__GuestReply *reply, int *fds, unsigned int n_fds,
+			      const struct pdk_error *err, void *arg)
+{
+	struct unwanted *unwanted = arg;
+
+	if (reply && reply->result_case == PADDOCK__INTERNAL__GUEST_REPLY__RESULT_EXITED)
+		ask_forget(unwanted->guest, unwanted->handle);
+	if (!reply)
+		free(unwanted);
+}
+
+static void kill_unwanted(struct guest *guest, uint64_t handle)
+{
+	Paddock__Internal__GuestSignal signal = PADDOCK__INTERNAL__GUEST_SIGNAL__INIT;
+	Paddock__Internal__GuestRequest request = PADDOCK__INTERNAL__GUEST_REQUEST__INIT;
+	struct unwanted *unwanted = calloc(1, sizeof(*unwanted));
 
 	signal.handle = handle;
 	signal.signal = 9;
 	request.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_SIGNAL;
 	request.signal = &signal;
 	guest_call(guest, &request, 0, ignore_reply, NULL);
-	forget.handle = handle;
-	request.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_FORGET;
-	request.forget = &forget;
-	guest_call(guest, &request, 0, ignore_reply, NULL);
+	if (!unwanted)
+		return;
+	*unwanted = (struct unwanted){.guest = guest, .handle = handle};
+	if (ask_adopt(guest, handle, unwanted_on_reply, unwanted) < 0)
+		free(unwanted);
 }
 
 static bool handle_listed(const Paddock__Internal__GuestProcesses *processes, uint64_t handle)
@@ -69,7 +98,7 @@ static void take_over(struct process_list *list, uint64_t handle)
 	if (handle >= list->next_id && handle < UINT64_MAX)
 		list->next_id = handle + 1;
 	if (!process || process->state == PROCESS_ENDED) {
-		kill_unknown(guest, handle);
+		kill_unwanted(guest, handle);
 		return;
 	}
 	if (process->stream || process->state != PROCESS_RUNNING)

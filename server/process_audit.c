@@ -6,79 +6,94 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAMES_MAX 1024u
+/* Together below the 4,096 bytes that a record's detail may have. */
+#define NAMES_MAX 800u
+#define CWD_MAX 600u
 
-/* Append `length` bytes of text as JSON. Of a text that is no UTF-8 every odd byte becomes one escape, so that nothing is
- * lost and nothing can leave the string. */
-static void put_string(FILE *out, const char *text, size_t length)
+/* Append a text as JSON, at most `max` bytes of it, escapes counted. Of a text that is no UTF-8 every odd byte becomes one
+ * escape, so that nothing is lost and nothing can leave the string. False: it was cut. */
+static bool put_string(FILE *out, const char *text, size_t *max)
 {
+	size_t length = strlen(text);
 	bool utf8 = utf8_valid(text, length);
+	size_t i;
 
 	fputc('"', out);
-	for (size_t i = 0; i < length; i++) {
+	for (i = 0; i < length; i++) {
 		unsigned char c = (unsigned char)text[i];
+		bool plain = (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') || (c >= 0x80 && utf8);
+		size_t cost = plain ? 1 : c == '"' || c == '\\' ? 2 : 6;
 
-		if (c == '"' || c == '\\')
-			fprintf(out, "\\%c", c);
-		else if ((c >= 0x20 && c < 0x7f) || (c >= 0x80 && utf8))
+		/* A character of several bytes fits as a whole or not at all. */
+		if (*max < (utf8 && c >= 0xc0 ? 4 : cost) && (c & 0xc0) != 0x80)
+			break;
+		if (*max < cost)
+			break;
+		*max -= cost;
+		if (plain)
 			fputc(c, out);
+		else if (cost == 2)
+			fprintf(out, "\\%c", c);
 		else
 			fprintf(out, "\\u%04x", c);
 	}
 	fputc('"', out);
+	return i == length;
 }
 
 /* An array of as many strings as fit `max` bytes. True when something was left out. */
-static bool put_array(FILE *out, char *const *texts, size_t count, size_t max, size_t *ret_bytes)
+static bool put_array(FILE *out, char *const *texts, size_t count, size_t max)
 {
-	size_t shown = 0;
-	bool cut = false;
+	bool whole = true;
 
-	*ret_bytes = 0;
 	fputc('[', out);
-	for (size_t i = 0; i < count; i++) {
-		size_t length = strlen(texts[i]);
-		size_t room = max - shown;
-
-		*ret_bytes += length;
-		if (cut)
-			continue;
-		cut = length > room;
-		if (cut && room == 0)
-			continue;
+	for (size_t i = 0; i < count && whole; i++) {
+		whole = max > 3;
+		if (!whole)
+			break;
+		max -= 3;
 		if (i > 0)
 			fputc(',', out);
-		put_string(out, texts[i], cut ? room : length);
-		shown += cut ? room : length;
+		whole = put_string(out, texts[i], &max);
 	}
 	fputc(']', out);
-	return cut;
+	return !whole;
 }
 
 static void put_argv(FILE *out, char *const *argv, size_t count)
 {
-	size_t bytes;
+	size_t bytes = 0;
 
 	fputs("{\"argv\":", out);
-	if (put_array(out, argv, count, PROCESS_AUDIT_ARGV_MAX, &bytes))
-		fprintf(out, ",\"argv_bytes\":%zu,\"argc\":%zu", bytes, count);
+	if (!put_array(out, argv, count, PROCESS_AUDIT_ARGV_MAX))
+		return;
+	for (size_t i = 0; i < count; i++)
+		bytes += strlen(argv[i]) + 1;
+	fprintf(out, ",\"argc\":%zu,\"argv_bytes\":%zu", count, bytes);
+}
+
+static void put_field(FILE *out, const char *name, const char *text)
+{
+	size_t max = CWD_MAX;
+
+	fprintf(out, ",\"%s\":", name);
+	put_string(out, text, &max);
 }
 
 char *process_audit_start(const Paddock__Internal__StoredProcess *process)
 {
 	char *text = NULL;
-	size_t size, bytes;
+	size_t size;
 	FILE *out = open_memstream(&text, &size);
 
 	if (!out)
 		return NULL;
 	put_argv(out, process->argv, process->n_argv);
-	fputs(",\"cwd\":", out);
-	put_string(out, process->cwd, strnlen(process->cwd, 512));
-	fputs(",\"user\":", out);
-	put_string(out, process->user, strlen(process->user));
+	if (process->cwd[0])
+		put_field(out, "cwd", process->cwd);
+	put_field(out, "user", process->user);
 	fputs(",\"env\":", out);
-	if (put_array(out, process->env_names, process->n_env_names, NAMES_MAX, &bytes))
+	if (put_array(out, process->env_names, process->n_env_names, NAMES_MAX))
 		fprintf(out, ",\"env_count\":%zu", process->n_env_names);
 	fputc('}', out);
 	return fclose(out) == 0 ? text : NULL;
@@ -93,8 +108,7 @@ char *process_audit_sudo(const Paddock__Internal__GuestSudo *sudo)
 	if (!out)
 		return NULL;
 	put_argv(out, sudo->argv, sudo->n_argv);
-	fputs(",\"cwd\":", out);
-	put_string(out, sudo->cwd, strnlen(sudo->cwd, 512));
+	put_field(out, "cwd", sudo->cwd);
 	fprintf(out, ",\"caller_pid\":%u}", sudo->caller_pid);
 	return fclose(out) == 0 ? text : NULL;
 }

@@ -2,6 +2,7 @@
 #include "pipe_io.h"
 #include "process_internal.h"
 #include "sandbox/base/cleanup.h"
+#include "validate.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -285,7 +286,7 @@ static void on_started(struct process *process, const Paddock__Internal__GuestSt
 	process->stored->pid = started->pid;
 	if (process->stored->started_unix_ms == 0)
 		process->stored->started_unix_ms = loop_wall_ms();
-	if (started->cwd[0] && process->stored->cwd[0] == '\0') {
+	if (process->stored->cwd[0] == '\0' && utf8_valid(started->cwd, strlen(started->cwd))) {
 		cwd = strdup(started->cwd);
 		if (cwd) {
 			if (process->stored->cwd != protobuf_c_empty_string)
