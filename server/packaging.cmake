@@ -1,0 +1,32 @@
+# The .deb: `cpack -G DEB` in the build folder. Both daemons, the command line, units, one configuration file.
+set(units ${CMAKE_BINARY_DIR}/systemd)
+foreach(unit paddock-warden.service paddockd.service)
+  configure_file(${CMAKE_CURRENT_LIST_DIR}/systemd/${unit}.in ${units}/${unit} @ONLY)
+endforeach()
+set(PADDOCK_UNITDIR lib/systemd/system CACHE STRING "Where systemd units go, below the prefix")
+install(FILES ${units}/paddock-warden.service ${units}/paddockd.service DESTINATION ${PADDOCK_UNITDIR})
+install(FILES ${CMAKE_CURRENT_LIST_DIR}/systemd/paddock.tmpfiles DESTINATION lib/tmpfiles.d RENAME paddock.conf)
+install(FILES ${CMAKE_CURRENT_LIST_DIR}/paddock.conf DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/paddock)
+install(FILES ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
+
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME paddock)
+set(CPACK_PACKAGE_VENDOR "Paddock")
+set(CPACK_PACKAGE_CONTACT "Paddock maintainers <paddock@localhost>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
+set(CPACK_PACKAGE_DESCRIPTION "One daemon gives programs isolated computers over gRPC: commands, terminals, files,
+ limits, an audit log. Sandboxes are namespaces, cgroups, seccomp and a copy-on-write root.")
+set(CPACK_PACKAGING_INSTALL_PREFIX ${CMAKE_INSTALL_PREFIX})
+set(CPACK_STRIP_FILES ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION admin)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS OFF)
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "btrfs-progs, passwd")
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "mmdebstrap, ca-certificates")
+set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
+file(WRITE ${CMAKE_BINARY_DIR}/deb/conffiles "${CMAKE_INSTALL_FULL_SYSCONFDIR}/paddock/paddock.conf\n")
+set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA
+  ${CMAKE_BINARY_DIR}/deb/conffiles
+  ${CMAKE_CURRENT_LIST_DIR}/deb/postinst ${CMAKE_CURRENT_LIST_DIR}/deb/prerm ${CMAKE_CURRENT_LIST_DIR}/deb/postrm)
+include(CPack)
