@@ -1,0 +1,299 @@
+#include "sandbox/init/sudo.h"
+
+#include "sandbox/init/process.h"
+#include "sandbox/init/session.h"
+#include "sandbox/sudo/protocol.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/fsuid.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#define CALLS_MAX 64u
+
+/* A call ends when its command has ended; a caller that goes away first hangs the command up. */
+struct sudo_call {
+	struct sudo_call *next;
+	struct source source;
+	pid_t caller;
+	uid_t uid;
+	struct process *process; /* once it was started */
+};
+
+struct sudo {
+	struct source listen;
+	struct sudo_call *calls;
+	unsigned int n_calls;
+};
+
+/* A request, taken apart. The strings lie in `bytes`. */
+struct command {
+	char *bytes;
+	int fds[3];
+	char *cwd;
+	char **argv;
+	char **env;
+	size_t argc;
+	size_t envc;
+};
+
+static void command_free(struct command *command)
+{
+	for (int i = 0; i < 3; i++)
+		cleanup_fd(&command->fds[i]);
+	free(command->bytes);
+	free(command->argv);
+	free(command->env);
+}
+
+static void call_free(struct init *init, struct sudo_call *call)
+{
+	struct sudo_call **at = &init->sudo->calls;
+
+	while (*at != call)
+		at = &(*at)->next;
+	*at = call->next;
+	init->sudo->n_calls--;
+	source_close(init, &call->source);
+	free(call);
+}
+
+static void answer(struct sudo_call *call, enum sudo_kind kind, uint32_t value, const char *text)
+{
+	struct sudo_answer message = {.kind = kind, .value = value};
+
+	snprintf(message.text, sizeof(message.text), "%s", text);
+	if (call->source.fd >= 0)
+		(void)!send(call->source.fd, &message, sizeof(message), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void sudo_call_started(struct sudo_call *call, struct process *process)
+{
+	call->process = process;
+}
+
+void sudo_call_failed(struct init *init, struct sudo_call *call, const struct pdk_error *err)
+{
+	answer(call, SUDO_REFUSED, 1, err->text);
+	call_free(init, call);
+}
+
+void sudo_call_exited(struct init *init, struct sudo_call *call, int status)
+{
+	int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+
+	answer(call, SUDO_EXITED, (uint32_t)code, "");
+	call_free(init, call);
+}
+
+/* Take the next string out of what is left; NULL: there is none. */
+static char *next_string(char **at, char *end)
+{
+	char *text = *at;
+	size_t length = strnlen(text, (size_t)(end - text));
+
+	if (text + length >= end)
+		return NULL;
+	*at = text + length + 1;
+	return text;
+}
+
+static int parse(struct command *command, size_t length)
+{
+	struct sudo_request head;
+	char *at = command->bytes + sizeof(head);
+	char *end = command->bytes + length;
+
+	if (length < sizeof(head))
+		return -EBADMSG;
+	memcpy(&head, command->bytes, sizeof(head));
+	if (head.kind != SUDO_RUN || !head.argc || head.argc > SUDO_STRINGS_MAX || head.envc > SUDO_STRINGS_MAX)
+		return -EBADMSG;
+	command->argv = calloc(head.argc + 1, sizeof(char *));
+	command->env = calloc(head.envc + 1, sizeof(char *));
+	if (!command->argv || !command->env)
+		return -ENOMEM;
+	command->cwd = next_string(&at, end);
+	if (!command->cwd || command->cwd[0] != '/')
+		return -EBADMSG;
+	for (; command->argc < head.argc; command->argc++) {
+		command->argv[command->argc] = next_string(&at, end);
+		if (!command->argv[command->argc])
+			return -EBADMSG;
+	}
+	for (; command->envc < head.envc; command->envc++) {
+		char *entry = next_string(&at, end);
+
+		if (!entry || entry[0] == '=' || !strchr(entry, '='))
+			return -EBADMSG;
+		command->env[command->envc] = entry;
+	}
+	return at == end ? 0 : -EBADMSG;
+}
+
+static int receive(int fd, struct command *command)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int) * 3)];
+	} control;
+	struct iovec iov = {command->bytes, SUDO_REQUEST_MAX};
+	struct msghdr message = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *rights = n >= 0 ? CMSG_FIRSTHDR(&message) : NULL;
+
+	if (n < 0)
+		return -errno;
+	if (rights && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS)
+		memcpy(command->fds, CMSG_DATA(rights), rights->cmsg_len - CMSG_LEN(0));
+	if (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC))
+		return -EMSGSIZE;
+	return (int)n;
+}
+
+static void tell_paddockd(struct init *init, const struct sudo_call *call, const struct command *command)
+{
+	guest_message(Sudo) sudo = PADDOCK__INTERNAL__GUEST_SUDO__INIT;
+	guest_reply reply = GUEST_REPLY_INIT;
+
+	sudo.n_argv = command->argc;
+	sudo.argv = command->argv;
+	sudo.cwd = command->cwd;
+	sudo.caller_pid = (uint32_t)call->caller;
+	sudo.allowed = init->sudo_allowed;
+	reply.result_case = GUEST_RESULT(SUDO);
+	reply.sudo = &sudo;
+	session_event(init, &reply);
+}
+
+static int start(struct init *init, struct sudo_call *call, struct command *command)
+{
+	struct spawn_plan plan = {.argv = command->argv,
+				  .env = command->env,
+				  .n_env = command->envc,
+				  .cwd = command->cwd,
+				  .uid = 0,
+				  .bare_env = true,
+				  .nofile = init->nofile};
+
+	memcpy(plan.fds, command->fds, sizeof(plan.fds));
+	return process_start_sudo(init, &plan, call);
+}
+
+/* The first message of a call. */
+static int take_command(struct init *init, struct sudo_call *call)
+{
+	struct command command = {.fds = {-1, -1, -1}, .bytes = malloc(SUDO_REQUEST_MAX)};
+	int rc = command.bytes ? receive(call->source.fd, &command) : -ENOMEM;
+
+	if (rc == -EAGAIN) {
+		command_free(&command);
+		return 0;
+	}
+	if (rc >= 0)
+		rc = rc ? parse(&command, (size_t)rc) : -ECONNRESET;
+	if (rc == 0 && command.fds[2] < 0)
+		rc = -EBADMSG;
+	if (rc == 0) {
+		tell_paddockd(init, call, &command);
+		if (!init->sudo_allowed) {
+			answer(call, SUDO_REFUSED, 1, "the policy of this sandbox does not allow sudo");
+			rc = -EPERM;
+		} else {
+			rc = start(init, call, &command);
+			if (rc < 0)
+				answer(call, SUDO_REFUSED, 1, strerror(-rc));
+		}
+	}
+	command_free(&command);
+	return rc;
+}
+
+/* Later messages: signals for the command. */
+static int take_signal(struct sudo_call *call)
+{
+	struct sudo_request request;
+	ssize_t n = recv(call->source.fd, &request, sizeof(request), MSG_DONTWAIT);
+
+	if (n < 0)
+		return errno == EAGAIN ? 0 : -errno;
+	if (n != (ssize_t)sizeof(request) || request.kind != SUDO_SIGNAL || request.value < 1 || request.value > 64)
+		return -ECONNRESET;
+	process_kill(call->process, (int)request.value, false);
+	return 0;
+}
+
+static void call_ready(struct init *init, struct source *source, uint32_t events)
+{
+	struct sudo_call *call = CONTAINER_OF(source, struct sudo_call, source);
+	int rc = call->process ? take_signal(call) : take_command(init, call);
+
+	if (rc == 0)
+		return;
+	if (call->process) {
+		process_kill(call->process, SIGHUP, false);
+		source_close(init, &call->source);
+	} else {
+		call_free(init, call);
+	}
+}
+
+static void listen_ready(struct init *init, struct source *source, uint32_t events)
+{
+	_cleanup_fd_ int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+	struct sudo_call *call;
+
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		return;
+	if ((peer.uid != 0 && peer.uid != 1000) || init->sudo->n_calls >= CALLS_MAX)
+		return;
+	call = calloc(1, sizeof(*call));
+	if (!call)
+		return;
+	call->caller = peer.pid;
+	call->uid = peer.uid;
+	call->next = init->sudo->calls;
+	init->sudo->calls = call;
+	init->sudo->n_calls++;
+	if (source_add(init, &call->source, STEAL_FD(fd), EPOLLIN, call_ready) < 0)
+		call_free(init, call);
+}
+
+/* Nothing of the sandbox runs yet, so /run holds what the warden mounted. */
+static int open_socket(void)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = SUDO_SOCKET};
+	_cleanup_fd_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0 || (mkdir("/run/paddock", 0755) < 0 && errno != EEXIST))
+		return -errno;
+	unlink(SUDO_SOCKET);
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || chmod(SUDO_SOCKET, 0666) < 0 ||
+	    listen(fd, 64) < 0)
+		return -errno;
+	return STEAL_FD(fd);
+}
+
+void sudo_listen(struct init *init)
+{
+	int old = setfsuid(0); /* /run is root's; a capability is not needed for that */
+	int fd = open_socket();
+
+	setfsuid((uid_t)old);
+	if (fd < 0) {
+		fprintf(stderr, "paddock-init: no sudo: %s\n", strerror(-fd));
+		return;
+	}
+	init->sudo = calloc(1, sizeof(*init->sudo));
+	if (!init->sudo || source_add(init, &init->sudo->listen, fd, EPOLLIN, listen_ready) < 0)
+		close(fd);
+}
