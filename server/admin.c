@@ -1,8 +1,5 @@
 #include "admin.h"
 
-#include <errno.h>
-#include <string.h>
-#include <sys/utsname.h>
 #include "admin_private.h"
 #include "keys.h"
 #include "loop.h"
@@ -10,6 +7,9 @@
 #include "rpc.h"
 #include "status.h"
 #include "store.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/utsname.h>
 
 /* The Admin service: who am I, and what the server holds. Tenants are in tenants.c, keys in keys.c. */
 
@@ -26,7 +26,7 @@ static void ignore_cancel(struct rpc_call *call, const struct pdk_error *why)
 
 void admin_begin_change(struct rpc_call *call, void *user)
 {
-	static const struct rpc_events events = { .on_cancel = ignore_cancel };
+	static const struct rpc_events events = {.on_cancel = ignore_cancel};
 
 	rpc_set_events(call, &events, user);
 }
@@ -39,7 +39,7 @@ void admin_fail_change(struct rpc_call *call, int rc)
 	rpc_fail(call, &err);
 }
 
-void admin_who_am_i(struct rpc_call *call, const struct _ProtobufCMessage *request)
+void admin_who_am_i(struct rpc_call *call, const struct ProtobufCMessage *request)
 {
 	const struct principal *principal = rpc_principal(call);
 	Paddock__V1__WhoAmIResponse reply = PADDOCK__V1__WHO_AM_IRESPONSE__INIT;
@@ -54,10 +54,10 @@ void admin_who_am_i(struct rpc_call *call, const struct _ProtobufCMessage *reque
 	rpc_finish(call, &reply.base);
 }
 
-void admin_get_status(struct rpc_call *call, const struct _ProtobufCMessage *request)
+void admin_get_status(struct rpc_call *call, const struct ProtobufCMessage *request)
 {
 	Paddock__V1__ServerStatus reply = PADDOCK__V1__SERVER_STATUS__INIT;
-	struct server_status_numbers numbers = { 0 };
+	struct server_status_numbers numbers = {0};
 	struct utsname kernel;
 
 	sandboxes_status(&numbers);

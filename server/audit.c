@@ -1,17 +1,17 @@
 #include "audit.h"
 
+#include "paddock/v1/admin.pb-c.h"
+#include "sandbox/base/cleanup.h"
+#include "sandbox/base/id.h"
 #include <errno.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
-#include "paddock/v1/admin.pb-c.h"
-#include "sandbox/base/cleanup.h"
-#include "sandbox/base/id.h"
 
 /*
  * A record is hashed as the bytes of a packed AuditRecord with fields 11 to 13 empty. Who appends gives
- * everything but sequence and time; the writer thread puts those in front (fields 1 to 3, so the result is in field order
- * and is what any protobuf implementation would pack), because only it knows the order of commits.
+ * everything but sequence and time; the writer thread puts those in front (fields 1 to 3, so the result is in field
+ * order and is what any protobuf implementation would pack), because only it knows the order of commits.
  */
 
 #define OBJECT_MAX 512
@@ -157,8 +157,7 @@ static void free_md(EVP_MD_CTX **context)
 	EVP_MD_CTX_free(*context);
 }
 
-int audit_hash(const uint8_t previous[AUDIT_HASH_SIZE], const void *stored, size_t length,
-	       uint8_t ret[AUDIT_HASH_SIZE])
+int audit_hash(const uint8_t previous[AUDIT_HASH_SIZE], const void *stored, size_t length, uint8_t ret[AUDIT_HASH_SIZE])
 {
 	_cleanup_(free_md) EVP_MD_CTX *context = EVP_MD_CTX_new();
 
@@ -205,7 +204,7 @@ static int view_field(const uint8_t **at, const uint8_t *end, struct audit_view 
 		return 0;
 	if ((tag & 7) != 2 || (tag >> 3) < 4 || (tag >> 3) > 10 || value > (size_t)(end - *at))
 		return -EBADMSG;
-	text = (struct audit_text){ (const char *)*at, value };
+	text = (struct audit_text){(const char *)*at, value};
 	if (tag >> 3 == 4)
 		view->tenant = text;
 	else if (tag >> 3 == 6)
@@ -220,7 +219,7 @@ int audit_view(const void *key, size_t key_length, const void *value, size_t val
 {
 	const uint8_t *bytes = key, *at, *end;
 
-	*ret = (struct audit_view){ 0 };
+	*ret = (struct audit_view){0};
 	if (key_length != 8 || value_length <= 2 * AUDIT_HASH_SIZE)
 		return -EBADMSG;
 	for (unsigned int i = 0; i < 8; i++)

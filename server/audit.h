@@ -1,12 +1,12 @@
 #ifndef PADDOCK_SERVER_AUDIT_H
 #define PADDOCK_SERVER_AUDIT_H
 
+#include "auth.h"
+#include "store.h"
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "auth.h"
-#include "store.h"
 
 /* The audit log: how a record is encoded and chained, the head anchor beside the store, and the check of both.
  * Nothing here takes the loop lock. */
@@ -36,7 +36,7 @@ struct audit_text {
 	size_t length;
 };
 struct audit_view {
-	uint64_t sequence; /* of the key */
+	uint64_t sequence;        /* of the key */
 	uint64_t stored_sequence; /* of the record's bytes */
 	const uint8_t *hash;
 	const uint8_t *previous;
@@ -60,9 +60,9 @@ bool audit_anchor_accepted(int dir_fd);
 
 struct audit_report {
 	bool ok;
-	uint64_t records;	     /* good ones, from the first */
+	uint64_t records;            /* good ones, from the first */
 	uint64_t first_bad_sequence; /* 0: none, or not one of the records */
-	struct audit_head head;	     /* of the good ones */
+	struct audit_head head;      /* of the good ones */
 	char text[160];
 };
 /* Recompute the chain and compare it with the anchor. Reads in short slices, without any lock; a record that is

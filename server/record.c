@@ -1,8 +1,8 @@
 #include "record.h"
 
+#include "sandbox/base/cleanup.h"
 #include <errno.h>
 #include <string.h>
-#include "sandbox/base/cleanup.h"
 
 int record_put(struct store_batch *batch, enum store_db db, const char *key, const ProtobufCMessage *message)
 {

@@ -1,13 +1,5 @@
 #include "store.h"
 
-#include <errno.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/statvfs.h>
-#include <time.h>
 #include "audit.h"
 #include "log.h"
 #include "loop.h"
@@ -16,11 +8,19 @@
 #include "sandbox/base/fault.h"
 #include "store_batch.h"
 #include "store_env.h"
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <time.h>
 
 /*
  * store_commit() queues a batch; the writer thread takes all that wait, applies them in one transaction,
- * commits it (LMDB syncs the data, then writes its meta page through an O_DSYNC descriptor) and runs the callbacks under
- * the loop lock. While it commits, the next batches gather: that is the group commit.
+ * commits it (LMDB syncs the data, then writes its meta page through an O_DSYNC descriptor) and runs the callbacks
+ * under the loop lock. While it commits, the next batches gather: that is the group commit.
  *
  * When a transaction fails, nothing of it is in the store and every batch of it fails. A full disk passes: LMDB
  * never overwrites a page that the last good state uses, so what a failed write or sync left behind is
@@ -96,8 +96,8 @@ static int append_audit(MDB_txn *txn, struct audit_head *head, const struct stor
 		return rc;
 	head->count++;
 	audit_key(head->count, key);
-	rc = mdb_put(txn, store.env.dbi[STORE_AUDIT], &(MDB_val){ sizeof(key), key },
-		     &(MDB_val){ 2 * AUDIT_HASH_SIZE + length, value }, MDB_APPEND);
+	rc = mdb_put(txn, store.env.dbi[STORE_AUDIT], &(MDB_val){sizeof(key), key},
+		     &(MDB_val){2 * AUDIT_HASH_SIZE + length, value}, MDB_APPEND);
 	memcpy(head->hash, value, AUDIT_HASH_SIZE);
 	return rc;
 }
@@ -111,7 +111,7 @@ static int apply_batch(MDB_txn *txn, struct audit_head *head, const struct store
 	int rc = 0;
 
 	while (!rc && store_batch_next(batch, &offset, &op, &key, &value)) {
-		MDB_val mdb_key = { op.key_length, (void *)key }, mdb_value = { op.value_length, (void *)value };
+		MDB_val mdb_key = {op.key_length, (void *)key}, mdb_value = {op.value_length, (void *)value};
 
 		if (op.kind == STORE_OP_PUT)
 			rc = mdb_put(txn, store.env.dbi[op.db], &mdb_key, &mdb_value, 0);
@@ -260,7 +260,7 @@ static struct store_batch *wait_batches(void)
 
 	while (!store.first && !store.stopping) {
 		uint64_t due = store.anchor_tried_ns + ANCHOR_INTERVAL_NS;
-		struct timespec until = { (time_t)(due / 1000000000), (long)(due % 1000000000) };
+		struct timespec until = {(time_t)(due / 1000000000), (long)(due % 1000000000)};
 
 		if (!store.anchor_trusted || store.anchored.count == store.head.count)
 			pthread_cond_wait(&store.wake, &store.lock);
@@ -322,7 +322,7 @@ static int load_head(struct pdk_error *err)
 	MDB_txn *txn;
 	int rc = mdb_txn_begin(store.env.env, NULL, MDB_RDONLY, &txn);
 
-	store.head = (struct audit_head){ 0 };
+	store.head = (struct audit_head){0};
 	if (rc)
 		return pdk_fail_errno(err, store_errno(rc), "store: reading the audit log");
 	rc = mdb_cursor_open(txn, store.env.dbi[STORE_AUDIT], &cursor);
@@ -364,7 +364,8 @@ static int check_anchor(struct pdk_error *err)
 		return pdk_fail_errno(err, rc, "store: writing audit.head");
 	store.anchored = store.head;
 	if (!good)
-		audit_event(&(struct audit_entry){ .actor = "system", .action = "audit.anchor_accepted", .outcome = "OK" });
+		audit_event(
+			&(struct audit_entry){.actor = "system", .action = "audit.anchor_accepted", .outcome = "OK"});
 	return 0;
 }
 
@@ -483,8 +484,10 @@ void audit_event(const struct audit_entry *entry)
 		return;
 	if (dropped) {
 		snprintf(detail, sizeof(detail), "{\"records\":%llu}", (unsigned long long)dropped);
-		store_audit(batch, &(struct audit_entry){ .actor = "system", .action = "audit.dropped", .detail = detail,
-							  .outcome = "RESOURCE_EXHAUSTED" });
+		store_audit(batch, &(struct audit_entry){.actor = "system",
+							 .action = "audit.dropped",
+							 .detail = detail,
+							 .outcome = "RESOURCE_EXHAUSTED"});
 	}
 	store_audit(batch, entry);
 	store_commit(batch, NULL, NULL);
@@ -494,7 +497,7 @@ static int each(MDB_cursor *cursor, const void *from, size_t from_length,
 		int (*visit)(const void *key, size_t key_length, const void *value, size_t value_length, void *arg),
 		void *arg)
 {
-	MDB_val key = { from_length, (void *)from }, value;
+	MDB_val key = {from_length, (void *)from}, value;
 	int rc = mdb_cursor_get(cursor, &key, &value, from ? MDB_SET_RANGE : MDB_FIRST);
 
 	while (!rc) {

@@ -1,10 +1,10 @@
 #include "store_batch.h"
 
+#include "audit.h"
+#include "sandbox/base/cleanup.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "audit.h"
-#include "sandbox/base/cleanup.h"
 
 #define KEY_MAX 511 /* LMDB's */
 #define VALUE_MAX (16u << 20)
@@ -49,11 +49,13 @@ static void append(struct store_batch *batch, const void *data, size_t length)
 	batch->length += length;
 }
 
-static int add(struct store_batch *batch, enum store_op_kind kind, enum store_db db, const void *key,
-	       size_t key_length, const void *value, size_t value_length)
+static int add(struct store_batch *batch, enum store_op_kind kind, enum store_db db, const void *key, size_t key_length,
+	       const void *value, size_t value_length)
 {
-	struct store_op op = { .kind = (uint8_t)kind, .db = (uint8_t)db, .key_length = (uint32_t)key_length,
-			       .value_length = (uint32_t)value_length };
+	struct store_op op = {.kind = (uint8_t)kind,
+			      .db = (uint8_t)db,
+			      .key_length = (uint32_t)key_length,
+			      .value_length = (uint32_t)value_length};
 	int rc;
 
 	if (!batch)

@@ -1,8 +1,8 @@
 #ifndef PADDOCK_SERVER_STORE_BATCH_H
 #define PADDOCK_SERVER_STORE_BATCH_H
 
-#include <stdint.h>
 #include "store.h"
+#include <stdint.h>
 
 /* A batch on its way to the writer thread. Private to store*.c. */
 
@@ -20,8 +20,8 @@ struct store_batch {
 	struct store_batch *next; /* in the queue */
 	void (*done)(int rc, void *arg);
 	void *arg;
-	int error;	  /* sticky: an operation that was lost fails the whole batch */
-	int64_t wall_ms;  /* when it was queued: the time of its audit records */
+	int error;       /* sticky: an operation that was lost fails the whole batch */
+	int64_t wall_ms; /* when it was queued: the time of its audit records */
 	uint64_t boot_ns;
 	uint32_t audit_records;
 	uint8_t *bytes; /* struct store_op, key, value; struct store_op, ... */

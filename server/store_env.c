@@ -1,5 +1,7 @@
 #include "store_env.h"
 
+#include "log.h"
+#include "sandbox/base/cleanup.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -8,8 +10,6 @@
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include "log.h"
-#include "sandbox/base/cleanup.h"
 
 /*
  * A new environment is made under another name, committed, synced and renamed into place: LMDB writes its
@@ -24,9 +24,14 @@
 #define STORE_NEW "store.new"
 
 static const char *const db_names[STORE_DB_COUNT] = {
-	[STORE_META] = "meta",	       [STORE_SANDBOXES] = "sandboxes", [STORE_PROCESSES] = "processes",
-	[STORE_TENANTS] = "tenants",   [STORE_KEYS] = "keys",		[STORE_TEMPLATES] = "templates",
-	[STORE_IDEMPOTENCY] = "idempotency", [STORE_AUDIT] = "audit",
+	[STORE_META] = "meta",
+	[STORE_SANDBOXES] = "sandboxes",
+	[STORE_PROCESSES] = "processes",
+	[STORE_TENANTS] = "tenants",
+	[STORE_KEYS] = "keys",
+	[STORE_TEMPLATES] = "templates",
+	[STORE_IDEMPOTENCY] = "idempotency",
+	[STORE_AUDIT] = "audit",
 };
 
 int store_errno(int mdb_rc)
@@ -140,10 +145,9 @@ static int put_meta(struct store_env *env, struct pdk_error *err)
 	rc = mdb_txn_begin(env->env, NULL, 0, &txn);
 	if (rc)
 		return fail_mdb(err, rc, "writing the schema");
-	rc = mdb_put(txn, env->dbi[STORE_META], &(MDB_val){ 6, (void *)"schema" },
-		     &(MDB_val){ strlen(schema), schema }, 0);
+	rc = mdb_put(txn, env->dbi[STORE_META], &(MDB_val){6, (void *)"schema"}, &(MDB_val){strlen(schema), schema}, 0);
 	if (!rc)
-		rc = mdb_put(txn, env->dbi[STORE_META], &(MDB_val){ 9, (void *)"server_id" }, &(MDB_val){ 32, server_id },
+		rc = mdb_put(txn, env->dbi[STORE_META], &(MDB_val){9, (void *)"server_id"}, &(MDB_val){32, server_id},
 			     0);
 	if (rc)
 		mdb_txn_abort(txn);
@@ -155,7 +159,7 @@ static int put_meta(struct store_env *env, struct pdk_error *err)
 /* What a create that was cut short left behind. */
 static int clear_new(int dir_fd, struct pdk_error *err)
 {
-	static const char *const files[] = { STORE_NEW "/data.mdb", STORE_NEW "/lock.mdb" };
+	static const char *const files[] = {STORE_NEW "/data.mdb", STORE_NEW "/lock.mdb"};
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(files); i++)
 		if (unlinkat(dir_fd, files[i], 0) < 0 && errno != ENOENT)
@@ -199,7 +203,7 @@ static int check_schema(struct store_env *env, struct pdk_error *err)
 
 	if (rc)
 		return fail_mdb(err, rc, "reading the schema");
-	rc = mdb_get(txn, env->dbi[STORE_META], &(MDB_val){ 6, (void *)"schema" }, &value);
+	rc = mdb_get(txn, env->dbi[STORE_META], &(MDB_val){6, (void *)"schema"}, &value);
 	if (!rc)
 		memcpy(text, value.mv_data, value.mv_size < sizeof(text) ? value.mv_size : sizeof(text) - 1);
 	mdb_txn_abort(txn);
@@ -210,7 +214,8 @@ static int check_schema(struct store_env *env, struct pdk_error *err)
 		return pdk_fail(err, -EBADMSG, PDK_DATA_LOSS, "store: the schema version cannot be read");
 	if (schema > STORE_SCHEMA)
 		return pdk_fail(err, -EPROTONOSUPPORT, PDK_FAILED_PRECONDITION,
-				"store: written by a newer paddockd (schema %d; this one knows %d)", schema, STORE_SCHEMA);
+				"store: written by a newer paddockd (schema %d; this one knows %d)", schema,
+				STORE_SCHEMA);
 	return 0;
 }
 

@@ -1,8 +1,8 @@
 #ifndef PADDOCK_SERVER_STORE_ENV_H
 #define PADDOCK_SERVER_STORE_ENV_H
 
-#include <lmdb.h>
 #include "store.h"
+#include <lmdb.h>
 
 /* The LMDB environment below the store: making it, opening it, letting it grow. Private to store*.c. */
 
@@ -14,7 +14,10 @@ struct store_env {
 	int lock_fd; /* holds the flock */
 };
 
-#define STORE_ENV_CLOSED { .dir_fd = -1, .lock_fd = -1 }
+#define STORE_ENV_CLOSED                                                                                               \
+	{                                                                                                              \
+		.dir_fd = -1, .lock_fd = -1                                                                            \
+	}
 
 /* Lock DIR, make DIR/store if it is not there, open it and check its schema. */
 int store_env_open(struct store_env *env, const char *dir, struct pdk_error *err);

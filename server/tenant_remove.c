@@ -1,8 +1,5 @@
 #include "admin.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 #include "admin_private.h"
 #include "keys.h"
 #include "log.h"
@@ -13,6 +10,9 @@
 #include "sandboxes.h"
 #include "status.h"
 #include "tenants.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 /*
  * RemoveTenant in three steps, each safe to be the last before a crash:
@@ -61,9 +61,11 @@ static void sandboxes_gone(void *arg)
 	if (!rc)
 		rc = keys_write_deleted(removal->tenant, batch);
 	if (!rc)
-		rc = store_audit(batch, &(struct audit_entry){ .tenant = removal->tenant, .actor = "system",
-							       .action = "tenant.removed", .object = removal->tenant,
-							       .outcome = "OK" });
+		rc = store_audit(batch, &(struct audit_entry){.tenant = removal->tenant,
+							      .actor = "system",
+							      .action = "tenant.removed",
+							      .object = removal->tenant,
+							      .outcome = "OK"});
 	if (!rc)
 		rc = templates_remove_tenant(removal->tenant, batch);
 	if (rc < 0) {
@@ -112,7 +114,7 @@ static int check_removal(const char *name, bool force, struct tenant **ret, stru
 	return 0;
 }
 
-void admin_remove_tenant(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void admin_remove_tenant(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__RemoveTenantRequest *request = (const void *)message;
 	_cleanup_free_ struct removal *removal = calloc(1, sizeof(*removal));

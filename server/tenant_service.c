@@ -1,8 +1,5 @@
 #include "admin.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 #include "admin_private.h"
 #include "paddock/v1/admin.pb-c.h"
 #include "rpc.h"
@@ -10,6 +7,9 @@
 #include "sandboxes.h"
 #include "tenants.h"
 #include "validate.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* Admin: make, list and limit tenants. What is in memory changes when the change is durable. */
 
@@ -145,7 +145,7 @@ static int prepare_tenant(const Paddock__V1__CreateTenantRequest *request, struc
 	return 0;
 }
 
-void admin_create_tenant(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void admin_create_tenant(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__CreateTenantRequest *request = (const void *)message;
 	struct store_batch *batch;
@@ -193,7 +193,7 @@ static void quota_set(struct rpc_call *call, int rc)
 	}
 }
 
-void admin_set_quota(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void admin_set_quota(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__SetQuotaRequest *request = (const void *)message;
 	struct tenant *tenant = tenant_find(request->tenant);
@@ -232,7 +232,7 @@ static int compare_shown(const void *a, const void *b)
 	return strcmp((*left)->name, (*right)->name);
 }
 
-void admin_list_tenants(struct rpc_call *call, const struct _ProtobufCMessage *message)
+void admin_list_tenants(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	Paddock__V1__ListTenantsResponse reply = PADDOCK__V1__LIST_TENANTS_RESPONSE__INIT;
 	_cleanup_free_ Paddock__V1__Tenant **list = NULL;

@@ -1,14 +1,14 @@
 #include "tenants.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 #include "config.h"
 #include "log.h"
 #include "loop.h"
 #include "paddock/internal/store.pb-c.h"
 #include "record.h"
 #include "sandbox/base/cleanup.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* The tenants in memory, their quotas in force, and the bucket of creates per minute. */
 
@@ -68,7 +68,7 @@ void tenant_get_quota(const char *name, struct tenant_quota *ret)
 	const struct config *config = &server_config;
 	const struct tenant_quota *own = tenant ? &tenant->quota : NULL;
 
-	*ret = (struct tenant_quota){ 0 };
+	*ret = (struct tenant_quota){0};
 	if (!own || tenant->pending)
 		return;
 	ret->max_sandboxes = FIRST(own->max_sandboxes, config->quota_max_sandboxes);

@@ -1,10 +1,10 @@
 #ifndef PADDOCK_SERVER_TENANTS_H
 #define PADDOCK_SERVER_TENANTS_H
 
-#include <stdbool.h>
-#include <stdint.h>
 #include "auth.h"
 #include "store.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 /* The tenants in memory. Lock held. */
 

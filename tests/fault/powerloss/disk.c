@@ -1,5 +1,6 @@
 #include "disk.h"
 
+#include "sandbox/base/cleanup.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -8,7 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "sandbox/base/cleanup.h"
 
 #define SECTOR 512
 #define FILES_MAX 256
@@ -78,11 +78,10 @@ int recording_load(struct recording *recording, const char *path)
 		done += (size_t)got;
 	}
 	while (at + sizeof(struct event) <= length) {
-		/* not aligned, which the machines that this runs on permit; nothing but this program writes the file */
 		const struct event *event = (const void *)(recording->bytes + at);
 
 		recording->events[recording->count++] = event;
-		at += sizeof(*event) + event->length;
+		at += sizeof(*event) + event->length + event_padding(event->length);
 	}
 	return at == length ? 0 : -EBADMSG;
 }
@@ -103,7 +102,7 @@ static unsigned int file_new(struct disk *disk, uint64_t inode)
 {
 	if (disk->files_used == FILES_MAX)
 		die("too many files");
-	disk->files[disk->files_used] = (struct file){ .inode = inode };
+	disk->files[disk->files_used] = (struct file){.inode = inode};
 	return disk->files_used++;
 }
 
@@ -276,7 +275,7 @@ static void replay(struct disk *disk, const struct event *event, bool lies)
 		if (disk->writes_used == PENDING_MAX)
 			die("too many writes");
 		disk->writes[disk->writes_used++] =
-			(struct write_pending){ .event = event, .file = file_of(disk, event->inode) };
+			(struct write_pending){.event = event, .file = file_of(disk, event->inode)};
 		break;
 	case EVENT_WRITTEN:
 		if (!lies)
@@ -295,8 +294,7 @@ static void replay(struct disk *disk, const struct event *event, bool lies)
 	case EVENT_RENAME:
 	case EVENT_UNLINK:
 		disk->name_ops[disk->name_ops_used++] = (struct name_pending){
-			event, event->kind == EVENT_CREATE ? (int)file_new(disk, event->inode) : -1
-		};
+			event, event->kind == EVENT_CREATE ? (int)file_new(disk, event->inode) : -1};
 		break;
 	case EVENT_ACK:
 		break;

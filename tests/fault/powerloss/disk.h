@@ -1,10 +1,10 @@
 #ifndef PADDOCK_TESTS_POWERLOSS_DISK_H
 #define PADDOCK_TESTS_POWERLOSS_DISK_H
 
+#include "event.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "event.h"
 
 /*
  * A disk that loses power. Events before the cut are replayed; what was synced is there, and of what was not,
@@ -12,7 +12,7 @@
  */
 
 enum disk_loss {
-	DISK_LOSES_ALL,	    /* nothing that was not synced arrived */
+	DISK_LOSES_ALL,     /* nothing that was not synced arrived */
 	DISK_LOSES_NOTHING, /* everything arrived, although not synced */
 	DISK_LOSES_WRITES,  /* each write arrived or did not */
 	DISK_LOSES_SECTORS, /* each 512 bytes of each write arrived or did not */
@@ -31,8 +31,8 @@ static inline const uint8_t *event_bytes(const struct event *event)
 	return (const uint8_t *)(event + 1);
 }
 
-/* Rebuild what is left in the empty directory `dir` after the first `cut` events. With `lies`, the disk says that a sync
- * has worked but does nothing. */
+/* Rebuild what is left in the empty directory `dir` after the first `cut` events. With `lies`, the disk says that a
+ * sync has worked but does nothing. */
 void disk_rebuild(const struct recording *recording, size_t cut, enum disk_loss loss, bool lies, const char *dir);
 
 #endif

@@ -1,5 +1,8 @@
 #include "items.h"
 
+#include "server/audit.h"
+#include "server/loop.h"
+#include "server/store.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -8,9 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "server/audit.h"
-#include "server/loop.h"
-#include "server/store.h"
 
 #define ROUNDS 4
 #define ITEMS_PER_ROUND 40
@@ -39,7 +39,7 @@ static struct store_batch *make_batch(int item)
 	snprintf(old, sizeof(old), "item %04d", deleted_by(item));
 	if (store_put(batch, STORE_SANDBOXES, key, strlen(key), value, length) < 0 ||
 	    (deleted_by(item) && store_delete(batch, STORE_SANDBOXES, old, strlen(old)) < 0) ||
-	    store_audit(batch, &(struct audit_entry){ .actor = "system", .action = "item", .object = key }) < 0)
+	    store_audit(batch, &(struct audit_entry){.actor = "system", .action = "item", .object = key}) < 0)
 		exit(2);
 	return batch;
 }

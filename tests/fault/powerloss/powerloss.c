@@ -3,9 +3,11 @@
  *
  * A driver commits items through server/store.c while a preloaded recorder notes every write, sync and rename. Then the
  * disk is rebuilt as it could be after a cut at N places, with what was not synced lost or torn, and the store is
- * opened on each. Nothing that was acknowledged may be missing. The control: the same with a disk that ignores syncs must
- * be found out, or this program would see nothing at all.
+ * opened on each. Nothing that was acknowledged may be missing. The control: the same with a disk that ignores syncs
+ * must be found out, or this program would see nothing at all.
  */
+#include "disk.h"
+#include "items.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -18,8 +20,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include "disk.h"
-#include "items.h"
 
 #define LIES 60
 
@@ -74,6 +74,7 @@ static void record(const char *self, const char *recorder, const char *log)
 
 		dup2(null, STDOUT_FILENO);
 		setenv("LD_PRELOAD", recorder, 1);
+		setenv("ASAN_OPTIONS", "verify_asan_link_order=0", 1); /* if this is a build with sanitizers */
 		setenv("POWERLOSS_DIR", data, 1);
 		setenv("POWERLOSS_LOG", log, 1);
 		execl(self, self, "--drive", data, NULL);
@@ -154,7 +155,8 @@ static int run(const char *self, const char *recorder, unsigned int cuts, unsign
 	bad = try_cuts(&recording, cuts, false);
 	found = try_cuts(&recording, LIES, true);
 	remove_tree(work);
-	printf("powerloss: %zu events, %d items; %u cuts, %u bad; control: %u of %d found with a disk that ignores syncs; "
+	printf("powerloss: %zu events, %d items; %u cuts, %u bad; control: %u of %d found with a disk that ignores "
+	       "syncs; "
 	       "%d s\n",
 	       recording.count, acked_before(&recording, recording.count), cuts, bad, found, LIES,
 	       (int)(time(NULL) - begun));
@@ -165,11 +167,11 @@ static int run(const char *self, const char *recorder, unsigned int cuts, unsign
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = { { "recorder", required_argument, NULL, 'r' },
-						 { "cuts", required_argument, NULL, 'c' },
-						 { "seed", required_argument, NULL, 's' },
-						 { "drive", required_argument, NULL, 'd' },
-						 { NULL, 0, NULL, 0 } };
+	static const struct option options[] = {{"recorder", required_argument, NULL, 'r'},
+						{"cuts", required_argument, NULL, 'c'},
+						{"seed", required_argument, NULL, 's'},
+						{"drive", required_argument, NULL, 'd'},
+						{NULL, 0, NULL, 0}};
 	const char *recorder = NULL;
 	unsigned int cuts = 300, seed = 0;
 	int option;

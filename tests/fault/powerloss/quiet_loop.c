@@ -1,8 +1,8 @@
-#include <pthread.h>
-#include <time.h>
 #include "server/log.h"
 #include "server/loop.h"
 #include "server/metrics.h"
+#include <pthread.h>
+#include <time.h>
 
 /* The parts of server/ that the store needs, without a daemon around it. */
 

@@ -49,6 +49,7 @@ static void note(struct event event, const void *data, size_t length)
 	event.length = (uint32_t)length;
 	put(&event, sizeof(event));
 	put(data, length);
+	put("\0\0\0\0\0\0\0", event_padding(event.length));
 }
 
 /* The path of a descriptor below the root, or false. */
@@ -83,7 +84,7 @@ static bool follows(int fd, struct event *event)
 
 	if (fd == log_fd || !path_of(fd, path) || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || is_lock_file(path))
 		return false;
-	*event = (struct event){ .inode = st.st_ino };
+	*event = (struct event){.inode = st.st_ino};
 	return true;
 }
 
@@ -96,7 +97,7 @@ static ssize_t do_write(int fd, const struct iovec *iov, int count, off_t offset
 
 	pthread_mutex_lock(&lock);
 	if (fd == STDOUT_FILENO)
-		note((struct event){ .kind = EVENT_ACK }, iov[0].iov_base, iov[0].iov_len);
+		note((struct event){.kind = EVENT_ACK}, iov[0].iov_base, iov[0].iov_len);
 	if (!follows(fd, &event)) {
 		pthread_mutex_unlock(&lock);
 		return at ? syscall(SYS_pwritev, fd, iov, count, offset, 0) : syscall(SYS_writev, fd, iov, count);
@@ -121,7 +122,7 @@ static ssize_t do_write(int fd, const struct iovec *iov, int count, off_t offset
 
 ssize_t write(int fd, const void *data, size_t length)
 {
-	return do_write(fd, &(struct iovec){ (void *)data, length }, 1, 0, false);
+	return do_write(fd, &(struct iovec){(void *)data, length}, 1, 0, false);
 }
 
 ssize_t writev(int fd, const struct iovec *iov, int count)
@@ -131,12 +132,12 @@ ssize_t writev(int fd, const struct iovec *iov, int count)
 
 ssize_t pwrite(int fd, const void *data, size_t length, off_t offset)
 {
-	return do_write(fd, &(struct iovec){ (void *)data, length }, 1, offset, true);
+	return do_write(fd, &(struct iovec){(void *)data, length}, 1, offset, true);
 }
 
 ssize_t pwrite64(int fd, const void *data, size_t length, off64_t offset)
 {
-	return do_write(fd, &(struct iovec){ (void *)data, length }, 1, offset, true);
+	return do_write(fd, &(struct iovec){(void *)data, length}, 1, offset, true);
 }
 
 ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset)
@@ -162,7 +163,7 @@ static int do_sync(int fd, long call)
 		event.kind = EVENT_SYNC;
 		note(event, NULL, 0);
 	} else if (!rc && path_of(fd, path) && !fstat(fd, &st) && S_ISDIR(st.st_mode)) {
-		note((struct event){ .kind = EVENT_SYNC_DIR }, path, strlen(path));
+		note((struct event){.kind = EVENT_SYNC_DIR}, path, strlen(path));
 	}
 	pthread_mutex_unlock(&lock);
 	return rc;
@@ -285,7 +286,7 @@ int mkdirat(int dir_fd, const char *name, mode_t mode)
 	pthread_mutex_lock(&lock);
 	rc = (int)syscall(SYS_mkdirat, dir_fd, name, mode);
 	if (!rc && name_at(dir_fd, name, path))
-		note((struct event){ .kind = EVENT_MKDIR }, path, strlen(path));
+		note((struct event){.kind = EVENT_MKDIR}, path, strlen(path));
 	pthread_mutex_unlock(&lock);
 	return rc;
 }
@@ -298,7 +299,7 @@ int unlinkat(int dir_fd, const char *name, int flags)
 	pthread_mutex_lock(&lock);
 	rc = (int)syscall(SYS_unlinkat, dir_fd, name, flags);
 	if (!rc && name_at(dir_fd, name, path))
-		note((struct event){ .kind = EVENT_UNLINK }, path, strlen(path));
+		note((struct event){.kind = EVENT_UNLINK}, path, strlen(path));
 	pthread_mutex_unlock(&lock);
 	return rc;
 }
@@ -314,7 +315,7 @@ int renameat(int old_fd, const char *old, int new_fd, const char *new)
 	if (!rc && name_at(old_fd, old, paths) && name_at(new_fd, new, to)) {
 		length = strlen(paths) + 1;
 		strcpy(paths + length, to);
-		note((struct event){ .kind = EVENT_RENAME }, paths, length + strlen(to));
+		note((struct event){.kind = EVENT_RENAME}, paths, length + strlen(to));
 	}
 	pthread_mutex_unlock(&lock);
 	return rc;

@@ -1,10 +1,5 @@
 #include "fake_rpc.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 #include "faults.h"
 #include "paddock/v1/admin.pb-c.h"
 #include "server/admin.h"
@@ -12,6 +7,11 @@
 #include "server/config.h"
 #include "server/keys.h"
 #include "server/tenants.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 static char *dir;
 
@@ -22,9 +22,9 @@ static int open_store(void **state)
 	server_config.quota_creates_per_minute = 600;
 	fake_sandboxes = 0;
 	fake_kill_waits = false;
-	assert_int_equal(store_open(dir, &(struct pdk_error){ 0 }), 0);
+	assert_int_equal(store_open(dir, &(struct pdk_error){0}), 0);
 	loop_lock();
-	assert_int_equal(auth_load(&(struct pdk_error){ 0 }), 0);
+	assert_int_equal(auth_load(&(struct pdk_error){0}), 0);
 	return 0;
 }
 
@@ -43,9 +43,9 @@ static void forget_all(void)
 static void restart(void)
 {
 	forget_all();
-	assert_int_equal(store_open(dir, &(struct pdk_error){ 0 }), 0);
+	assert_int_equal(store_open(dir, &(struct pdk_error){0}), 0);
 	loop_lock();
-	assert_int_equal(auth_load(&(struct pdk_error){ 0 }), 0);
+	assert_int_equal(auth_load(&(struct pdk_error){0}), 0);
 }
 
 static int close_store(void **state)
@@ -136,7 +136,7 @@ static struct rpc_call *remove_tenant(const char *name, bool force)
 
 static void assert_opens(const char *header, bool opens)
 {
-	struct principal principal = { 0 };
+	struct principal principal = {0};
 	struct pdk_error err;
 	int rc = auth_check(header, &principal, &err);
 
@@ -341,8 +341,9 @@ static void test_tenant(void **state)
 
 static void test_tenant_names(void **state)
 {
-	static const char *const bad[] = { "", "-a", "A", "a_b", "a b", "\xc3\xbc", "a/b",
-					   "1234567890123456789012345678901234567890123456789012345678901234" };
+	static const char *const bad[] = {
+		"",    "-a",       "A",   "a_b",
+		"a b", "\xc3\xbc", "a/b", "1234567890123456789012345678901234567890123456789012345678901234"};
 
 	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		fake_expect_error(create_tenant(bad[i], 0), PDK_INVALID_ARGUMENT, "name: ");

@@ -1,11 +1,11 @@
 #include "fake_rpc.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include "paddock/v1/admin.pb-c.h"
 #include "server/admin.h"
 #include "server/audit.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* 3,000 records: tenant "a" and "b" in turn, sandbox "i...", every hundredth action is "rare". */
 
@@ -20,12 +20,12 @@ static int open_full(void **state)
 	struct store_batch *batch = store_batch_create();
 
 	dir = fake_make_dir();
-	assert_int_equal(store_open(dir, &(struct pdk_error){ 0 }), 0);
+	assert_int_equal(store_open(dir, &(struct pdk_error){0}), 0);
 	loop_lock();
 	for (int i = 1; i <= RECORDS; i++)
-		store_audit(batch, &(struct audit_entry){ .tenant = i % 2 ? "a" : "b",
-							  .sandbox_id = i % 2 ? SANDBOX_OF_A : SANDBOX_OF_B,
-							  .action = i % 100 ? "common.thing" : "rare.thing" });
+		store_audit(batch, &(struct audit_entry){.tenant = i % 2 ? "a" : "b",
+							 .sandbox_id = i % 2 ? SANDBOX_OF_A : SANDBOX_OF_B,
+							 .action = i % 100 ? "common.thing" : "rare.thing"});
 	assert_int_equal(commit_wait(batch), 0);
 	return 0;
 }
@@ -43,7 +43,7 @@ static struct rpc_call *call_of(const char *tenant)
 	struct rpc_call *call = fake_call();
 
 	if (tenant) {
-		call->principal = (struct principal){ .scopes = SCOPE_READ | SCOPE_ANY };
+		call->principal = (struct principal){.scopes = SCOPE_READ | SCOPE_ANY};
 		strcpy(call->principal.tenant, tenant);
 	}
 	return call;
@@ -110,40 +110,43 @@ static void test_list_finds_each_once(void **state)
 	for (int newest_first = 0; newest_first < 2; newest_first++) {
 		bool newest = newest_first;
 
-		assert_int_equal(walk(&(struct query){ .newest_first = newest }), RECORDS);
-		assert_int_equal(walk(&(struct query){ .page_size = 7, .newest_first = newest, .sandbox_id = SANDBOX_OF_A }),
-				 RECORDS / 2);
-		assert_int_equal(walk(&(struct query){ .page_size = 1000, .newest_first = newest }), RECORDS);
-		assert_int_equal(walk(&(struct query){ .action_prefix = "rare.", .newest_first = newest }), RECORDS / 100);
-		assert_int_equal(walk(&(struct query){ .page_size = 1, .action_prefix = "rare.", .newest_first = newest }),
+		assert_int_equal(walk(&(struct query){.newest_first = newest}), RECORDS);
+		assert_int_equal(
+			walk(&(struct query){.page_size = 7, .newest_first = newest, .sandbox_id = SANDBOX_OF_A}),
+			RECORDS / 2);
+		assert_int_equal(walk(&(struct query){.page_size = 1000, .newest_first = newest}), RECORDS);
+		assert_int_equal(walk(&(struct query){.action_prefix = "rare.", .newest_first = newest}),
 				 RECORDS / 100);
-		assert_int_equal(walk(&(struct query){ .action_prefix = "none", .newest_first = newest }), 0);
-		assert_int_equal(walk(&(struct query){ .sandbox_id = "not an id", .newest_first = newest }), 0);
+		assert_int_equal(
+			walk(&(struct query){.page_size = 1, .action_prefix = "rare.", .newest_first = newest}),
+			RECORDS / 100);
+		assert_int_equal(walk(&(struct query){.action_prefix = "none", .newest_first = newest}), 0);
+		assert_int_equal(walk(&(struct query){.sandbox_id = "not an id", .newest_first = newest}), 0);
 	}
 }
 
 static void test_tenants_see_their_own(void **state)
 {
-	assert_int_equal(walk(&(struct query){ .tenant = "a" }), RECORDS / 2);
-	assert_int_equal(walk(&(struct query){ .tenant = "b", .newest_first = true }), RECORDS / 2);
-	assert_int_equal(walk(&(struct query){ .tenant = "c" }), 0);
+	assert_int_equal(walk(&(struct query){.tenant = "a"}), RECORDS / 2);
+	assert_int_equal(walk(&(struct query){.tenant = "b", .newest_first = true}), RECORDS / 2);
+	assert_int_equal(walk(&(struct query){.tenant = "c"}), 0);
 	/* rare ones are all of b's */
-	assert_int_equal(walk(&(struct query){ .tenant = "b", .action_prefix = "rare" }), RECORDS / 100);
-	assert_int_equal(walk(&(struct query){ .tenant = "a", .action_prefix = "rare" }), 0);
+	assert_int_equal(walk(&(struct query){.tenant = "b", .action_prefix = "rare"}), RECORDS / 100);
+	assert_int_equal(walk(&(struct query){.tenant = "a", .action_prefix = "rare"}), 0);
 }
 
 static void test_list_edges(void **state)
 {
-	Paddock__V1__ListAuditResponse *reply = list(&(struct query){ 0 }, UINT64_MAX);
+	Paddock__V1__ListAuditResponse *reply = list(&(struct query){0}, UINT64_MAX);
 
 	assert_int_equal(reply->n_records, 0);
 	assert_int_equal(reply->next_after_sequence, 0);
 	protobuf_c_message_free_unpacked(&reply->base, NULL);
-	reply = list(&(struct query){ .newest_first = true }, 1);
+	reply = list(&(struct query){.newest_first = true}, 1);
 	assert_int_equal(reply->n_records, 0);
 	assert_int_equal(reply->next_after_sequence, 0);
 	protobuf_c_message_free_unpacked(&reply->base, NULL);
-	reply = list(&(struct query){ .newest_first = true, .page_size = 2 }, 0);
+	reply = list(&(struct query){.newest_first = true, .page_size = 2}, 0);
 	assert_int_equal(reply->records[0]->sequence, RECORDS);
 	assert_int_equal(reply->next_after_sequence, RECORDS - 1);
 	protobuf_c_message_free_unpacked(&reply->base, NULL);
@@ -205,7 +208,7 @@ static void test_export(void **state)
 {
 	Paddock__V1__ExportAuditRequest request = PADDOCK__V1__EXPORT_AUDIT_REQUEST__INIT;
 	struct rpc_call *call = call_of(NULL);
-	uint8_t previous[AUDIT_HASH_SIZE] = { 0 }, hash[AUDIT_HASH_SIZE];
+	uint8_t previous[AUDIT_HASH_SIZE] = {0}, hash[AUDIT_HASH_SIZE];
 	uint64_t expected = 0;
 
 	audit_export(call, &request.base);
@@ -219,7 +222,7 @@ static void test_export(void **state)
 		memcpy(previous, hash, AUDIT_HASH_SIZE);
 		protobuf_c_message_free_unpacked(&record->base, NULL);
 		if (expected == 1) /* what is appended meanwhile is not in it */
-			audit_event(&(struct audit_entry){ .action = "later" });
+			audit_event(&(struct audit_entry){.action = "later"});
 		fake_sent(call);
 	}
 	fake_expect(call, PDK_OK);

@@ -1,12 +1,12 @@
 #include "fake_loop.h"
 
+#include "paddock/v1/admin.pb-c.h"
+#include "server/audit.h"
 #include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "paddock/v1/admin.pb-c.h"
-#include "server/audit.h"
 
 /* What Verify must see: each test changes the log behind the store's back and names the first bad record. */
 
@@ -17,9 +17,12 @@ static void append(const char *object)
 {
 	struct store_batch *batch = store_batch_create();
 
-	assert_int_equal(store_audit(batch, &(struct audit_entry){ .tenant = "default", .actor = "operator",
-								   .action = "test.event", .object = object,
-								   .outcome = "OK", .detail = "{\"n\":1}" }),
+	assert_int_equal(store_audit(batch, &(struct audit_entry){.tenant = "default",
+								  .actor = "operator",
+								  .action = "test.event",
+								  .object = object,
+								  .outcome = "OK",
+								  .detail = "{\"n\":1}"}),
 			 0);
 	assert_int_equal(commit_wait(batch), 0);
 }
@@ -29,7 +32,7 @@ static int open_with_ten(void **state)
 	char object[16];
 
 	dir = fake_make_dir();
-	assert_int_equal(store_open(dir, &(struct pdk_error){ 0 }), 0);
+	assert_int_equal(store_open(dir, &(struct pdk_error){0}), 0);
 	loop_lock();
 	for (int i = 1; i <= 10; i++) {
 		snprintf(object, sizeof(object), "record %d", i);
@@ -46,7 +49,7 @@ static void close_store(void)
 
 static void open_store(void)
 {
-	assert_int_equal(store_open(dir, &(struct pdk_error){ 0 }), 0);
+	assert_int_equal(store_open(dir, &(struct pdk_error){0}), 0);
 	loop_lock();
 }
 
@@ -118,7 +121,7 @@ static size_t get(MDB_txn *txn, MDB_dbi dbi, uint64_t sequence, uint8_t value[10
 	MDB_val found;
 
 	audit_key(sequence, key);
-	assert_int_equal(mdb_get(txn, dbi, &(MDB_val){ 8, key }, &found), 0);
+	assert_int_equal(mdb_get(txn, dbi, &(MDB_val){8, key}, &found), 0);
 	memcpy(value, found.mv_data, found.mv_size);
 	return found.mv_size;
 }
@@ -129,14 +132,14 @@ static void set(MDB_txn *txn, MDB_dbi dbi, uint64_t sequence, uint8_t *value, si
 
 	audit_key(sequence, key);
 	if (value)
-		assert_int_equal(mdb_put(txn, dbi, &(MDB_val){ 8, key }, &(MDB_val){ length, value }, 0), 0);
+		assert_int_equal(mdb_put(txn, dbi, &(MDB_val){8, key}, &(MDB_val){length, value}, 0), 0);
 	else
-		assert_int_equal(mdb_del(txn, dbi, &(MDB_val){ 8, key }, NULL), 0);
+		assert_int_equal(mdb_del(txn, dbi, &(MDB_val){8, key}, NULL), 0);
 }
 
 static void test_flipped_bytes(void **state)
 {
-	static const size_t places[] = { 0, 31, 32, 63, 70, 90 }; /* hash, previous hash, record */
+	static const size_t places[] = {0, 31, 32, 63, 70, 90}; /* hash, previous hash, record */
 
 	for (unsigned int i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
 		uint8_t value[1024];
@@ -294,7 +297,7 @@ static Paddock__V1__AuditRecord *unpack_entry(const struct audit_entry *entry)
 
 static void assert_cleaned(const char *object, const char *expected)
 {
-	Paddock__V1__AuditRecord *record = unpack_entry(&(struct audit_entry){ .object = object });
+	Paddock__V1__AuditRecord *record = unpack_entry(&(struct audit_entry){.object = object});
 
 	assert_string_equal(record->object, expected);
 	paddock__v1__audit_record__free_unpacked(record, NULL);
@@ -302,7 +305,7 @@ static void assert_cleaned(const char *object, const char *expected)
 
 static void assert_detail(const char *detail, const char *expected)
 {
-	Paddock__V1__AuditRecord *record = unpack_entry(&(struct audit_entry){ .detail = detail });
+	Paddock__V1__AuditRecord *record = unpack_entry(&(struct audit_entry){.detail = detail});
 
 	assert_string_equal(record->detail, expected);
 	paddock__v1__audit_record__free_unpacked(record, NULL);
@@ -313,12 +316,15 @@ static void assert_detail(const char *detail, const char *expected)
 static void test_text_is_cleaned(void **state)
 {
 	assert_cleaned(NULL, "");
-	assert_cleaned("gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x90\xa7", "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x90\xa7");
-	assert_cleaned("a\xff" "b", "a" BAD "b");
-	assert_cleaned("\xc3", BAD);			     /* cut short */
+	assert_cleaned("gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x90\xa7",
+		       "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x90\xa7");
+	assert_cleaned("a\xff"
+		       "b",
+		       "a" BAD "b");
+	assert_cleaned("\xc3", BAD); /* cut short */
 	assert_cleaned("\xe2\x82", BAD BAD);
-	assert_cleaned("\xc0\xaf", BAD BAD);		     /* overlong */
-	assert_cleaned("\xed\xa0\x80", BAD BAD BAD);	     /* surrogate */
+	assert_cleaned("\xc0\xaf", BAD BAD);                 /* overlong */
+	assert_cleaned("\xed\xa0\x80", BAD BAD BAD);         /* surrogate */
 	assert_cleaned("\xf4\x90\x80\x80", BAD BAD BAD BAD); /* beyond U+10FFFF */
 	assert_detail("{\"a\":\"\n\x1b[0m\"}", "{\"a\":\"\\u000a\\u001b[0m\"}");
 }
@@ -332,7 +338,7 @@ static void test_text_is_cut(void **state)
 	text[sizeof(text) - 1] = '\0';
 	text[511] = '\xc3'; /* a character across the limit is left out whole */
 	text[512] = '\xbc';
-	record = unpack_entry(&(struct audit_entry){ text, text, text, text, text, text, text });
+	record = unpack_entry(&(struct audit_entry){text, text, text, text, text, text, text});
 	assert_int_equal(strlen(record->tenant), 63);
 	assert_int_equal(strlen(record->actor), 32);
 	assert_int_equal(strlen(record->action), 128);
@@ -345,7 +351,7 @@ static void test_text_is_cut(void **state)
 	paddock__v1__audit_record__free_unpacked(record, NULL);
 	memset(text, '\n', 1000); /* fits as it is, but not escaped */
 	text[1000] = '\0';
-	record = unpack_entry(&(struct audit_entry){ .detail = text });
+	record = unpack_entry(&(struct audit_entry){.detail = text});
 	assert_memory_equal(record->detail, "{\"truncated\":\"\\u000a", 20);
 	assert_true(strlen(record->detail) <= 4096);
 	paddock__v1__audit_record__free_unpacked(record, NULL);
@@ -402,7 +408,7 @@ static void test_anchor_follows(void **state)
 static void test_events(void **state)
 {
 	for (int i = 0; i < 1000; i++)
-		audit_event(&(struct audit_entry){ .action = "flood" });
+		audit_event(&(struct audit_entry){.action = "flood"});
 	append("last");
 	assert_whole(1011);
 }

@@ -1,5 +1,7 @@
 #include "fake_loop.h"
 
+#include "server/log.h"
+#include "server/metrics.h"
 #include <dirent.h>
 #include <errno.h>
 #include <ftw.h>
@@ -9,8 +11,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#include "server/log.h"
-#include "server/metrics.h"
 
 int64_t fake_wall_offset_ms;
 uint64_t fake_boot_offset_ns;
@@ -115,7 +115,7 @@ static void committed(int rc, void *arg)
 
 int commit_wait(struct store_batch *batch)
 {
-	struct waited waited = { 0 };
+	struct waited waited = {0};
 
 	store_commit(batch, committed, &waited);
 	fake_wait(&waited.done);

@@ -1,12 +1,15 @@
 #ifndef PADDOCK_TESTS_FAKE_LOOP_H
 #define PADDOCK_TESTS_FAKE_LOOP_H
 
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <setjmp.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* needs the headers above and does not include them */
 #include <cmocka.h>
+
 #include "server/loop.h"
 #include "server/store.h"
 

@@ -1,11 +1,11 @@
 #include "fake_rpc.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include "server/config.h"
 #include "server/sandboxes.h"
 #include "server/status.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 char fake_cancelled_key[64];
 uint32_t fake_sandboxes;
@@ -23,7 +23,8 @@ struct rpc_call *fake_call(void)
 	struct rpc_call *call = calloc(1, sizeof(*call));
 
 	assert_non_null(call);
-	call->principal = (struct principal){ .tenant = "default", .scopes = SCOPE_ADMIN | SCOPE_ANY, .is_operator = true };
+	call->principal =
+		(struct principal){.tenant = "default", .scopes = SCOPE_ADMIN | SCOPE_ANY, .is_operator = true};
 	return call;
 }
 
@@ -153,9 +154,10 @@ static void committed(int rc, void *arg)
 void rpc_commit(struct rpc_call *call, struct store_batch *batch, void (*done)(struct rpc_call *call, int rc))
 {
 	call->committed = done;
-	assert_int_equal(store_audit(batch, &(struct audit_entry){ .actor = principal_actor(&call->principal),
-								   .action = "test.call", .object = call->object,
-								   .tenant = call->principal.tenant }),
+	assert_int_equal(store_audit(batch, &(struct audit_entry){.actor = principal_actor(&call->principal),
+								  .action = "test.call",
+								  .object = call->object,
+								  .tenant = call->principal.tenant}),
 			 0);
 	store_commit(batch, committed, call);
 }
@@ -187,7 +189,7 @@ void sandboxes_kill_tenant(const char *tenant, void (*done)(void *arg), void *ar
 
 void sandboxes_status(struct server_status_numbers *ret)
 {
-	*ret = (struct server_status_numbers){ .sandboxes = fake_sandboxes, .reserved_disk_bytes = 7 };
+	*ret = (struct server_status_numbers){.sandboxes = fake_sandboxes, .reserved_disk_bytes = 7};
 }
 
 int templates_remove_tenant(const char *tenant, struct store_batch *batch)

@@ -19,7 +19,7 @@ struct rpc_call {
 	uint8_t *reply; /* packed; the newest message of a stream */
 	size_t reply_length;
 	unsigned int sent; /* messages of a stream */
-	bool sending;	   /* until fake_sent() */
+	bool sending;      /* until fake_sent() */
 	void (*committed)(struct rpc_call *call, int rc);
 	void *arena[16];
 	unsigned int arena_used;
@@ -39,9 +39,9 @@ void fake_cancel(struct rpc_call *call);
 void fake_sent(struct rpc_call *call);
 
 extern char fake_cancelled_key[64]; /* the newest rpc_cancel_key() */
-extern uint32_t fake_sandboxes;	    /* living, of every tenant */
+extern uint32_t fake_sandboxes;     /* living, of every tenant */
 extern unsigned int fake_templates_removed;
-extern bool fake_kill_waits;	/* sandboxes_kill_tenant() does not end before fake_kill_done() */
+extern bool fake_kill_waits; /* sandboxes_kill_tenant() does not end before fake_kill_done() */
 void fake_kill_done(void);
 
 #endif

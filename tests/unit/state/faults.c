@@ -39,6 +39,6 @@ int fdatasync(int fd)
 
 int fstatvfs(int fd, struct statvfs *ret)
 {
-	*ret = (struct statvfs){ .f_bsize = 4096, .f_frsize = 4096, .f_bavail = fault_space_gone ? 1 : 1 << 20 };
+	*ret = (struct statvfs){.f_bsize = 4096, .f_frsize = 4096, .f_bavail = fault_space_gone ? 1 : 1 << 20};
 	return 0;
 }

@@ -1,5 +1,7 @@
 #include "fake_loop.h"
 
+#include "faults.h"
+#include "server/audit.h"
 #include <errno.h>
 #include <lmdb.h>
 #include <stdio.h>
@@ -7,8 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "faults.h"
-#include "server/audit.h"
 
 static char *dir;
 
@@ -46,7 +46,7 @@ static int put(const char *key, const char *value)
 	struct store_batch *batch = store_batch_create();
 
 	assert_int_equal(store_put(batch, STORE_SANDBOXES, key, strlen(key), value, strlen(value)), 0);
-	store_audit(batch, &(struct audit_entry){ .action = "test.put", .object = key });
+	store_audit(batch, &(struct audit_entry){.action = "test.put", .object = key});
 	return commit_wait(batch);
 }
 
@@ -67,7 +67,7 @@ static int list_one(const void *key, size_t key_length, const void *value, size_
 
 static void assert_holds(const char *from, int limit, const char *expected)
 {
-	struct listing listing = { .limit = limit };
+	struct listing listing = {.limit = limit};
 
 	assert_int_equal(store_each(STORE_SANDBOXES, from, from ? strlen(from) : 0, list_one, &listing), 0);
 	assert_string_equal(listing.text, expected);
@@ -248,7 +248,8 @@ static void write_schema(const char *schema)
 	assert_int_equal(mdb_env_open(env, path, 0, 0600), 0);
 	assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
 	assert_int_equal(mdb_dbi_open(txn, "meta", 0, &dbi), 0);
-	assert_int_equal(mdb_put(txn, dbi, &(MDB_val){ 6, (void *)"schema" }, &(MDB_val){ strlen(schema), (void *)schema }, 0), 0);
+	assert_int_equal(
+		mdb_put(txn, dbi, &(MDB_val){6, (void *)"schema"}, &(MDB_val){strlen(schema), (void *)schema}, 0), 0);
 	assert_int_equal(mdb_txn_commit(txn), 0);
 	mdb_env_close(env);
 }
@@ -306,7 +307,7 @@ static void test_half_made_store(void **state)
 	assert_non_null(file);
 	fputs("torn", file);
 	fclose(file);
-	assert_int_equal(store_open(dir, &(struct pdk_error){ 0 }), 0);
+	assert_int_equal(store_open(dir, &(struct pdk_error){0}), 0);
 	loop_lock();
 	assert_int_equal(put("a", "1"), 0);
 }
