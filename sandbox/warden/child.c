@@ -19,6 +19,7 @@
 #include "kernel.h"
 #include "options.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/fault.h"
 #include "seccomp.h"
 
 #ifndef MFD_EXEC
@@ -176,6 +177,7 @@ static void exec_program(int status, char *const *argv)
 
 	if (rc < 0)
 		fail(status, "load the system call filter", rc);
+	FAULT("child_filtered");
 	syscall(SYS_execveat, FD_PROGRAM, "", argv, environment, AT_EMPTY_PATH);
 	fail(status, "execute the program", -errno);
 }
@@ -192,6 +194,7 @@ void child_run_sandbox(const struct child_plan *plan)
 	rc = enter_limits(plan->id, plan->netns);
 	if (rc < 0)
 		fail(status, "enter the cgroup and network", rc);
+	FAULT("child_joined");
 	if (sethostname(plan->hostname, strlen(plan->hostname)) < 0)
 		fail(status, "set the host name", -errno);
 	rc = become_mounter(plan->rootfs.base);
@@ -200,12 +203,14 @@ void child_run_sandbox(const struct child_plan *plan)
 	rc = rootfs_enter(&plan->rootfs, &step);
 	if (rc < 0)
 		fail(status, step, rc);
+	FAULT("child_pivoted");
 	null = open_null();
 	if (null < 0)
 		fail(status, "open /dev/null", null);
 	rc = drop_authority(plan->rootfs.userns, INIT_ID, 1);
 	if (rc < 0)
 		fail(status, "drop privileges", rc);
+	FAULT("child_dropped");
 	null = park(null);
 	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 || dup2(listener, 3) < 0 || dup2(archive, 4) < 0 ||
 	    dup3(program, FD_PROGRAM, O_CLOEXEC) < 0 || dup3(status, FD_STATUS, O_CLOEXEC) < 0)

@@ -14,6 +14,7 @@
 #include "options.h"
 #include "pool.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/fault.h"
 
 /*
  * Theory of operation. The warden's private namespace holds, below RUNTIME_DIR: `pool` (the storage pool),
@@ -330,26 +331,31 @@ int rootfs_enter(const struct rootfs_plan *plan, const char **ret_step)
 	rc = attach_idmapped(pool_path(), plan->userns, pool_path());
 	if (rc < 0)
 		return rc;
+	FAULT("child_before_overlay");
 	*ret_step = "mount the root file system";
 	root = mount_overlay(plan);
 	if (root < 0)
 		return root;
 	if (move_mount(root, "", AT_FDCWD, root_path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return -errno;
+	FAULT("child_before_dev");
 	*ret_step = "mount /dev";
 	rc = mount_dev(root, plan);
 	if (rc < 0)
 		return rc;
+	FAULT("child_before_proc");
 	*ret_step = "mount /proc";
 	rc = mount_proc(root);
 	if (rc < 0)
 		return rc;
+	FAULT("child_before_tmp");
 	*ret_step = "mount /tmp and /run";
 	rc = mount_tmpfs(root, "tmp", plan, "1777", plan->memory_bytes / 2, 0);
 	if (rc == 0)
 		rc = make_run(root, plan);
 	if (rc < 0)
 		return rc;
+	FAULT("child_before_pivot");
 	*ret_step = "enter the root file system";
 	return pivot(root);
 }
