@@ -340,7 +340,31 @@ static int make_target(struct pdk_error *err)
 	return rc < 0 ? pdk_fail_errno(err, rc, "make room for the template") : 0;
 }
 
-void import_start(int pipe, uint64_t max_bytes, struct ticket ticket)
+/* Requests that came while a job ran, in their order. */
+#define WAITING_MAX 8
+static struct {
+	int pipe;
+	uint64_t max_bytes;
+	struct ticket ticket;
+} waiting[WAITING_MAX];
+static unsigned int n_waiting;
+
+static void import_wait(int pipe, uint64_t max_bytes, struct ticket ticket)
+{
+	struct pdk_error err;
+
+	if (n_waiting == WAITING_MAX) {
+		pdk_fail(&err, -EBUSY, PDK_UNAVAILABLE, "too many templates wait to be imported");
+		serve_status(ticket, NULL, -EBUSY, &err);
+		close(pipe);
+		return;
+	}
+	waiting[n_waiting].pipe = pipe;
+	waiting[n_waiting].max_bytes = max_bytes;
+	waiting[n_waiting++].ticket = ticket;
+}
+
+static void import_begin(int pipe, uint64_t max_bytes, struct ticket ticket)
 {
 	_cleanup_fd_ int input = pipe;
 	char bytes[32];
@@ -349,11 +373,6 @@ void import_start(int pipe, uint64_t max_bytes, struct ticket ticket)
 	struct pdk_error err;
 	int rc;
 
-	if (job.state != JOB_IDLE) {
-		rc = pdk_fail(&err, -EBUSY, PDK_UNAVAILABLE, "another template is being imported or verified");
-		serve_status(ticket, NULL, rc, &err);
-		return;
-	}
 	job.verifying = false;
 	job.ticket = ticket;
 	job.max_bytes = max_bytes;
@@ -367,18 +386,40 @@ void import_start(int pipe, uint64_t max_bytes, struct ticket ticket)
 		end_job(rc, &err, NULL);
 }
 
+void import_start(int pipe, uint64_t max_bytes, struct ticket ticket)
+{
+	if (job.state != JOB_IDLE || n_waiting > 0)
+		import_wait(pipe, max_bytes, ticket);
+	else
+		import_begin(pipe, max_bytes, ticket);
+}
+
 static void find_unverified(const struct template_info *info, void *arg)
 {
 	if (info->state == TEMPLATE_UNVERIFIED)
 		*(const struct template_info **)arg = info;
 }
 
-int import_verify_next(void)
+static void import_next(void)
+{
+	int pipe = waiting[0].pipe;
+	uint64_t max_bytes = waiting[0].max_bytes;
+	struct ticket ticket = waiting[0].ticket;
+
+	memmove(&waiting[0], &waiting[1], --n_waiting * sizeof(waiting[0]));
+	import_begin(pipe, max_bytes, ticket);
+}
+
+int import_work(void)
 {
 	const struct template_info *info = NULL;
 
 	if (job.state != JOB_IDLE)
 		return 0;
+	if (n_waiting > 0) {
+		import_next();
+		return 1;
+	}
 	template_each(find_unverified, &info);
 	if (!info)
 		return 0;

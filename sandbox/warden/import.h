@@ -10,8 +10,8 @@
 int import_setup(struct pdk_error *err);
 /* Unpack the tar that comes through `pipe` (owned by the import from now on). Answers by `ticket`. */
 void import_start(int pipe, uint64_t max_bytes, struct ticket ticket);
-/* Verify the next unverified template if nothing else is done. 1 if it started something. */
-int import_verify_next(void);
+/* If no job runs: start the next waiting import, or verify the next unverified template. 1 if it started something. */
+int import_work(void);
 /* Deadlines and progress. Milliseconds until the next, or -1. */
 int import_tick(void);
 

@@ -266,7 +266,7 @@ static int idle(void)
 	int sandbox_ms = sandbox_tick();
 	int import_ms = import_tick();
 
-	if (import_verify_next() || sandbox_refill() || pool_trash_work())
+	if (import_work() || sandbox_refill() || pool_trash_work())
 		return 0;
 	if (sandbox_ms < 0 || (import_ms >= 0 && import_ms < sandbox_ms))
 		return import_ms;

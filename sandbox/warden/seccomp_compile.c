@@ -102,10 +102,10 @@ int seccomp_policy_compile(const struct seccomp_policy *policy, struct sock_filt
 
 	emit(&e, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch), 0, 0);
 	emit(&e, BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
-	emit(&e, BPF_RET | BPF_K, RET(ENOSYS), 0, 0);
+	emit(&e, BPF_RET | BPF_K, RET(policy->otherwise), 0, 0);
 	emit(&e, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
 	emit(&e, BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1);
-	emit(&e, BPF_RET | BPF_K, RET(ENOSYS), 0, 0);
+	emit(&e, BPF_RET | BPF_K, RET(policy->otherwise), 0, 0);
 	for (uint16_t nr = 0; nr < SECCOMP_NR_MAX; nr++)
 		if (nr == 0 || !alike(policy, (uint32_t)nr - 1, nr))
 			starts[n++] = nr;
