@@ -261,17 +261,18 @@ void process_signal(struct process *process, uint32_t signal, bool process_only)
 
 static void take_pipes(struct process *process, const Paddock__Internal__GuestStarted *started, int *fds)
 {
-	unsigned int n = 0;
-
-	if (started->has_stdin)
-		process->stdin_fd = STEAL_FD(fds[n++]);
+	if (started->has_stdin) {
+		process->stdin_fd = STEAL_FD(*fds);
+		fds++;
+	}
 	if (started->has_stdout) {
-		process->pipes[0].fd = STEAL_FD(fds[n++]);
+		process->pipes[0].fd = STEAL_FD(*fds);
+		fds++;
 		process->pipes[0].stream =
 			process->stored->terminal ? PADDOCK__V1__STREAM__STREAM_PTY : PADDOCK__V1__STREAM__STREAM_STDOUT;
 	}
 	if (started->has_stderr) {
-		process->pipes[1].fd = STEAL_FD(fds[n++]);
+		process->pipes[1].fd = STEAL_FD(*fds);
 		process->pipes[1].stream = PADDOCK__V1__STREAM__STREAM_STDERR;
 	}
 }
