@@ -420,14 +420,18 @@ int store_open(const char *dir, struct pdk_error *err)
 
 void store_close(void)
 {
-	if (!store.readable)
-		return;
+	bool running;
+
 	audit_check_stop();
 	pthread_mutex_lock(&store.lock);
+	running = store.running;
 	store.stopping = true;
 	store.running = false;
-	pthread_cond_signal(&store.wake);
+	if (running)
+		pthread_cond_signal(&store.wake);
 	pthread_mutex_unlock(&store.lock);
+	if (!running)
+		return;
 	pthread_join(store.thread, NULL);
 	pthread_cond_destroy(&store.wake);
 	pthread_rwlock_wrlock(&store.map);

@@ -52,7 +52,7 @@ static void make_work_dir(void)
 
 static int run_child(pid_t pid)
 {
-	int status;
+	int status = 0;
 
 	if (pid < 0 || waitpid(pid, &status, 0) < 0)
 		die("running a child");

@@ -12,8 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
-int64_t fake_wall_offset_ms;
-uint64_t fake_boot_offset_ns;
+_Atomic int64_t fake_wall_offset_ms;
+_Atomic uint64_t fake_boot_offset_ns;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct loop_timer *timers[16];

@@ -16,8 +16,8 @@
 /* server/loop.h, log.h and metrics.h for tests: one lock, a clock that can be moved, deferred calls and timers that run
  * when the test says so. */
 
-extern int64_t fake_wall_offset_ms;
-extern uint64_t fake_boot_offset_ns;
+extern _Atomic int64_t fake_wall_offset_ms;
+extern _Atomic uint64_t fake_boot_offset_ns;
 
 /* Hold the lock; let others have it until `*flag` is true (fails the test after 10 s). */
 void fake_wait(const bool *flag);

@@ -6,7 +6,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-int fault_data_errno, fault_sync_errno, fault_meta_errno, fault_space_gone;
+_Atomic int fault_data_errno, fault_sync_errno, fault_meta_errno, fault_space_gone;
 
 static int fail(int error)
 {
