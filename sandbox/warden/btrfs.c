@@ -13,7 +13,7 @@
 
 static int name_call(int parent, unsigned long request, const char *name)
 {
-	struct btrfs_ioctl_vol_args args = { .fd = 0 };
+	struct btrfs_ioctl_vol_args args = {.fd = 0};
 
 	if ((size_t)snprintf(args.name, sizeof(args.name), "%s", name) >= sizeof(args.name))
 		return -ENAMETOOLONG;
@@ -46,7 +46,7 @@ bool btrfs_subvolume_readonly(int subvolume)
 
 int btrfs_subvolume_id(int subvolume, uint64_t *ret_id)
 {
-	struct btrfs_ioctl_ino_lookup_args args = { .treeid = 0, .objectid = BTRFS_FIRST_FREE_OBJECTID };
+	struct btrfs_ioctl_ino_lookup_args args = {.treeid = 0, .objectid = BTRFS_FIRST_FREE_OBJECTID};
 
 	if (ioctl(subvolume, BTRFS_IOC_INO_LOOKUP, &args) < 0)
 		return -errno;
@@ -56,7 +56,7 @@ int btrfs_subvolume_id(int subvolume, uint64_t *ret_id)
 
 int btrfs_quota_enable(int fs)
 {
-	struct btrfs_ioctl_quota_ctl_args args = { .cmd = BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA };
+	struct btrfs_ioctl_quota_ctl_args args = {.cmd = BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA};
 
 	if (ioctl(fs, BTRFS_IOC_QUOTA_CTL, &args) == 0 || errno == EEXIST)
 		return 0;
@@ -68,7 +68,7 @@ int btrfs_quota_limit(int subvolume, uint64_t bytes)
 {
 	struct btrfs_ioctl_qgroup_limit_args args = {
 		.qgroupid = 0, /* that of the descriptor's subvolume */
-		.lim = { .flags = BTRFS_QGROUP_LIMIT_MAX_RFER, .max_rfer = bytes },
+		.lim = {.flags = BTRFS_QGROUP_LIMIT_MAX_RFER, .max_rfer = bytes},
 	};
 
 	return ioctl(subvolume, BTRFS_IOC_QGROUP_LIMIT, &args) < 0 ? -errno : 0;
@@ -96,7 +96,7 @@ static int tree_first(int fd, struct btrfs_ioctl_search_key *key, struct btrfs_i
 int btrfs_quota_usage(int subvolume, uint64_t *ret_bytes)
 {
 	struct btrfs_ioctl_search_header header;
-	struct btrfs_qgroup_info_item info = { .rfer = 0 };
+	struct btrfs_qgroup_info_item info = {.rfer = 0};
 	uint64_t id;
 	int rc = btrfs_subvolume_id(subvolume, &id);
 
@@ -149,7 +149,7 @@ int btrfs_inodes_created(int subvolume, uint64_t *ret_count)
 
 void btrfs_quota_forget(int fs, uint64_t subvolume_id)
 {
-	struct btrfs_ioctl_qgroup_create_args args = { .create = 0, .qgroupid = subvolume_id };
+	struct btrfs_ioctl_qgroup_create_args args = {.create = 0, .qgroupid = subvolume_id};
 
 	/* -EBUSY or -ENOENT: the kernel removes the record itself. Nothing depends on it. */
 	if (ioctl(fs, BTRFS_IOC_QGROUP_CREATE, &args) < 0)

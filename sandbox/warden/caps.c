@@ -33,15 +33,14 @@ int caps_bound(void)
 
 static int caps_set(int inheritable)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[2];
 
 	for (int i = 0; i < 2; i++) {
 		uint32_t word = (uint32_t)(allowed >> (32 * i));
 
 		data[i] = (struct __user_cap_data_struct){
-			.effective = word, .permitted = word, .inheritable = inheritable ? word : 0
-		};
+			.effective = word, .permitted = word, .inheritable = inheritable ? word : 0};
 	}
 	return syscall(SYS_capset, &header, data) < 0 ? -errno : 0;
 }

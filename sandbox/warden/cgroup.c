@@ -21,7 +21,7 @@ struct hierarchy {
 	bool cpu, memory, pids;
 };
 
-static struct hierarchy v2 = { .group = -1 };
+static struct hierarchy v2 = {.group = -1};
 static struct hierarchy v1[V1_MAX];
 static int v1_count;
 
@@ -159,7 +159,7 @@ static int open_group(const char *mount, const char *own, const char *name, int 
 /* Hand the controllers that this v2 tree has down to the leaves. */
 static int v2_enable(const char *mount, const char *own, struct pdk_error *err)
 {
-	static const char *const wanted[] = { "cpu", "memory", "pids", "io" };
+	static const char *const wanted[] = {"cpu", "memory", "pids", "io"};
 	char path[2 * CGROUP_PATH_MAX + 64], available[256];
 	_cleanup_fd_ int parent = -1;
 
@@ -236,7 +236,9 @@ static int check_complete(struct pdk_error *err)
 	}
 	if (!cpu || !memory || !pids)
 		return pdk_fail(err, -ENODEV, PDK_FAILED_PRECONDITION, "no %s controller in any cgroup hierarchy",
-				!memory ? "memory" : !pids ? "pids" : "cpu");
+				!memory ? "memory"
+				: !pids ? "pids"
+					: "cpu");
 	return 0;
 }
 
@@ -276,7 +278,9 @@ int cgroup_check(struct pdk_error *err)
 	}
 	if (!cpu || !memory || !pids)
 		return pdk_fail(err, -ENODEV, PDK_FAILED_PRECONDITION, "no %s controller",
-				!memory ? "memory" : !pids ? "pids" : "cpu");
+				!memory ? "memory"
+				: !pids ? "pids"
+					: "cpu");
 	return 0;
 }
 

@@ -1,9 +1,9 @@
 #ifndef PADDOCK_WARDEN_CGROUP_H
 #define PADDOCK_WARDEN_CGROUP_H
 
-#include <stdbool.h>
 #include "protocol.h"
 #include "sandbox/base/error.h"
+#include <stdbool.h>
 
 /*
  * A sandbox has one leaf in the v2 tree and, where the cpu, memory and pids controllers are still bound to v1

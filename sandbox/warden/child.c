@@ -60,19 +60,25 @@ int child_load_program(const char *name, mode_t mode, struct pdk_error *err)
 			return pdk_fail_errno(err, n < 0 ? -errno : -EIO, "copy %s", name);
 		left -= n;
 	}
-	if (fchmod(memory, mode) < 0 || fcntl(memory, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+	if (fchmod(memory, mode) < 0 ||
+	    fcntl(memory, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
 		return pdk_fail_errno(err, -errno, "seal %s", name);
 	return STEAL_FD(memory);
+}
+
+static void tell(int status, const char *step, int rc)
+{
+	struct child_failure failure = {.error = -rc};
+
+	snprintf(failure.step, sizeof(failure.step), "%s", step);
+	if (write(status, &failure, sizeof(failure)) < 0)
+		_exit(2);
 }
 
 static void fail(int status, const char *step, int rc) __attribute__((noreturn));
 static void fail(int status, const char *step, int rc)
 {
-	struct child_failure failure = { .error = -rc };
-
-	snprintf(failure.step, sizeof(failure.step), "%s", step);
-	if (write(status, &failure, sizeof(failure)) < 0)
-		_exit(2);
+	tell(status, step, rc);
 	_exit(1);
 }
 
@@ -110,7 +116,8 @@ static int enter_limits(const char *id, int netns)
 		return rc;
 	if (unshare(CLONE_NEWCGROUP) < 0 || setns(netns, CLONE_NEWNET) < 0 || setsid() < 0)
 		return -errno;
-	/* A program in anonymous memory would be invisible to a gate on execve. Per pid namespace, and only root writes it. */
+	/* A program in anonymous memory would be invisible to a gate on execve. Per pid namespace, and only root writes
+	 * it. */
 	return child_has_memfd_noexec() ? file_write(AT_FDCWD, "/proc/sys/vm/memfd_noexec", "2") : 0;
 }
 
@@ -125,7 +132,7 @@ static int become_mounter(uint32_t base)
 
 static int limit_resources(void)
 {
-	struct rlimit core = { 0, 0 }, files;
+	struct rlimit core = {0, 0}, files;
 
 	if (setrlimit(RLIMIT_CORE, &core) < 0 || getrlimit(RLIMIT_NOFILE, &files) < 0)
 		return -errno;
@@ -171,20 +178,21 @@ static int check_descriptors(int keep, int last)
 static void exec_program(int status, char *const *argv) __attribute__((noreturn));
 static void exec_program(int status, char *const *argv)
 {
-	static char *const environment[] = { (char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-					     NULL };
+	static char *const environment[] = {(char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+					    NULL};
 	int rc = seccomp_load();
 
 	if (rc < 0)
 		fail(status, "load the system call filter", rc);
 	FAULT("child_filtered");
+	tell(status, "", 0);
 	syscall(SYS_execveat, FD_PROGRAM, "", argv, environment, AT_EMPTY_PATH);
 	fail(status, "execute the program", -errno);
 }
 
 void child_run_sandbox(const struct child_plan *plan)
 {
-	static char *const argv[] = { (char *)"paddock-init", NULL };
+	static char *const argv[] = {(char *)"paddock-init", NULL};
 	int status = park(plan->status), listener = park(plan->listener), archive = park(plan->archive);
 	int program = park(plan->program);
 	const char *step;
@@ -212,8 +220,8 @@ void child_run_sandbox(const struct child_plan *plan)
 		fail(status, "drop privileges", rc);
 	FAULT("child_dropped");
 	null = park(null);
-	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 || dup2(listener, 3) < 0 || dup2(archive, 4) < 0 ||
-	    dup3(program, FD_PROGRAM, O_CLOEXEC) < 0 || dup3(status, FD_STATUS, O_CLOEXEC) < 0)
+	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 || dup2(listener, 3) < 0 ||
+	    dup2(archive, 4) < 0 || dup3(program, FD_PROGRAM, O_CLOEXEC) < 0 || dup3(status, FD_STATUS, O_CLOEXEC) < 0)
 		fail(status, "place descriptors", -errno);
 	rc = check_descriptors(4, FD_STATUS);
 	if (rc < 0)
@@ -240,8 +248,8 @@ void child_run_job(const struct child_job *job)
 	rc = drop_authority(job->userns, 0, 0);
 	if (rc < 0)
 		fail(status, "drop privileges", rc);
-	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(errors, 2) < 0 || dup3(program, FD_PROGRAM, O_CLOEXEC) < 0 ||
-	    dup3(status, FD_STATUS, O_CLOEXEC) < 0)
+	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(errors, 2) < 0 ||
+	    dup3(program, FD_PROGRAM, O_CLOEXEC) < 0 || dup3(status, FD_STATUS, O_CLOEXEC) < 0)
 		fail(status, "place descriptors", -errno);
 	syscall(SYS_close_range, 3u, (unsigned int)FD_PROGRAM - 1, 0);
 	rc = check_descriptors(2, FD_STATUS);

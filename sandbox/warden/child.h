@@ -1,16 +1,18 @@
 #ifndef PADDOCK_WARDEN_CHILD_H
 #define PADDOCK_WARDEN_CHILD_H
 
-#include <stddef.h>
-#include <sys/types.h>
 #include "rootfs.h"
 #include "sandbox/base/error.h"
+#include <stddef.h>
+#include <sys/types.h>
 
 /* What runs between clone3() and execve(), as straight lines. Never returns. A failure is written to `status`
- * as a struct child_failure; a successful execve closes it (CLOEXEC), which the warden reads as end of file. */
+ * as a struct child_failure. Right before execve one with error 0 is written, and a successful execve closes the pipe
+ * (CLOEXEC): only that record and then the end of file mean success, an end of file alone is a child that was killed.
+ */
 
 struct child_failure {
-	int error; /* positive errno */
+	int error; /* positive errno; 0: about to execute */
 	char step[60];
 };
 

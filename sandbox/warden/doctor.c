@@ -128,7 +128,7 @@ static bool has_mkfs(void)
 
 static bool has_idmap(void)
 {
-	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = 0x7fffffff };
+	struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = 0x7fffffff};
 
 	/* A kernel that knows the flag complains about the descriptor, an older one about the flag. */
 	return mount_setattr(-1, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0 && errno == EBADF;
@@ -170,20 +170,22 @@ static const struct {
 	bool (*check)(void);
 	const char *mend;
 } features[] = {
-	{ "root", is_root, "run paddock-warden as root" },
-	{ "namespaces", has_namespaces, "enable user, pid, mount, net, ipc, uts and cgroup namespaces (sysctl user.max_*_namespaces)" },
-	{ "cgroup", has_cgroups, "mount a cgroup v2 tree, and give the cpu, memory and pids controllers to v2 (Delegate=yes) or v1" },
-	{ "cgroup.kill", try_cgroup_kill, "use Linux 5.14 or newer" },
-	{ "seccomp", has_seccomp, "build the kernel with CONFIG_SECCOMP_FILTER" },
-	{ "overlayfs", has_overlay, "modprobe overlay" },
-	{ "btrfs", has_btrfs, "modprobe btrfs" },
-	{ "loop", has_loop, "modprobe loop, or put the data directory on btrfs" },
-	{ "mkfs.btrfs", has_mkfs, "apt install btrfs-progs" },
-	{ "idmapped mounts", has_idmap, "use Linux 5.19 or newer" },
-	{ "unprivileged ports", has_net_sysctl, "build the kernel with CONFIG_INET and CONFIG_SYSCTL" },
-	{ "paddock-init", has_init, "install Paddock's programs, or give --libexec-dir" },
-	{ "paddock-archive", has_archive, "install Paddock's programs, or give --libexec-dir" },
-	{ "seccomp policy", has_policy, "install Paddock's policies, or give --policy-dir" },
+	{"root", is_root, "run paddock-warden as root"},
+	{"namespaces", has_namespaces,
+	 "enable user, pid, mount, net, ipc, uts and cgroup namespaces (sysctl user.max_*_namespaces)"},
+	{"cgroup", has_cgroups,
+	 "mount a cgroup v2 tree, and give the cpu, memory and pids controllers to v2 (Delegate=yes) or v1"},
+	{"cgroup.kill", try_cgroup_kill, "use Linux 5.14 or newer"},
+	{"seccomp", has_seccomp, "build the kernel with CONFIG_SECCOMP_FILTER"},
+	{"overlayfs", has_overlay, "modprobe overlay"},
+	{"btrfs", has_btrfs, "modprobe btrfs"},
+	{"loop", has_loop, "modprobe loop, or put the data directory on btrfs"},
+	{"mkfs.btrfs", has_mkfs, "apt install btrfs-progs"},
+	{"idmapped mounts", has_idmap, "use Linux 5.19 or newer"},
+	{"unprivileged ports", has_net_sysctl, "build the kernel with CONFIG_INET and CONFIG_SYSCTL"},
+	{"paddock-init", has_init, "install Paddock's programs, or give --libexec-dir"},
+	{"paddock-archive", has_archive, "install Paddock's programs, or give --libexec-dir"},
+	{"seccomp policy", has_policy, "install Paddock's policies, or give --policy-dir"},
 };
 
 static void print_json(size_t i, bool ok, bool first)

@@ -19,16 +19,16 @@
 #include "loop.h"
 #include "netns.h"
 #include "pool.h"
+#include "sandbox.h"
 #include "sandbox/base/cleanup.h"
 #include "template.h"
-#include "sandbox.h"
 #include "userns.h"
 
 /*
  * One job at a time, as a small state machine:
  *
- *	IDLE -> EXTRACT -> DIGEST -> IDLE	an import: the tar is unpacked, then its content is digested and committed
- *	IDLE -> DIGEST -> IDLE			a verification of a template that was there at the start
+ *	IDLE -> EXTRACT -> DIGEST -> IDLE	an import: the tar is unpacked, then its content is digested and
+ *committed IDLE -> DIGEST -> IDLE			a verification of a template that was there at the start
  *
  * Each step is a fresh confined child (namespaces, uid range, cgroup with limits, seccomp) that sees one directory of
  * the pool and nothing else; what it prints is short and checked, because it has looked at hostile bytes.
@@ -39,6 +39,7 @@ enum job_state { JOB_IDLE, JOB_EXTRACT, JOB_DIGEST };
 #define MAX_ENTRIES "4000000"
 #define EXTRACT_TIMEOUT_MS 3600000ull
 #define PROGRESS_MS 1000
+#define VERIFY_ATTEMPTS 3
 #define RETRY_MS 2
 
 static int program = -1;
@@ -56,7 +57,7 @@ static struct {
 	size_t output_length;
 	struct child_failure failure;
 	unsigned long long deadline_ms, progress_ms;
-} job = { .pidfd = -1, .exit_watch.fd = -1, .output_watch.fd = -1, .status_watch.fd = -1 };
+} job = {.pidfd = -1, .exit_watch.fd = -1, .output_watch.fd = -1, .status_watch.fd = -1};
 
 int import_setup(struct pdk_error *err)
 {
@@ -75,6 +76,16 @@ static void close_watch(struct watch *watch)
 
 static void step_done(void);
 
+static void on_status(struct watch *watch, uint32_t events)
+{
+	struct child_failure word;
+
+	if (read(watch->fd, &word, sizeof(word)) != (ssize_t)sizeof(word))
+		close_watch(watch);
+	else if (word.error)
+		job.failure = word;
+}
+
 /* The child, its cgroup and its range are gone; now the step's result counts. */
 static void try_end_step(void)
 {
@@ -82,7 +93,8 @@ static void try_end_step(void)
 
 	if (!job.exited || job.output_watch.fd >= 0)
 		return;
-	close_watch(&job.status_watch);
+	while (job.status_watch.fd >= 0) /* the child is gone: this ends with the pipe */
+		on_status(&job.status_watch, 0);
 	rc = cgroup_remove(JOB_CGROUP);
 	if (rc == -EBUSY && clock_ms() < job.deadline_ms) {
 		job.removing = true;
@@ -100,8 +112,9 @@ static void on_exit_of_job(struct watch *watch, uint32_t events)
 	siginfo_t info;
 
 	loop_remove(watch);
-	job.wait_status = waitid(P_PIDFD, (id_t)job.pidfd, &info, WEXITED) == 0 && info.si_code == CLD_EXITED ? info.si_status :
-													      255;
+	job.wait_status = waitid(P_PIDFD, (id_t)job.pidfd, &info, WEXITED) == 0 && info.si_code == CLD_EXITED
+				  ? info.si_status
+				  : 255;
 	job.exited = true;
 	try_end_step();
 }
@@ -122,19 +135,12 @@ static void on_output(struct watch *watch, uint32_t events)
 	try_end_step();
 }
 
-static void on_status(struct watch *watch, uint32_t events)
-{
-	if (read(watch->fd, &job.failure, sizeof(job.failure)) != (ssize_t)sizeof(job.failure))
-		job.failure.error = 0;
-	close_watch(watch);
-}
-
 /* Memory for page cache it does not need, no more processes than one program has. */
 static const struct warden_limits job_limits = {
-	.memory_bytes = 1ull << 30, .cpu_millis = 1000, .max_pids = 16, .disk_bytes = 1ull << 40
-};
+	.memory_bytes = 1ull << 30, .cpu_millis = 1000, .max_pids = 16, .disk_bytes = 1ull << 40};
 
-static int clone_job(int input, int output, int status, int cgroup, int netns, const struct userns *userns, char *const *argv)
+static int clone_job(int input, int output, int status, int cgroup, int netns, const struct userns *userns,
+		     char *const *argv)
 {
 	struct child_job child = {
 		.id = JOB_CGROUP,
@@ -179,8 +185,8 @@ static int watch_job(int *output, int *status)
 /* Start one confined child. On failure nothing of it is left. */
 static int run(int input, char *const *argv, struct pdk_error *err)
 {
-	struct userns userns = { .fd = -1 };
-	int out[2] = { -1, -1 }, status[2] = { -1, -1 };
+	struct userns userns = {.fd = -1};
+	int out[2] = {-1, -1}, status[2] = {-1, -1};
 	_cleanup_fd_ int cgroup = -1;
 	_cleanup_fd_ int netns = -1;
 	int rc = userns_take(&userns, err);
@@ -217,9 +223,22 @@ static int run(int input, char *const *argv, struct pdk_error *err)
 	return rc < 0 && job.exit_watch.fd >= 0 ? 0 : rc;
 }
 
+/* A verification that could not be done is tried again; what cannot be read three times over is damaged. */
+static void end_verification(int rc)
+{
+	struct template_info *info = template_find(job.name);
+
+	if (info && rc < 0 && info->state == TEMPLATE_UNVERIFIED) {
+		if (++info->attempts < VERIFY_ATTEMPTS)
+			return;
+		info->state = TEMPLATE_DAMAGED;
+	}
+	sandbox_template_ready(job.name, rc);
+}
+
 static void end_job(int rc, struct pdk_error *err, const struct template_info *info)
 {
-	struct warden_reply reply = { .status = rc };
+	struct warden_reply reply = {.status = rc};
 
 	job.state = JOB_IDLE;
 	if (rc < 0) {
@@ -227,7 +246,7 @@ static void end_job(int rc, struct pdk_error *err, const struct template_info *i
 		snprintf(reply.text, sizeof(reply.text), "%.255s", err->text);
 	}
 	if (job.verifying) {
-		sandbox_template_ready(job.name, rc);
+		end_verification(rc);
 		return;
 	}
 	if (rc < 0)
@@ -237,14 +256,15 @@ static void end_job(int rc, struct pdk_error *err, const struct template_info *i
 		memcpy(reply.digest, info->digest, sizeof(reply.digest));
 		reply.size_bytes = info->bytes;
 		reply.files = info->files;
-		log_info("template_imported", info->id, "%" PRIu64 " files, %" PRIu64 " bytes", info->files, info->bytes);
+		log_info("template_imported", info->id, "%" PRIu64 " files, %" PRIu64 " bytes", info->files,
+			 info->bytes);
 	}
 	serve_reply(job.ticket, &reply, -1);
 }
 
 static void start_digest(void)
 {
-	static char *const argv[] = { (char *)"paddock-archive", (char *)"digest", (char *)"/target", NULL };
+	static char *const argv[] = {(char *)"paddock-archive", (char *)"digest", (char *)"/target", NULL};
 	struct pdk_error err;
 	int rc;
 
@@ -292,14 +312,15 @@ static int finish_digest(struct template_info **ret, struct pdk_error *err)
 /* Mount points that an image may lack. One component below our own new subvolume; nobody else can reach it. */
 static int make_mount_points(struct pdk_error *err)
 {
-	static const char *const points[] = { "dev", "proc", "tmp", "run", "sys" };
+	static const char *const points[] = {"dev", "proc", "tmp", "run", "sys"};
 	_cleanup_fd_ int fd = openat(pool_dir(POOL_IMPORT), job.name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd < 0)
 		return pdk_fail_errno(err, -errno, "open the imported template");
 	for (size_t i = 0; i < ARRAY_SIZE(points); i++)
 		if (file_mkdir(fd, points[i], 0755) < 0)
-			return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "the template's /%s is not a directory", points[i]);
+			return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "the template's /%s is not a directory",
+					points[i]);
 	return 0;
 }
 
@@ -335,7 +356,9 @@ static int make_target(struct pdk_error *err)
 	rc = btrfs_subvolume_create(pool_dir(POOL_IMPORT), job.name);
 	if (rc == 0) {
 		fd = openat(pool_dir(POOL_IMPORT), job.name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-		rc = fd < 0 || fchmod(fd, 0755) < 0 ? -errno : btrfs_quota_limit(fd, job.max_bytes + (job.max_bytes >> 2) + (64u << 20));
+		rc = fd < 0 || fchmod(fd, 0755) < 0
+			     ? -errno
+			     : btrfs_quota_limit(fd, job.max_bytes + (job.max_bytes >> 2) + (64u << 20));
 	}
 	return rc < 0 ? pdk_fail_errno(err, rc, "make room for the template") : 0;
 }
@@ -368,8 +391,8 @@ static void import_begin(int pipe, uint64_t max_bytes, struct ticket ticket)
 {
 	_cleanup_fd_ int input = pipe;
 	char bytes[32];
-	char *const argv[] = { (char *)"paddock-archive", (char *)"extract",	 (char *)"--max-bytes", bytes,
-			       (char *)"--max-entries",	  (char *)MAX_ENTRIES, (char *)"/target",	NULL };
+	char *const argv[] = {(char *)"paddock-archive", (char *)"extract",   (char *)"--max-bytes", bytes,
+			      (char *)"--max-entries",   (char *)MAX_ENTRIES, (char *)"/target",     NULL};
 	struct pdk_error err;
 	int rc;
 
@@ -431,7 +454,7 @@ int import_work(void)
 
 static void report_progress(void)
 {
-	struct warden_reply reply = { .flags = WARDEN_MORE };
+	struct warden_reply reply = {.flags = WARDEN_MORE};
 	_cleanup_fd_ int fd = openat(pool_dir(POOL_IMPORT), job.name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd >= 0) {

@@ -1,9 +1,9 @@
 #ifndef PADDOCK_WARDEN_IMPORT_H
 #define PADDOCK_WARDEN_IMPORT_H
 
-#include <stdint.h>
 #include "sandbox/base/error.h"
 #include "serve.h"
+#include <stdint.h>
 
 /* Work on template content, always inside a confined child: unpack a tar, compute a digest. One job at a time. */
 

@@ -20,7 +20,7 @@ static inline pid_t kernel_clone3(struct clone_args *args)
 
 static inline int kernel_openat2(int dir, const char *path, unsigned long long flags, unsigned long long resolve)
 {
-	struct open_how how = { .flags = flags | O_CLOEXEC, .resolve = resolve };
+	struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = resolve};
 
 	return (int)syscall(SYS_openat2, dir, path, &how, sizeof(how));
 }

@@ -21,7 +21,7 @@ int loop_fd(void)
 
 int loop_add(struct watch *watch, int fd, uint32_t events, void (*handler)(struct watch *, uint32_t))
 {
-	struct epoll_event event = { .events = events, .data.ptr = watch };
+	struct epoll_event event = {.events = events, .data.ptr = watch};
 
 	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
 		return -errno;

@@ -22,6 +22,6 @@ void loop_stop(void);
 /* For a forked child: forget the epoll descriptor. */
 int loop_fd(void);
 
-#define CONTAINER_OF(pointer, type, member) ((type *)((char *)(pointer)-__builtin_offsetof(type, member)))
+#define CONTAINER_OF(pointer, type, member) ((type *)((char *)(pointer) - __builtin_offsetof(type, member)))
 
 #endif

@@ -53,7 +53,7 @@ static int attach_new(int image, char *path, size_t size)
 	struct loop_config config = {
 		.fd = (unsigned int)image,
 		.block_size = 4096,
-		.info = { .lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO },
+		.info = {.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO},
 	};
 
 	if (control < 0)

@@ -51,7 +51,7 @@ struct options options = {
 	.range_base = 0x10000000,
 };
 
-static struct watch signals = { .fd = -1 };
+static struct watch signals = {.fd = -1};
 
 static void usage(FILE *out)
 {
@@ -169,11 +169,16 @@ static int parse_option(int option, const char *value, bool *has_user)
 static int parse_options(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "data-dir", required_argument, NULL, 'd' },	 { "runtime-dir", required_argument, NULL, 'r' },
-		{ "user", required_argument, NULL, 'u' },	 { "pool-size", required_argument, NULL, 's' },
-		{ "libexec-dir", required_argument, NULL, 'l' }, { "policy-dir", required_argument, NULL, 'p' },
-		{ "range-base", required_argument, NULL, 'b' },	 { "check", no_argument, NULL, 'c' },
-		{ "help", no_argument, NULL, 'h' },		 { 0 },
+		{"data-dir", required_argument, NULL, 'd'},
+		{"runtime-dir", required_argument, NULL, 'r'},
+		{"user", required_argument, NULL, 'u'},
+		{"pool-size", required_argument, NULL, 's'},
+		{"libexec-dir", required_argument, NULL, 'l'},
+		{"policy-dir", required_argument, NULL, 'p'},
+		{"range-base", required_argument, NULL, 'b'},
+		{"check", no_argument, NULL, 'c'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
 	};
 	bool has_user = false;
 	int option;
@@ -184,7 +189,8 @@ static int parse_options(int argc, char **argv)
 			return -EINVAL;
 		}
 	if (optind < argc || (!has_user && !options.check_only)) {
-		fprintf(stderr, "paddock-warden: %s; see --help\n", optind < argc ? "too many arguments" : "--user is needed");
+		fprintf(stderr, "paddock-warden: %s; see --help\n",
+			optind < argc ? "too many arguments" : "--user is needed");
 		return -EINVAL;
 	}
 	return 0;
@@ -250,9 +256,9 @@ static int setup(struct pdk_error *err)
 		return pdk_fail_errno(err, rc, "make an epoll");
 	snprintf(policy, sizeof(policy), "%s/seccomp/default.policy", options.policy_dir);
 	if ((rc = setup_place(err)) < 0 || (rc = setup_signals(err)) < 0 || (rc = seccomp_setup(policy, err)) < 0 ||
-	    (rc = netns_setup(err)) < 0 || (rc = cgroup_setup(options.runtime_dir, err)) < 0 || (rc = pool_open(err)) < 0 ||
-	    (rc = rootfs_setup(err)) < 0 || (rc = tools_setup(err)) < 0 || (rc = sandbox_setup(err)) < 0 ||
-	    (rc = import_setup(err)) < 0)
+	    (rc = netns_setup(err)) < 0 || (rc = cgroup_setup(options.runtime_dir, err)) < 0 ||
+	    (rc = pool_open(err)) < 0 || (rc = rootfs_setup(err)) < 0 || (rc = tools_setup(err)) < 0 ||
+	    (rc = sandbox_setup(err)) < 0 || (rc = import_setup(err)) < 0)
 		return rc;
 	template_reconcile();
 	sandbox_reconcile();

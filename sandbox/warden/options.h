@@ -7,11 +7,11 @@
 
 /* What the command line says. Read once, constant afterwards. */
 struct options {
-	const char *data_dir;	 /* absolute; holds pool.btrfs or pool/ */
+	const char *data_dir;    /* absolute; holds pool.btrfs or pool/ */
 	const char *runtime_dir; /* absolute; on tmpfs, root only */
 	const char *libexec_dir; /* paddock-init, paddock-archive, paddock-sudo */
-	const char *policy_dir;	 /* seccomp/default.policy below it */
-	uid_t client_uid;	 /* the only uid that may use the socket */
+	const char *policy_dir;  /* seccomp/default.policy below it */
+	uid_t client_uid;        /* the only uid that may use the socket */
 	gid_t client_gid;
 	uint64_t pool_bytes;
 	uint32_t range_base; /* host uid of the first slot's root */

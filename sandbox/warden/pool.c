@@ -28,16 +28,16 @@
 
 #define STOCK_MAX 256
 
-static const char *const names[POOL_DIRS] = { "templates", "sandboxes", "stock", "import", "trash", "tools" };
+static const char *const names[POOL_DIRS] = {"templates", "sandboxes", "stock", "import", "trash", "tools"};
 
 static char mount_path[512];
 static int root = -1;
-static int dirs[POOL_DIRS] = { -1, -1, -1, -1, -1, -1 };
+static int dirs[POOL_DIRS] = {-1, -1, -1, -1, -1, -1};
 static uint64_t stock_names[STOCK_MAX];
 static unsigned int stock_count;
 static uint64_t next_name;
 static bool trash_waits;
-static struct watch trash_worker = { .fd = -1 };
+static struct watch trash_worker = {.fd = -1};
 
 int pool_dir(enum pool_dir which)
 {
@@ -70,10 +70,10 @@ static int image_format(int image)
 		dup2(null, STDERR_FILENO); /* it prints advice; the log is JSON */
 
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", copy);
-		execle("/usr/sbin/mkfs.btrfs", "mkfs.btrfs", "-q", "-f", "-m", "single", "-d", "single", "-L", "paddock",
-		       path, (char *)NULL, (char *[]){ NULL });
+		execle("/usr/sbin/mkfs.btrfs", "mkfs.btrfs", "-q", "-f", "-m", "single", "-d", "single", "-L",
+		       "paddock", path, (char *)NULL, (char *[]){NULL});
 		execle("/sbin/mkfs.btrfs", "mkfs.btrfs", "-q", "-f", "-m", "single", "-d", "single", "-L", "paddock",
-		       path, (char *)NULL, (char *[]){ NULL });
+		       path, (char *)NULL, (char *[]){NULL});
 		_exit(127);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) < 0)
@@ -84,7 +84,8 @@ static int image_format(int image)
 /* The image gets its final name only when it is formatted: a crash leaves pool.btrfs.new, which is made anew. */
 static int image_create(int data, struct pdk_error *err)
 {
-	_cleanup_fd_ int image = openat(data, "pool.btrfs.new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	_cleanup_fd_ int image =
+		openat(data, "pool.btrfs.new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	int rc;
 
 	if (image < 0 || ftruncate(image, (off_t)options.pool_bytes) < 0)
@@ -201,7 +202,8 @@ static int layer_make(int parent, const char *name)
 	if (layer < 0)
 		return -errno;
 	/* The upper directory's attributes become those of the sandbox's `/`: the umask must not decide. */
-	if (mkdirat(layer, "upper", 0755) < 0 || fchmodat(layer, "upper", 0755, 0) < 0 || mkdirat(layer, "work", 0700) < 0)
+	if (mkdirat(layer, "upper", 0755) < 0 || fchmodat(layer, "upper", 0755, 0) < 0 ||
+	    mkdirat(layer, "work", 0700) < 0)
 		return -errno;
 	return 0;
 }

@@ -1,8 +1,8 @@
 #ifndef PADDOCK_WARDEN_POOL_H
 #define PADDOCK_WARDEN_POOL_H
 
-#include <stdint.h>
 #include "sandbox/base/error.h"
+#include <stdint.h>
 
 /*
  * The storage pool: a btrfs file system, in a loop-mounted image DATA_DIR/pool.btrfs or, where DATA_DIR is on

@@ -1,8 +1,8 @@
 #ifndef PADDOCK_WARDEN_PROTOCOL_H
 #define PADDOCK_WARDEN_PROTOCOL_H
 
-#include <stdint.h>
 #include "sandbox/base/id.h"
+#include <stdint.h>
 
 /*
  * What paddockd may ask of the warden: fixed messages over a SOCK_SEQPACKET socket, both on one host, so in
@@ -16,23 +16,24 @@
 #define WARDEN_PROTOCOL_VERSION 1u
 
 enum warden_op {
-	WARDEN_HELLO = 1,   /* -> version in `value` of the request; reply.value = warden's version */
-	WARDEN_CREATE,	    /* id, template, limits; reply brings one fd: the link to init, connected */
-	WARDEN_KILL,	    /* id; replies when nothing is left. Unknown id: status 0 (idempotent), value = 0 */
-	WARDEN_ATTACH,	    /* id; reply brings a new connected link fd (after a restart of paddockd) */
-	WARDEN_LIMITS,	    /* id, limits: set all of them on a living sandbox */
-	WARDEN_USAGE,	    /* id; reply.usage */
-	WARDEN_LIST,	    /* one reply per living sandbox (flags WARDEN_MORE), then one with an empty id */
+	WARDEN_HELLO = 1,       /* -> version in `value` of the request; reply.value = warden's version */
+	WARDEN_CREATE,          /* id, template, limits; reply brings one fd: the link to init, connected */
+	WARDEN_KILL,            /* id; replies when nothing is left. Unknown id: status 0 (idempotent), value = 0 */
+	WARDEN_ATTACH,          /* id; reply brings a new connected link fd (after a restart of paddockd) */
+	WARDEN_LIMITS,          /* id, limits: set all of them on a living sandbox */
+	WARDEN_USAGE,           /* id; reply.usage */
+	WARDEN_LIST,            /* one reply per living sandbox (flags WARDEN_MORE), then one with an empty id */
 	WARDEN_TEMPLATE_IMPORT, /* brings one fd: the read end of a pipe with a tar. value = limit of unpacked
-				 * bytes; one reply when done: template, size, files, digest; progress replies (WARDEN_MORE) before */
+				 * bytes; one reply when done: template, size, files, digest; progress replies
+				 * (WARDEN_MORE) before */
 	WARDEN_TEMPLATE_REMOVE, /* template; -EBUSY while a sandbox uses it */
-	WARDEN_TEMPLATE_LIST,	/* one reply per template (WARDEN_MORE), then one with an empty template */
-	WARDEN_FREEZE,	    /* id */
-	WARDEN_THAW,	    /* id */
-	WARDEN_STOCK,	    /* value = how many layers, namespaces and uid ranges to hold ready; 0..256 */
-	WARDEN_STATUS,	    /* reply.status_info */
-	WARDEN_EVENT_EXITED, /* warden -> paddockd, serial 0: the sandbox's init died; id, value = wait status,
-			      * usage; what was left of the sandbox is already being removed */
+	WARDEN_TEMPLATE_LIST,   /* one reply per template (WARDEN_MORE), then one with an empty template */
+	WARDEN_FREEZE,          /* id */
+	WARDEN_THAW,            /* id */
+	WARDEN_STOCK,           /* value = how many layers, namespaces and uid ranges to hold ready; 0..256 */
+	WARDEN_STATUS,          /* reply.status_info */
+	WARDEN_EVENT_EXITED,    /* warden -> paddockd, serial 0: the sandbox's init died; id, value = wait status,
+				 * usage; what was left of the sandbox is already being removed */
 };
 
 #define WARDEN_MORE 1u /* reply.flags: further replies with this serial follow */
@@ -57,10 +58,10 @@ struct warden_usage {
 };
 
 struct warden_request {
-	uint32_t op;	 /* enum warden_op */
+	uint32_t op;     /* enum warden_op */
 	uint32_t serial; /* chosen by paddockd, not 0; comes back in every reply */
 	uint64_t value;
-	char id[24];	   /* sandbox id, zero-filled */
+	char id[24];          /* sandbox id, zero-filled */
 	char template_id[48]; /* template id, zero-filled */
 	char hostname[64];
 	struct warden_limits limits;
@@ -69,17 +70,17 @@ struct warden_request {
 struct warden_reply {
 	uint32_t op;
 	uint32_t serial;
-	int32_t status;	 /* 0 or a negative errno */
+	int32_t status; /* 0 or a negative errno */
 	uint32_t flags;
 	uint64_t value;
-	uint64_t size_bytes; /* templates */
-	uint64_t files;	     /* templates */
+	uint64_t size_bytes;       /* templates */
+	uint64_t files;            /* templates */
 	uint64_t total_disk_bytes; /* STATUS: size of the pool */
 	uint64_t free_disk_bytes;  /* STATUS */
 	char id[24];
 	char template_id[48];
-	char digest[80]; /* "sha256:..." of a template */
-	char text[256];	 /* a sentence for people when status is not 0; may be shown to a client */
+	char digest[80];             /* "sha256:..." of a template */
+	char text[256];              /* a sentence for people when status is not 0; may be shown to a client */
 	struct warden_limits limits; /* LIST: those in force */
 	struct warden_usage usage;
 };

@@ -71,7 +71,8 @@ int record_load(const char *id, struct record *ret)
 	if (fd < 0)
 		return -ENOENT;
 	if (pread(fd, &record, sizeof(record), 0) != (ssize_t)sizeof(record) || record.magic != RECORD_MAGIC ||
-	    strncmp(record.id, id, sizeof(record.id)) != 0 || !memchr(record.template_id, '\0', sizeof(record.template_id)))
+	    strncmp(record.id, id, sizeof(record.id)) != 0 ||
+	    !memchr(record.template_id, '\0', sizeof(record.template_id)))
 		return -EBADMSG;
 	*ret = record;
 	return 0;
@@ -108,7 +109,7 @@ void record_enumerate(void (*found)(const char *id))
 /* Names of sockets are short and paths are not: reach the directory through its descriptor. */
 static int socket_at(const char *id, int (*use)(int, const struct sockaddr *, socklen_t))
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	_cleanup_fd_ int dir = directory(id);
 	_cleanup_fd_ int fd = -1;
 

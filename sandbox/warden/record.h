@@ -1,8 +1,8 @@
 #ifndef PADDOCK_WARDEN_RECORD_H
 #define PADDOCK_WARDEN_RECORD_H
 
-#include <stdint.h>
 #include "protocol.h"
+#include <stdint.h>
 
 /* RUNTIME_DIR/sandboxes/<id>/: `state` and the socket that init listens on. The state is written before the first
  * resource of a sandbox exists and removed after the last is gone, so that a warden that starts after a crash

@@ -38,11 +38,11 @@ static bool has_mtrr;
 
 /* What exists of these is covered by an empty file or directory. */
 static const char *const masked[] = {
-	"acpi",	     "asound",	      "interrupts",  "kcore", "keys",	  "key-users",	"kmsg",	       "kallsyms",    "latency_stats",
-	"pagetypeinfo", "sched_debug", "scsi",	       "slabinfo", "timer_list", "timer_stats", "vmallocinfo", "kpagecount", "kpageflags",
-	"kpagecgroup", "modules",     "config.gz",
+	"acpi",        "asound",        "interrupts",   "kcore",       "keys",        "key-users", "kmsg",
+	"kallsyms",    "latency_stats", "pagetypeinfo", "sched_debug", "scsi",        "slabinfo",  "timer_list",
+	"timer_stats", "vmallocinfo",   "kpagecount",   "kpageflags",  "kpagecgroup", "modules",   "config.gz",
 };
-static const char *const readonly[] = { "sys", "sysrq-trigger", "irq", "bus", "fs" };
+static const char *const readonly[] = {"sys", "sysrq-trigger", "irq", "bus", "fs"};
 
 /* --- once, in the warden --- */
 
@@ -58,13 +58,13 @@ static int make_devices(int dir)
 	static const struct {
 		const char *name;
 		unsigned int major, minor;
-	} nodes[] = { { "null", 1, 3 }, { "zero", 1, 5 },    { "full", 1, 7 },
-		      { "random", 1, 8 }, { "urandom", 1, 9 }, { "tty", 5, 0 } };
-	static const char *const links[][2] = { { "pts/ptmx", "ptmx" },
-						{ "/proc/self/fd", "fd" },
-						{ "/proc/self/fd/0", "stdin" },
-						{ "/proc/self/fd/1", "stdout" },
-						{ "/proc/self/fd/2", "stderr" } };
+	} nodes[] = {{"null", 1, 3},   {"zero", 1, 5},    {"full", 1, 7},
+		     {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
+	static const char *const links[][2] = {{"pts/ptmx", "ptmx"},
+					       {"/proc/self/fd", "fd"},
+					       {"/proc/self/fd/0", "stdin"},
+					       {"/proc/self/fd/1", "stdout"},
+					       {"/proc/self/fd/2", "stderr"}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++)
 		if (mknodat(dir, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)) < 0 ||
@@ -160,8 +160,8 @@ static int new_mount(const char *type, const struct option *list, size_t count, 
 	if (fs < 0)
 		return -errno;
 	for (size_t i = 0; i < count; i++) {
-		int rc = list[i].value ? fsconfig(fs, FSCONFIG_SET_STRING, list[i].key, list[i].value, 0) :
-					 fsconfig(fs, FSCONFIG_SET_FLAG, list[i].key, NULL, 0);
+		int rc = list[i].value ? fsconfig(fs, FSCONFIG_SET_STRING, list[i].key, list[i].value, 0)
+				       : fsconfig(fs, FSCONFIG_SET_FLAG, list[i].key, NULL, 0);
 		if (rc < 0)
 			return -errno;
 	}
@@ -174,7 +174,7 @@ static int new_mount(const char *type, const struct option *list, size_t count, 
 /* Over our own copy of the pool: the same tree, with ids mapped into the sandbox's range. */
 static int attach_idmapped(const char *from, int userns, const char *to)
 {
-	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)userns };
+	struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)userns};
 	_cleanup_fd_ int tree = open_tree(AT_FDCWD, from, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
 	if (tree < 0 || mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0 ||
@@ -186,8 +186,8 @@ static int attach_idmapped(const char *from, int userns, const char *to)
 static int mount_overlay(const struct rootfs_plan *plan)
 {
 	char lower[200], upper[64], work[64];
-	struct option list[] = { { "lowerdir", lower },	 { "upperdir", upper }, { "workdir", work },
-				 { "volatile", NULL },	 { "source", "paddock" } };
+	struct option list[] = {
+		{"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}, {"volatile", NULL}, {"source", "paddock"}};
 
 	if (chdir(pool_path()) < 0)
 		return -errno;
@@ -204,8 +204,8 @@ static int mount_tmpfs(int root, const char *path, const struct rootfs_plan *pla
 		       unsigned int attributes)
 {
 	char size[32], inodes[32], id[16];
-	struct option list[] = { { "size", size }, { "nr_inodes", inodes }, { "mode", mode },
-				 { "uid", id },	   { "gid", id },	    { "source", "tmpfs" } };
+	struct option list[] = {{"size", size}, {"nr_inodes", inodes}, {"mode", mode},
+				{"uid", id},    {"gid", id},           {"source", "tmpfs"}};
 	_cleanup_fd_ int mnt = -1;
 
 	snprintf(size, sizeof(size), "%" PRIu64, bytes);
@@ -219,8 +219,8 @@ static int mount_tmpfs(int root, const char *path, const struct rootfs_plan *pla
 static int mount_dev(int root, const struct rootfs_plan *plan)
 {
 	char tty_gid[16];
-	struct option list[] = { { "newinstance", NULL }, { "ptmxmode", "0666" }, { "mode", "0620" },
-				 { "gid", tty_gid },	  { "max", "1024" },	  { "source", "devpts" } };
+	struct option list[] = {{"newinstance", NULL}, {"ptmxmode", "0666"}, {"mode", "0620"},
+				{"gid", tty_gid},      {"max", "1024"},      {"source", "devpts"}};
 	_cleanup_fd_ int dev = open_tree(AT_FDCWD, dev_path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	_cleanup_fd_ int pts = -1;
 	int rc;
@@ -255,7 +255,7 @@ static int mask_path_of_proc(int proc, const char *name, int file, int dir)
 
 static int make_readonly(int proc, const char *name)
 {
-	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_COMMON | MOUNT_ATTR_NOEXEC };
+	struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_COMMON | MOUNT_ATTR_NOEXEC};
 	_cleanup_fd_ int at = inside(proc, name);
 	_cleanup_fd_ int tree = -1;
 
@@ -287,7 +287,8 @@ static int mount_proc(int root)
 {
 	_cleanup_fd_ int file = -1;
 	_cleanup_fd_ int dir = -1;
-	_cleanup_fd_ int proc = new_mount("proc", &(struct option){ "source", "proc" }, 1, MOUNT_COMMON | MOUNT_ATTR_NOEXEC);
+	_cleanup_fd_ int proc =
+		new_mount("proc", &(struct option){"source", "proc"}, 1, MOUNT_COMMON | MOUNT_ATTR_NOEXEC);
 	int rc = proc < 0 ? proc : attach(proc, root, "proc");
 
 	if (rc == 0)

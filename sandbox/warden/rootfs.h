@@ -1,8 +1,8 @@
 #ifndef PADDOCK_WARDEN_ROOTFS_H
 #define PADDOCK_WARDEN_ROOTFS_H
 
-#include <stdint.h>
 #include "sandbox/base/error.h"
+#include <stdint.h>
 
 /* The file system that a sandbox sees, built in the cloned child with the host's credentials (so nothing inside
  * can change it) and its own copy of the warden's mount namespace. */

@@ -104,7 +104,7 @@ int sandbox_setup(struct pdk_error *err)
 
 static void answer_all(struct sandbox *s, int rc, const struct pdk_error *err)
 {
-	struct warden_reply event = { .op = WARDEN_EVENT_EXITED, .value = (uint64_t)(unsigned int)s->wait_status };
+	struct warden_reply event = {.op = WARDEN_EVENT_EXITED, .value = (uint64_t)(unsigned int)s->wait_status};
 
 	if (s->creator.connection) {
 		if (s->failure_rc == 0)
@@ -112,7 +112,7 @@ static void answer_all(struct sandbox *s, int rc, const struct pdk_error *err)
 		serve_status(s->creator, s->id, s->failure_rc, &s->failure);
 	}
 	for (unsigned int i = 0; i < s->n_killers; i++) {
-		struct warden_reply reply = { .status = rc, .value = 1 };
+		struct warden_reply reply = {.status = rc, .value = 1};
 
 		memcpy(reply.id, s->id, SANDBOX_ID_SIZE);
 		if (rc < 0)
@@ -143,7 +143,7 @@ static int remove_remains(struct sandbox *s)
 /* The cgroups are gone or will not go: end the object either way. */
 static void finish(struct sandbox *s, int rc)
 {
-	struct pdk_error err = { .code = PDK_OK };
+	struct pdk_error err = {.code = PDK_OK};
 
 	if (rc < 0) {
 		pdk_fail_errno(&err, rc, "remove what is left of the sandbox");
@@ -172,7 +172,7 @@ static void on_status(struct watch *watch, uint32_t events);
 static void on_exit_of_init(struct watch *watch, uint32_t events)
 {
 	struct sandbox *s = CONTAINER_OF(watch, struct sandbox, exit_watch);
-	siginfo_t info = { .si_pid = 0 };
+	siginfo_t info = {.si_pid = 0};
 
 	loop_remove(watch);
 	if (s->child && waitid(P_PIDFD, (id_t)s->pidfd, &info, WEXITED) == 0)
@@ -182,7 +182,7 @@ static void on_exit_of_init(struct watch *watch, uint32_t events)
 		bool starting = s->state == SANDBOX_STARTING;
 
 		/* It may have died of a failure that it wrote down: that is the better story. It also ends `s`. */
-		on_status(&s->status_watch, EPOLLIN);
+		on_status(&s->status_watch, EPOLLIN | EPOLLHUP);
 		if (starting)
 			return;
 	}
@@ -220,41 +220,21 @@ static void create_failed(struct sandbox *s, int rc, const struct pdk_error *err
 
 static int record_of(const struct sandbox *s, bool ready, int (*store)(const struct record *))
 {
-	struct record record = { .magic = RECORD_MAGIC,
-				 .slot = s->slot,
-				 .range_base = options.range_base,
-				 .ready = ready,
-				 .limits = s->limits };
+	struct record record = {.magic = RECORD_MAGIC,
+				.slot = s->slot,
+				.range_base = options.range_base,
+				.ready = ready,
+				.limits = s->limits};
 
 	memcpy(record.id, s->id, SANDBOX_ID_SIZE);
 	memcpy(record.template_id, s->template_id, TEMPLATE_ID_SIZE);
 	return store(&record);
 }
 
-/* The child's last word: nothing (its execve closed the pipe), or what failed. */
-static void on_status(struct watch *watch, uint32_t events)
+static void started(struct sandbox *s)
 {
-	struct sandbox *s = CONTAINER_OF(watch, struct sandbox, status_watch);
-	struct warden_reply reply = { .value = (uint64_t)(unsigned int)s->pid };
-	struct child_failure failure;
-	struct pdk_error err;
-	int fd = watch->fd, rc;
-	ssize_t n = read(fd, &failure, sizeof(failure));
+	struct warden_reply reply = {.value = (uint64_t)(unsigned int)s->pid};
 
-	loop_remove(watch);
-	close(fd);
-	if (s->state != SANDBOX_STARTING)
-		return;
-	rc = n == (ssize_t)sizeof(failure) ? pdk_fail_errno(&err, -failure.error, "%.50s", failure.step) :
-	     s->exit_watch.fd < 0 ? pdk_fail(&err, -EIO, PDK_INTERNAL, "the sandbox ended while it started") : 0;
-	FAULT("create_started");
-	if (rc == 0 && (rc = record_of(s, true, record_update)) < 0)
-		pdk_fail_errno(&err, rc, "write the sandbox's state");
-	if (rc < 0) {
-		create_failed(s, rc, &err);
-		return;
-	}
-	FAULT("create_recorded");
 	s->state = SANDBOX_RUNNING;
 	s->announce = true;
 	busy--;
@@ -264,6 +244,41 @@ static void on_status(struct watch *watch, uint32_t events)
 	close(STEAL_FD(s->link));
 }
 
+/* The child's words: what failed, or that it is about to execute init, and then the end of the pipe. */
+static void on_status(struct watch *watch, uint32_t events)
+{
+	struct sandbox *s = CONTAINER_OF(watch, struct sandbox, status_watch);
+	struct child_failure word;
+	struct pdk_error err;
+	int fd = watch->fd, rc = 0;
+	ssize_t n = read(fd, &word, sizeof(word));
+
+	if (n == (ssize_t)sizeof(word) && word.error == 0) {
+		s->executing = true;
+		/* Usually the end is there by now. If init is gone already, this is the last call. */
+		n = s->exit_watch.fd < 0 || (events & EPOLLHUP) ? read(fd, &word, sizeof(word)) : -EAGAIN;
+		if (n == -EAGAIN)
+			return;
+	}
+	loop_remove(watch);
+	close(fd);
+	if (s->state != SANDBOX_STARTING)
+		return;
+	if (n == (ssize_t)sizeof(word))
+		rc = pdk_fail_errno(&err, -word.error, "%.50s", word.step);
+	else if (!s->executing || s->exit_watch.fd < 0)
+		rc = pdk_fail(&err, -EIO, PDK_INTERNAL, "the sandbox ended while it started");
+	FAULT("create_started");
+	if (rc == 0 && (rc = record_of(s, true, record_update)) < 0)
+		pdk_fail_errno(&err, rc, "write the sandbox's state");
+	if (rc < 0) {
+		create_failed(s, rc, &err);
+		return;
+	}
+	FAULT("create_recorded");
+	started(s);
+}
+
 /* Descriptors that live as long as the call to start(). */
 struct start_fds {
 	int cgroup, listener, netns, status[2];
@@ -271,7 +286,7 @@ struct start_fds {
 
 static void start_fds_close(struct start_fds *fds)
 {
-	const int all[] = { fds->cgroup, fds->listener, fds->netns, fds->status[0], fds->status[1] };
+	const int all[] = {fds->cgroup, fds->listener, fds->netns, fds->status[0], fds->status[1]};
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
 		if (all[i] >= 0)
@@ -301,20 +316,20 @@ static int prepare(struct sandbox *s, struct start_fds *fds, struct userns *user
 }
 
 /*
- * Safe with a hostile paddockd: of what it said only the checked id, the template (found in our own list), the host name
- * (letters, digits, `-`, `.`) and numbers within bounds take part. The child never sees a path of its choosing.
+ * Safe with a hostile paddockd: of what it said only the checked id, the template (found in our own list), the host
+ * name (letters, digits, `-`, `.`) and numbers within bounds take part. The child never sees a path of its choosing.
  */
 static int spawn(struct sandbox *s, struct start_fds *fds, int userns, struct pdk_error *err)
 {
 	struct child_plan plan = {
 		.id = s->id,
 		.hostname = s->hostname,
-		.rootfs = { .id = s->id,
-			    .template_id = s->template_id,
-			    .tools = tools_layer(),
-			    .userns = userns,
-			    .base = userns_base(s->slot),
-			    .memory_bytes = s->limits.memory_bytes },
+		.rootfs = {.id = s->id,
+			   .template_id = s->template_id,
+			   .tools = tools_layer(),
+			   .userns = userns,
+			   .base = userns_base(s->slot),
+			   .memory_bytes = s->limits.memory_bytes},
 		.netns = fds->netns,
 		.status = fds->status[1],
 		.listener = fds->listener,
@@ -352,8 +367,8 @@ static int watch_child(struct sandbox *s, struct start_fds *fds, struct pdk_erro
 
 static int start(struct sandbox *s, struct pdk_error *err)
 {
-	struct start_fds fds __attribute__((cleanup(start_fds_close))) = { -1, -1, -1, { -1, -1 } };
-	struct userns userns = { .fd = -1 };
+	struct start_fds fds __attribute__((cleanup(start_fds_close))) = {-1, -1, -1, {-1, -1}};
+	struct userns userns = {.fd = -1};
 	_cleanup_fd_ int userns_fd = -1;
 	int rc = userns_take(&userns, err);
 
@@ -450,7 +465,8 @@ void sandbox_kill(const char *id, struct ticket ticket)
 		return;
 	}
 	if (s->n_killers == SANDBOX_KILLERS_MAX) {
-		serve_status(ticket, id, pdk_fail(&err, -EBUSY, PDK_ABORTED, "the sandbox is being killed already"), &err);
+		serve_status(ticket, id, pdk_fail(&err, -EBUSY, PDK_ABORTED, "the sandbox is being killed already"),
+			     &err);
 		return;
 	}
 	s->killers[s->n_killers++] = ticket;

@@ -1,12 +1,12 @@
 #ifndef PADDOCK_WARDEN_SANDBOX_H
 #define PADDOCK_WARDEN_SANDBOX_H
 
-#include <stdbool.h>
-#include <sys/types.h>
 #include "loop.h"
 #include "protocol.h"
 #include "sandbox/base/error.h"
 #include "serve.h"
+#include <stdbool.h>
+#include <sys/types.h>
 
 /*
  * The sandboxes that this warden knows. All authority is here: an id either names one of these or nothing.
@@ -16,9 +16,9 @@
  * SANDBOX_STARTING  the child is cloned and builds its file system. `status` tells its end: nothing = init runs.
  *                   Leaves to RUNNING; to DYING on failure, KILL or after START_TIMEOUT_MS.
  * SANDBOX_RUNNING   init runs. ATTACH, LIMITS, USAGE, FREEZE, THAW are allowed. Leaves to DYING by KILL or init's end.
- * SANDBOX_DYING     everything in the cgroup has SIGKILL. When init is gone (its end waits for all others), the cgroups,
- *                   the layer and the state are removed, waiting KILLs are answered and the struct is freed.
- *                   Removal that meets EBUSY is tried again from the idle function, for REMOVE_TIMEOUT_MS.
+ * SANDBOX_DYING     everything in the cgroup has SIGKILL. When init is gone (its end waits for all others), the
+ * cgroups, the layer and the state are removed, waiting KILLs are answered and the struct is freed. Removal that meets
+ * EBUSY is tried again from the idle function, for REMOVE_TIMEOUT_MS.
  */
 enum sandbox_state { SANDBOX_WAITING, SANDBOX_STARTING, SANDBOX_RUNNING, SANDBOX_DYING };
 
@@ -40,6 +40,7 @@ struct sandbox {
 	struct watch exit_watch, status_watch;
 	unsigned long long deadline_ms;
 	unsigned long long retry_ms;
+	bool executing; /* the child said that it is about to execute init */
 	int wait_status;
 	bool announce; /* paddockd knows it as running: tell when it dies by itself */
 	struct ticket creator;

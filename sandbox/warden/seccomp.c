@@ -36,7 +36,7 @@ int seccomp_setup(const char *path, struct pdk_error *err)
 	rc = seccomp_policy_compile(policy, program, BPF_MAXINSNS);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "compile the seccomp policy");
-	compiled = (struct sock_fprog){ .len = (unsigned short)rc, .filter = program };
+	compiled = (struct sock_fprog){.len = (unsigned short)rc, .filter = program};
 	return 0;
 }
 

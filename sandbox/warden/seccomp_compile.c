@@ -25,7 +25,7 @@ struct emitter {
 static size_t emit(struct emitter *e, uint16_t code, uint32_t k, uint8_t jt, uint8_t jf)
 {
 	if (e->length < e->max)
-		e->program[e->length] = (struct sock_filter){ .code = code, .jt = jt, .jf = jf, .k = k };
+		e->program[e->length] = (struct sock_filter){.code = code, .jt = jt, .jf = jf, .k = k};
 	return e->length++;
 }
 
@@ -44,7 +44,8 @@ static void emit_rule(struct emitter *e, const struct seccomp_rule *rule)
 		const struct seccomp_condition *c = &rule->conditions[i];
 
 		/* The low word comes first: x86-64 is little-endian. */
-		emit(e, BPF_LD | BPF_W | BPF_ABS, (uint32_t)(offsetof(struct seccomp_data, args) + 8u * c->argument), 0, 0);
+		emit(e, BPF_LD | BPF_W | BPF_ABS, (uint32_t)(offsetof(struct seccomp_data, args) + 8u * c->argument), 0,
+		     0);
 		if (c->mask != UINT32_MAX)
 			emit(e, BPF_ALU | BPF_AND | BPF_K, c->mask, 0, 0);
 		emit(e, BPF_JMP | BPF_JEQ | BPF_K, c->value, c->equal ? 1 : 0, c->equal ? 0 : 1);
@@ -96,7 +97,7 @@ static void emit_tree(struct emitter *e, const uint16_t *starts, size_t first, s
 
 int seccomp_policy_compile(const struct seccomp_policy *policy, struct sock_filter *program, size_t max)
 {
-	struct emitter e = { .policy = policy, .program = program, .max = max };
+	struct emitter e = {.policy = policy, .program = program, .max = max};
 	uint16_t starts[SECCOMP_NR_MAX + 1];
 	size_t n = 0;
 

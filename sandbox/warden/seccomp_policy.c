@@ -16,29 +16,29 @@ static const struct {
 	const char *name;
 	uint32_t value;
 } constants[] = {
-	{ "AF_UNIX", AF_UNIX },
-	{ "AF_INET", AF_INET },
-	{ "AF_INET6", AF_INET6 },
-	{ "AF_NETLINK", AF_NETLINK },
-	{ "NETLINK_ROUTE", 0 },
-	{ "SOCK_STREAM", SOCK_STREAM },
-	{ "SOCK_DGRAM", SOCK_DGRAM },
-	{ "SOCK_RAW", SOCK_RAW },
-	{ "SOCK_SEQPACKET", SOCK_SEQPACKET },
-	{ "IPPROTO_IP", 0 },
-	{ "IPPROTO_TCP", 6 },
-	{ "IPPROTO_UDP", 17 },
-	{ "CLONE_NEWNS", CLONE_NEWNS },
-	{ "CLONE_NEWCGROUP", CLONE_NEWCGROUP },
-	{ "CLONE_NEWUTS", CLONE_NEWUTS },
-	{ "CLONE_NEWIPC", CLONE_NEWIPC },
-	{ "CLONE_NEWUSER", CLONE_NEWUSER },
-	{ "CLONE_NEWPID", CLONE_NEWPID },
-	{ "CLONE_NEWNET", CLONE_NEWNET },
-	{ "TIOCSTI", TIOCSTI },
-	{ "TIOCLINUX", TIOCLINUX },
-	{ "SECCOMP_FILTER_FLAG_NEW_LISTENER", SECCOMP_FILTER_FLAG_NEW_LISTENER },
-	{ "SECCOMP_SET_MODE_FILTER", SECCOMP_SET_MODE_FILTER },
+	{"AF_UNIX", AF_UNIX},
+	{"AF_INET", AF_INET},
+	{"AF_INET6", AF_INET6},
+	{"AF_NETLINK", AF_NETLINK},
+	{"NETLINK_ROUTE", 0},
+	{"SOCK_STREAM", SOCK_STREAM},
+	{"SOCK_DGRAM", SOCK_DGRAM},
+	{"SOCK_RAW", SOCK_RAW},
+	{"SOCK_SEQPACKET", SOCK_SEQPACKET},
+	{"IPPROTO_IP", 0},
+	{"IPPROTO_TCP", 6},
+	{"IPPROTO_UDP", 17},
+	{"CLONE_NEWNS", CLONE_NEWNS},
+	{"CLONE_NEWCGROUP", CLONE_NEWCGROUP},
+	{"CLONE_NEWUTS", CLONE_NEWUTS},
+	{"CLONE_NEWIPC", CLONE_NEWIPC},
+	{"CLONE_NEWUSER", CLONE_NEWUSER},
+	{"CLONE_NEWPID", CLONE_NEWPID},
+	{"CLONE_NEWNET", CLONE_NEWNET},
+	{"TIOCSTI", TIOCSTI},
+	{"TIOCLINUX", TIOCLINUX},
+	{"SECCOMP_FILTER_FLAG_NEW_LISTENER", SECCOMP_FILTER_FLAG_NEW_LISTENER},
+	{"SECCOMP_SET_MODE_FILTER", SECCOMP_SET_MODE_FILTER},
 };
 
 /* System calls that are younger than the library that resolves names. x86-64 numbers. */
@@ -46,19 +46,21 @@ static const struct {
 	const char *name;
 	int nr;
 } recent[] = {
-	{ "cachestat", 451 },	     { "fchmodat2", 452 },	 { "map_shadow_stack", 453 }, { "futex_wake", 454 },
-	{ "futex_wait", 455 },	     { "futex_requeue", 456 },	 { "statmount", 457 },	      { "listmount", 458 },
-	{ "lsm_get_self_attr", 459 }, { "lsm_set_self_attr", 460 }, { "lsm_list_modules", 461 }, { "mseal", 462 },
-	{ "setxattrat", 463 },	     { "getxattrat", 464 },	 { "listxattrat", 465 },      { "removexattrat", 466 },
-	{ "open_tree_attr", 467 },   { "file_getattr", 468 },	 { "file_setattr", 469 },     { "uretprobe", 335 },
-	{ "set_mempolicy_home_node", 450 }, { "process_mrelease", 448 }, { "futex_waitv", 449 },
+	{"cachestat", 451},         {"fchmodat2", 452},        {"map_shadow_stack", 453},
+	{"futex_wake", 454},        {"futex_wait", 455},       {"futex_requeue", 456},
+	{"statmount", 457},         {"listmount", 458},        {"lsm_get_self_attr", 459},
+	{"lsm_set_self_attr", 460}, {"lsm_list_modules", 461}, {"mseal", 462},
+	{"setxattrat", 463},        {"getxattrat", 464},       {"listxattrat", 465},
+	{"removexattrat", 466},     {"open_tree_attr", 467},   {"file_getattr", 468},
+	{"file_setattr", 469},      {"uretprobe", 335},        {"set_mempolicy_home_node", 450},
+	{"process_mrelease", 448},  {"futex_waitv", 449},
 };
 
 static const struct {
 	const char *name;
 	seccomp_verdict value;
-} errors[] = { { "EPERM", EPERM }, { "ENOSYS", ENOSYS }, { "EACCES", EACCES }, { "EAFNOSUPPORT", EAFNOSUPPORT },
-	       { "EINVAL", EINVAL } };
+} errors[] = {
+	{"EPERM", EPERM}, {"ENOSYS", ENOSYS}, {"EACCES", EACCES}, {"EAFNOSUPPORT", EAFNOSUPPORT}, {"EINVAL", EINVAL}};
 
 struct line {
 	unsigned int number;
@@ -80,8 +82,8 @@ static char *next_word(struct line *line)
 
 static int bad(const struct line *line, struct pdk_error *err, const char *what, const char *word)
 {
-	return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "line %u: %s%s%.64s%s", line->number, what, word ? " \"" : "",
-			word ? word : "", word ? "\"" : "");
+	return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "line %u: %s%s%.64s%s", line->number, what,
+			word ? " \"" : "", word ? word : "", word ? "\"" : "");
 }
 
 static bool resolve_error(const char *word, seccomp_verdict *ret)
@@ -134,7 +136,7 @@ static int parse_condition(struct line *line, struct seccomp_condition *ret, str
 {
 	char *word = next_word(line);
 
-	*ret = (struct seccomp_condition){ .mask = UINT32_MAX };
+	*ret = (struct seccomp_condition){.mask = UINT32_MAX};
 	if (!word || strncmp(word, "arg", 3) != 0 || word[3] < '0' || word[3] > '5' || word[4] != '\0')
 		return bad(line, err, "expected arg0 to arg5, got", word ? word : "");
 	ret->argument = (uint8_t)(word[3] - '0');
@@ -198,7 +200,7 @@ static int add_rule(struct seccomp_policy *policy, const struct line *line, cons
 /* The rest of a rule: NAME... [if CONDITION [and CONDITION]...] */
 static int parse_rule(struct seccomp_policy *policy, struct line *line, seccomp_verdict verdict, struct pdk_error *err)
 {
-	struct seccomp_rule rule = { .verdict = verdict };
+	struct seccomp_rule rule = {.verdict = verdict};
 	char *calls[NAMES_MAX];
 	size_t n = 0;
 	char *word;
@@ -246,7 +248,7 @@ static int parse_line(struct seccomp_policy *policy, struct line *line, struct p
 int seccomp_policy_parse(struct seccomp_policy *policy, const char *text, size_t length, struct pdk_error *err)
 {
 	_cleanup_free_ char *copy = NULL;
-	struct line line = { 0 };
+	struct line line = {0};
 	char *rest;
 
 	memset(policy, 0, sizeof(*policy));

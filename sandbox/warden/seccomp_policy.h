@@ -1,10 +1,10 @@
 #ifndef PADDOCK_WARDEN_SECCOMP_POLICY_H
 #define PADDOCK_WARDEN_SECCOMP_POLICY_H
 
+#include "sandbox/base/error.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "sandbox/base/error.h"
 
 /*
  * A parsed policy: for each system call an ordered list of rules, of which the first that matches decides, and a
@@ -19,7 +19,7 @@
 
 struct seccomp_condition {
 	uint8_t argument; /* 0..5 */
-	bool equal;	  /* else: not equal */
+	bool equal;       /* else: not equal */
 	uint32_t mask;
 	uint32_t value;
 };

@@ -38,8 +38,8 @@
 #define STOCK_WANTED_MAX 256u
 #define SEND_WAIT_MS 2000
 
-static struct watch listener = { .fd = -1 };
-static struct watch client = { .fd = -1 };
+static struct watch listener = {.fd = -1};
+static struct watch client = {.fd = -1};
 static uint32_t connection; /* number of the current one; 0: none yet */
 
 static void drop_client(void)
@@ -59,18 +59,19 @@ static int send_message(const struct warden_reply *reply, int fd)
 	union {
 		struct cmsghdr header;
 		char bytes[CMSG_SPACE(sizeof(int))];
-	} control = { 0 };
-	struct iovec iov = { .iov_base = (void *)(uintptr_t)reply, .iov_len = sizeof(*reply) };
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+	} control = {0};
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)reply, .iov_len = sizeof(*reply)};
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
 
 	if (fd >= 0) {
 		message.msg_control = &control;
 		message.msg_controllen = sizeof(control.bytes);
-		control.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+		control.header = (struct cmsghdr){
+			.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
 		memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
 	}
 	for (;;) {
-		struct pollfd wait = { .fd = client.fd, .events = POLLOUT };
+		struct pollfd wait = {.fd = client.fd, .events = POLLOUT};
 
 		if (sendmsg(client.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
 			return 0;
@@ -91,7 +92,7 @@ void serve_reply(struct ticket ticket, struct warden_reply *reply, int fd)
 
 void serve_status(struct ticket ticket, const char *id, int rc, const struct pdk_error *err)
 {
-	struct warden_reply reply = { .status = rc };
+	struct warden_reply reply = {.status = rc};
 
 	if (id)
 		snprintf(reply.id, sizeof(reply.id), "%s", id);
@@ -102,7 +103,7 @@ void serve_status(struct ticket ticket, const char *id, int rc, const struct pdk
 
 void serve_event(struct warden_reply *event)
 {
-	struct ticket ticket = { .op = event->op, .connection = connection };
+	struct ticket ticket = {.op = event->op, .connection = connection};
 
 	if (connection)
 		serve_reply(ticket, event, -1);
@@ -152,8 +153,9 @@ static int check_id(const struct warden_request *request, struct pdk_error *err)
 
 static int check_template(const struct warden_request *request, struct pdk_error *err)
 {
-	return template_id_valid(request->template_id) ? 0 :
-							 pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "not a template id");
+	return template_id_valid(request->template_id)
+		       ? 0
+		       : pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "not a template id");
 }
 
 static void op_create(const struct warden_request *request, struct ticket ticket)
@@ -186,7 +188,7 @@ static void op_kill(const struct warden_request *request, struct ticket ticket)
 
 static void op_attach(const struct warden_request *request, struct ticket ticket)
 {
-	struct warden_reply reply = { 0 };
+	struct warden_reply reply = {0};
 	struct pdk_error err;
 	_cleanup_fd_ int fd = -1;
 	int rc = check_id(request, &err);
@@ -217,7 +219,7 @@ static void op_simple(const struct warden_request *request, struct ticket ticket
 
 static void op_usage(const struct warden_request *request, struct ticket ticket)
 {
-	struct warden_reply reply = { 0 };
+	struct warden_reply reply = {0};
 	struct pdk_error err;
 	int rc = check_id(request, &err);
 
@@ -233,7 +235,7 @@ static void op_usage(const struct warden_request *request, struct ticket ticket)
 
 static void list_one(const struct sandbox *sandbox, void *arg)
 {
-	struct warden_reply reply = { .flags = WARDEN_MORE, .limits = sandbox->limits };
+	struct warden_reply reply = {.flags = WARDEN_MORE, .limits = sandbox->limits};
 
 	if (sandbox->state != SANDBOX_RUNNING)
 		return;
@@ -244,7 +246,7 @@ static void list_one(const struct sandbox *sandbox, void *arg)
 
 static void template_one(const struct template_info *info, void *arg)
 {
-	struct warden_reply reply = { .flags = WARDEN_MORE, .size_bytes = info->bytes, .files = info->files };
+	struct warden_reply reply = {.flags = WARDEN_MORE, .size_bytes = info->bytes, .files = info->files};
 
 	if (info->state == TEMPLATE_DAMAGED)
 		return;
@@ -255,7 +257,7 @@ static void template_one(const struct template_info *info, void *arg)
 
 static void op_status(struct ticket ticket)
 {
-	struct warden_reply reply = { .value = sandbox_count() };
+	struct warden_reply reply = {.value = sandbox_count()};
 
 	pool_space(&reply.total_disk_bytes, &reply.free_disk_bytes);
 	reply.files = template_count();
@@ -270,11 +272,13 @@ static void op_import(const struct warden_request *request, struct ticket ticket
 
 	/* Only a pipe: reading from anything else could be made to have an effect. */
 	if (*fd < 0 || fstat(*fd, &st) < 0 || !S_ISFIFO(st.st_mode)) {
-		serve_status(ticket, NULL, pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "no pipe came with the request"), &err);
+		serve_status(ticket, NULL,
+			     pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "no pipe came with the request"), &err);
 		return;
 	}
 	if (request->value == 0 || request->value > IMPORT_BYTES_MAX) {
-		serve_status(ticket, NULL, pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "the size limit is out of range"), &err);
+		serve_status(ticket, NULL,
+			     pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "the size limit is out of range"), &err);
 		return;
 	}
 	import_start(STEAL_FD(*fd), request->value, ticket);
@@ -295,7 +299,8 @@ static void op_stock(const struct warden_request *request, struct ticket ticket)
 	struct pdk_error err;
 
 	if (request->value > STOCK_WANTED_MAX) {
-		serve_status(ticket, NULL, pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "the stock is at most 256"), &err);
+		serve_status(ticket, NULL, pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "the stock is at most 256"),
+			     &err);
 		return;
 	}
 	sandbox_set_stock((unsigned int)request->value);
@@ -304,7 +309,7 @@ static void op_stock(const struct warden_request *request, struct ticket ticket)
 
 static void op_list(struct ticket ticket, bool templates)
 {
-	struct warden_reply end = { 0 };
+	struct warden_reply end = {0};
 
 	if (templates)
 		template_each(template_one, &ticket);
@@ -315,14 +320,14 @@ static void op_list(struct ticket ticket, bool templates)
 
 static void op_hello(struct ticket ticket)
 {
-	struct warden_reply reply = { .value = WARDEN_PROTOCOL_VERSION };
+	struct warden_reply reply = {.value = WARDEN_PROTOCOL_VERSION};
 
 	serve_reply(ticket, &reply, -1);
 }
 
 static void dispatch(const struct warden_request *request, int *fd)
 {
-	struct ticket ticket = { .op = request->op, .serial = request->serial, .connection = connection };
+	struct ticket ticket = {.op = request->op, .serial = request->serial, .connection = connection};
 	struct pdk_error err;
 
 	switch (request->op) {
@@ -374,8 +379,9 @@ static ssize_t receive(struct warden_request *request, int *ret_fd)
 		struct cmsghdr header;
 		char bytes[CMSG_SPACE(4 * sizeof(int))];
 	} control;
-	struct iovec iov = { .iov_base = request, .iov_len = sizeof(*request) };
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control.bytes) };
+	struct iovec iov = {.iov_base = request, .iov_len = sizeof(*request)};
+	struct msghdr message = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control.bytes)};
 	ssize_t n = recvmsg(client.fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 
 	if (n < 0)
@@ -420,7 +426,7 @@ static void on_client(struct watch *watch, uint32_t events)
 static void on_connect(struct watch *watch, uint32_t events)
 {
 	_cleanup_fd_ int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC);
-	struct pollfd current = { .fd = client.fd, .events = POLLIN };
+	struct pollfd current = {.fd = client.fd, .events = POLLIN};
 	struct ucred peer;
 	socklen_t length = sizeof(peer);
 
@@ -446,7 +452,7 @@ static void on_connect(struct watch *watch, uint32_t events)
 
 int serve_setup(struct pdk_error *err)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	_cleanup_fd_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	mode_t mask;
 	int rc;

@@ -1,9 +1,9 @@
 #ifndef PADDOCK_WARDEN_SERVE_H
 #define PADDOCK_WARDEN_SERVE_H
 
-#include <stdint.h>
 #include "protocol.h"
 #include "sandbox/base/error.h"
+#include <stdint.h>
 
 /* Whom a later reply belongs to: one request on one connection. A reply to a connection that is gone is dropped:
  * the next paddockd asks WARDEN_LIST. */

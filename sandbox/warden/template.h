@@ -1,11 +1,11 @@
 #ifndef PADDOCK_WARDEN_TEMPLATE_H
 #define PADDOCK_WARDEN_TEMPLATE_H
 
-#include <stdbool.h>
-#include <stdint.h>
 #include "protocol.h"
 #include "sandbox/base/error.h"
 #include "serve.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 /*
  * Templates: read-only subvolumes named by the digest of their content. A template that was there when the warden
@@ -20,6 +20,7 @@ struct template_info {
 	char digest[80];
 	uint64_t files, bytes;
 	enum template_state state;
+	unsigned int attempts; /* failed verifications that said nothing about the content */
 };
 
 /* Read the pool's templates; half-made ones go to the trash. */

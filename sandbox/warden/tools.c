@@ -55,7 +55,7 @@ static int copy_file(int from, int dir, const char *path)
 /* The directory gets its final name when it is complete. */
 static int build(int source, const char *name)
 {
-	static const char *const parents[] = { "new", "new/usr", "new/usr/bin" };
+	static const char *const parents[] = {"new", "new/usr", "new/usr/bin"};
 	int dir = pool_dir(POOL_TOOLS);
 	int rc = 0;
 

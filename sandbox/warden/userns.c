@@ -85,7 +85,7 @@ static int map_ids(pid_t pid, uint32_t base, int *ret_fd)
 /* Safe with a hostile paddockd: nothing it says takes part; the range comes from the slot table alone. */
 static int namespace_make(uint32_t base, int *ret_fd)
 {
-	int ready[2] = { -1, -1 }, hold[2] = { -1, -1 };
+	int ready[2] = {-1, -1}, hold[2] = {-1, -1};
 	char byte;
 	pid_t pid;
 	int rc;
@@ -118,7 +118,7 @@ static int namespace_make(uint32_t base, int *ret_fd)
 
 static int userns_make(struct userns *ret)
 {
-	struct userns made = { .fd = -1 };
+	struct userns made = {.fd = -1};
 	int rc = slot_find(&made.slot);
 
 	if (rc < 0)

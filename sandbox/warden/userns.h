@@ -1,9 +1,9 @@
 #ifndef PADDOCK_WARDEN_USERNS_H
 #define PADDOCK_WARDEN_USERNS_H
 
+#include "sandbox/base/error.h"
 #include <stdbool.h>
 #include <stdint.h>
-#include "sandbox/base/error.h"
 
 /*
  * User namespaces and the uid ranges they map. Slot n is the 65,536 host ids from range_base + n * 65536; no
@@ -18,7 +18,7 @@
 struct userns {
 	uint32_t slot;
 	uint32_t base; /* host uid and gid of id 0 inside */
-	int fd;	       /* the user namespace, or -1 */
+	int fd;        /* the user namespace, or -1 */
 };
 
 /* From the stock, or made now. */

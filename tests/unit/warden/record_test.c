@@ -1,9 +1,9 @@
 /* State files: what is written is read back, what is damaged or not ours is refused, removal leaves nothing. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,8 @@ struct options options;
 
 static char directory[] = "/tmp/paddock-record-XXXXXX";
 static unsigned int found_count;
-static struct record sample = { .magic = RECORD_MAGIC, .slot = 7, .range_base = 0x10000000, .id = ID, .template_id = "t1" };
+static struct record sample = {
+	.magic = RECORD_MAGIC, .slot = 7, .range_base = 0x10000000, .id = ID, .template_id = "t1"};
 
 static void found(const char *id)
 {
@@ -60,7 +61,7 @@ static void test_round_trip(void **state)
 
 static void test_damage(void **state)
 {
-	struct record got = { .slot = 99 };
+	struct record got = {.slot = 99};
 	char path[200];
 
 	snprintf(path, sizeof(path), "%s/sandboxes/" ID "/state", directory);

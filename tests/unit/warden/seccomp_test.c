@@ -1,9 +1,9 @@
 /* The compiled filter against a direct reading of the policy, and the parser's refusals. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <linux/audit.h>
@@ -63,7 +63,7 @@ static uint32_t run(const struct seccomp_data *data)
 
 static uint32_t filter(uint32_t arch, uint32_t nr, const uint64_t args[6])
 {
-	struct seccomp_data data = { .nr = (int)nr, .arch = arch };
+	struct seccomp_data data = {.nr = (int)nr, .arch = arch};
 
 	memcpy(data.args, args, sizeof(data.args));
 	return run(&data);
@@ -79,7 +79,7 @@ static uint32_t expected(uint32_t nr, const uint64_t args[6])
 static void load(void **state)
 {
 	static char text[65536];
-	struct pdk_error err = { 0 };
+	struct pdk_error err = {0};
 	FILE *file = fopen(POLICY_FILE, "re");
 	size_t n;
 
@@ -103,8 +103,13 @@ static size_t corners(uint32_t nr, uint64_t out[64])
 		for (int i = 0; i < policy.rules[at - 1].n_conditions; i++) {
 			uint32_t value = policy.rules[at - 1].conditions[i].value;
 			uint32_t mask = policy.rules[at - 1].conditions[i].mask;
-			const uint64_t some[] = { value,	    value + 1ull,	    value ^ 1u,	    value | (1ull << 32),
-						  value | (1ull << 63), value | (uint64_t)~mask, mask };
+			const uint64_t some[] = {value,
+						 value + 1ull,
+						 value ^ 1u,
+						 value | (1ull << 32),
+						 value | (1ull << 63),
+						 value | (uint64_t)~mask,
+						 mask};
 
 			for (size_t k = 0; k < sizeof(some) / sizeof(some[0]) && n < 64; k++) {
 				bool known = false;
@@ -129,7 +134,8 @@ static void test_every_call_and_corner(void **state)
 		for (size_t i = 0; i < n; i++)
 			for (size_t j = 0; j < n; j++)
 				for (size_t k = 0; k < n; k++) {
-					const uint64_t args[6] = { values[i], values[j], values[k], values[i], values[j], values[k] };
+					const uint64_t args[6] = {values[i], values[j], values[k],
+								  values[i], values[j], values[k]};
 
 					assert_int_equal(filter(AUDIT_ARCH_X86_64, nr, args), expected(nr, args));
 					compared++;
@@ -152,7 +158,7 @@ static void test_every_single_bit_of_the_number(void **state)
 static void test_other_architectures(void **state)
 {
 	static const uint64_t none[6];
-	static const uint32_t others[] = { AUDIT_ARCH_I386, AUDIT_ARCH_AARCH64, AUDIT_ARCH_ARM, 0, UINT32_MAX };
+	static const uint32_t others[] = {AUDIT_ARCH_I386, AUDIT_ARCH_AARCH64, AUDIT_ARCH_ARM, 0, UINT32_MAX};
 
 	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
 		for (uint32_t nr = 0; nr < 500; nr++)
@@ -168,7 +174,7 @@ static void test_all_instructions_were_run(void **state)
 
 static seccomp_verdict decide(uint32_t nr, uint64_t a, uint64_t b, uint64_t c)
 {
-	const uint64_t args[6] = { a, b, c };
+	const uint64_t args[6] = {a, b, c};
 
 	return seccomp_policy_decide(&policy, nr, args);
 }
@@ -181,8 +187,8 @@ static void test_sockets(void **state)
 	assert_int_equal(decide(SYS_socket, 2, 1 | 02000000, 6), 0);
 	assert_int_equal(decide(SYS_socket, 10, 2, 17), 0);
 	assert_int_equal(decide(SYS_socket, 2 | high, 1, 0), 0);
-	assert_int_equal(decide(SYS_socket, 2, 3, 0), EPERM);	 /* raw */
-	assert_int_equal(decide(SYS_socket, 2, 2, 1), EPERM);	 /* ping */
+	assert_int_equal(decide(SYS_socket, 2, 3, 0), EPERM);   /* raw */
+	assert_int_equal(decide(SYS_socket, 2, 2, 1), EPERM);   /* ping */
 	assert_int_equal(decide(SYS_socket, 2, 1, 132), EPERM); /* sctp */
 	assert_int_equal(decide(SYS_socket, 2, 2, 136), EPERM); /* udplite */
 	for (uint64_t family = 0; family < 64; family++)
@@ -197,7 +203,8 @@ static void test_sockets(void **state)
 
 static void test_namespaces(void **state)
 {
-	static const uint64_t bits[] = { 0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000 };
+	static const uint64_t bits[] = {0x00020000, 0x02000000, 0x04000000, 0x08000000,
+					0x10000000, 0x20000000, 0x40000000};
 
 	for (size_t i = 0; i < sizeof(bits) / sizeof(bits[0]); i++) {
 		assert_int_equal(decide(SYS_clone, bits[i] | 17, 0, 0), EPERM);
@@ -213,13 +220,57 @@ static void test_namespaces(void **state)
 static void test_dangerous_calls(void **state)
 {
 	static const int refused[] = {
-		SYS_mount, SYS_umount2, SYS_pivot_root, SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_fspick, SYS_move_mount, SYS_open_tree,
-		SYS_mount_setattr, SYS_chroot, SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_fanotify_init, SYS_keyctl, SYS_add_key,
-		SYS_request_key, SYS_kexec_load, SYS_kexec_file_load, SYS_init_module, SYS_finit_module, SYS_delete_module, SYS_reboot,
-		SYS_swapon, SYS_swapoff, SYS_acct, SYS_quotactl, SYS_iopl, SYS_ioperm, SYS_clock_settime, SYS_settimeofday, SYS_syslog,
-		SYS_sethostname, SYS_setdomainname, SYS_vhangup, SYS_lookup_dcookie, SYS_open_by_handle_at, SYS_pidfd_getfd, SYS_kcmp,
-		SYS_process_madvise, SYS_migrate_pages, SYS_move_pages, SYS_mbind, SYS_set_mempolicy, SYS_modify_ldt, SYS_ustat, SYS_sysfs,
-		SYS_uselib, SYS_memfd_secret, 467 /* open_tree_attr */
+		SYS_mount,
+		SYS_umount2,
+		SYS_pivot_root,
+		SYS_fsopen,
+		SYS_fsconfig,
+		SYS_fsmount,
+		SYS_fspick,
+		SYS_move_mount,
+		SYS_open_tree,
+		SYS_mount_setattr,
+		SYS_chroot,
+		SYS_bpf,
+		SYS_perf_event_open,
+		SYS_userfaultfd,
+		SYS_fanotify_init,
+		SYS_keyctl,
+		SYS_add_key,
+		SYS_request_key,
+		SYS_kexec_load,
+		SYS_kexec_file_load,
+		SYS_init_module,
+		SYS_finit_module,
+		SYS_delete_module,
+		SYS_reboot,
+		SYS_swapon,
+		SYS_swapoff,
+		SYS_acct,
+		SYS_quotactl,
+		SYS_iopl,
+		SYS_ioperm,
+		SYS_clock_settime,
+		SYS_settimeofday,
+		SYS_syslog,
+		SYS_sethostname,
+		SYS_setdomainname,
+		SYS_vhangup,
+		SYS_lookup_dcookie,
+		SYS_open_by_handle_at,
+		SYS_pidfd_getfd,
+		SYS_kcmp,
+		SYS_process_madvise,
+		SYS_migrate_pages,
+		SYS_move_pages,
+		SYS_mbind,
+		SYS_set_mempolicy,
+		SYS_modify_ldt,
+		SYS_ustat,
+		SYS_sysfs,
+		SYS_uselib,
+		SYS_memfd_secret,
+		467 /* open_tree_attr */
 	};
 
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
@@ -241,26 +292,27 @@ static void test_dangerous_calls(void **state)
 static const struct {
 	const char *text, *error; /* NULL: accepted */
 } texts[] = {
-	{ "default ENOSYS\nallow read\n", NULL },
-	{ "default ENOSYS\n  allow\tread write # both\n\n", NULL },
-	{ "default ENOSYS\nallow socket if arg0 == 1 and arg1 & 0xf != 3\ndeny EPERM socket", NULL },
-	{ "allow read\n", "no default" },
-	{ "default ENOSYS\ndefault EPERM\n", "line 2: a second default" },
-	{ "default ENOSYS EPERM\n", "line 1" },
-	{ "default EWHAT\n", "line 1" },
-	{ "default ENOSYS\n\nallow raed\n", "line 3: unknown system call \"raed\"" },
-	{ "default ENOSYS\nallow\n", "line 2: no system call is named" },
-	{ "default ENOSYS\npermit read\n", "line 2: expected allow" },
-	{ "default ENOSYS\ndeny read\n", "line 2: unknown error name" },
-	{ "default ENOSYS\nallow read\ndeny EPERM read\n", "line 3: an earlier rule" },
-	{ "default ENOSYS\nallow read if\n", "line 2: expected arg0" },
-	{ "default ENOSYS\nallow read if arg6 == 1\n", "line 2: expected arg0" },
-	{ "default ENOSYS\nallow read if arg0 = 1\n", "line 2: expected ==" },
-	{ "default ENOSYS\nallow read if arg0 == \n", "line 2: not a number" },
-	{ "default ENOSYS\nallow read if arg0 == 0x100000000\n", "line 2: not a number" },
-	{ "default ENOSYS\nallow read if arg0 == 1 or arg1 == 1\n", "line 2: expected \"and\"" },
-	{ "default ENOSYS\nallow read if arg0 & 0xf == 0x10\n", "line 2: the value has bits outside" },
-	{ "default ENOSYS\nallow read if arg0 == 1 and arg1 == 1 and arg2 == 1 and arg3 == 1 and arg4 == 1\n", "line 2: too many" },
+	{"default ENOSYS\nallow read\n", NULL},
+	{"default ENOSYS\n  allow\tread write # both\n\n", NULL},
+	{"default ENOSYS\nallow socket if arg0 == 1 and arg1 & 0xf != 3\ndeny EPERM socket", NULL},
+	{"allow read\n", "no default"},
+	{"default ENOSYS\ndefault EPERM\n", "line 2: a second default"},
+	{"default ENOSYS EPERM\n", "line 1"},
+	{"default EWHAT\n", "line 1"},
+	{"default ENOSYS\n\nallow raed\n", "line 3: unknown system call \"raed\""},
+	{"default ENOSYS\nallow\n", "line 2: no system call is named"},
+	{"default ENOSYS\npermit read\n", "line 2: expected allow"},
+	{"default ENOSYS\ndeny read\n", "line 2: unknown error name"},
+	{"default ENOSYS\nallow read\ndeny EPERM read\n", "line 3: an earlier rule"},
+	{"default ENOSYS\nallow read if\n", "line 2: expected arg0"},
+	{"default ENOSYS\nallow read if arg6 == 1\n", "line 2: expected arg0"},
+	{"default ENOSYS\nallow read if arg0 = 1\n", "line 2: expected =="},
+	{"default ENOSYS\nallow read if arg0 == \n", "line 2: not a number"},
+	{"default ENOSYS\nallow read if arg0 == 0x100000000\n", "line 2: not a number"},
+	{"default ENOSYS\nallow read if arg0 == 1 or arg1 == 1\n", "line 2: expected \"and\""},
+	{"default ENOSYS\nallow read if arg0 & 0xf == 0x10\n", "line 2: the value has bits outside"},
+	{"default ENOSYS\nallow read if arg0 == 1 and arg1 == 1 and arg2 == 1 and arg3 == 1 and arg4 == 1\n",
+	 "line 2: too many"},
 };
 
 static void test_parser(void **state)
@@ -268,7 +320,7 @@ static void test_parser(void **state)
 	static struct seccomp_policy scratch;
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-		struct pdk_error err = { 0 };
+		struct pdk_error err = {0};
 		int rc = seccomp_policy_parse(&scratch, texts[i].text, strlen(texts[i].text), &err);
 
 		assert_int_equal(rc, texts[i].error ? -EINVAL : 0);
