@@ -1,0 +1,32 @@
+# The paddock command, its completion scripts and its manual pages.
+file(GLOB cli_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.c)
+list(REMOVE_ITEM cli_sources ${CMAKE_CURRENT_LIST_DIR}/main.c)
+add_library(paddock_cli STATIC ${cli_sources})
+target_link_libraries(paddock_cli PUBLIC paddock_options paddock_sdk
+  PkgConfig::JANSSON PkgConfig::LIBARCHIVE PkgConfig::CRYPTO Threads::Threads m)
+target_compile_definitions(paddock_cli PRIVATE PADDOCK_SBINDIR="${CMAKE_INSTALL_FULL_SBINDIR}")
+add_executable(paddock ${CMAKE_CURRENT_LIST_DIR}/main.c)
+target_link_libraries(paddock PRIVATE paddock_cli)
+install(TARGETS paddock DESTINATION ${CMAKE_INSTALL_BINDIR})
+
+# Written from the table of commands by the command itself.
+set(completions ${CMAKE_CURRENT_BINARY_DIR}/completion)
+add_custom_command(
+  OUTPUT ${completions}/paddock ${completions}/_paddock ${completions}/paddock.fish
+  COMMAND ${CMAKE_COMMAND} -E make_directory ${completions}
+  COMMAND paddock completion bash > ${completions}/paddock
+  COMMAND paddock completion zsh > ${completions}/_paddock
+  COMMAND paddock completion fish > ${completions}/paddock.fish
+  DEPENDS paddock)
+add_custom_target(paddock_completion ALL
+  DEPENDS ${completions}/paddock ${completions}/_paddock ${completions}/paddock.fish)
+install(FILES ${completions}/paddock DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+install(FILES ${completions}/_paddock DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions)
+install(FILES ${completions}/paddock.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+
+file(GLOB man1 CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/man/*.1)
+file(GLOB man5 CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/man/*.5)
+file(GLOB man8 CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/man/*.8)
+install(FILES ${man1} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES ${man5} DESTINATION ${CMAKE_INSTALL_MANDIR}/man5)
+install(FILES ${man8} DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)

@@ -1,0 +1,431 @@
+#include "admin.h"
+#include "cli.h"
+#include "files.h"
+#include "process.h"
+#include "sandbox.h"
+#include "template.h"
+
+/* The only list of commands. Help, suggestions and shell completion are made from it. */
+
+#define SANDBOX_OPTIONS                                                                                                \
+	{"template", 't', "TEMPLATE", "name or id (default: base)"},                                                   \
+		{"lifetime", 0, "DURATION", "time until it is killed (default: 5m)"},                                  \
+		{"memory", 'm', "SIZE", "limit of memory"}, {"cpu", 0, "CORES", "limit of CPU: 0.5, 2"},               \
+		{"pids", 0, "N", "limit of processes and threads"},                                                    \
+		{"disk", 0, "SIZE", "limit of what it may add to its template"},                                       \
+		{"inodes", 0, "N", "limit of files it may add"},                                                       \
+		{"hostname", 0, "NAME", "its host name (default: paddock)"},                                           \
+		{"label", 'l', "KEY=VALUE", "metadata; may be repeated"},                                              \
+	{                                                                                                              \
+		"env", 'e', "NAME[=VALUE]", "environment of all its processes; may be repeated"                        \
+	}
+
+static const struct option_spec create_options[] = {
+	SANDBOX_OPTIONS,
+	{"idempotency-key", 0, "KEY", "the same key and request give the same sandbox for a day"},
+	{NULL},
+};
+
+#define START_OPTIONS(tty_letter)                                                                                      \
+	{"user", 'u', "USER", "user (default) or root"}, {"cwd", 'w', "DIR", "working directory (default: home)"},     \
+		{"interactive", 'i', NULL, "pass standard input on"},                                                  \
+		{"tty", tty_letter, NULL, "run it on a terminal"},                                                     \
+		{"timeout", 0, "DURATION", "end it after this time: TERM, then KILL"},                                 \
+		{"grace", 0, "DURATION", "time between TERM and KILL (default: 5s)"},                                  \
+		{"tag", 0, "NAME", "a name for the process"},                                                          \
+	{                                                                                                              \
+		"detach", 'd', NULL, "do not wait; print the process's number"                                         \
+	}
+
+static const struct option_spec run_options[] = {
+	SANDBOX_OPTIONS,
+	START_OPTIONS(0),
+	{"rm", 0, NULL, "kill the sandbox at the end (this is the default)"},
+	{"keep", 0, NULL, "leave the sandbox running"},
+	{NULL},
+};
+
+static const struct option_spec exec_options[] = {
+	START_OPTIONS('t'),
+	{"env", 'e', "NAME[=VALUE]", "environment of the process; may be repeated"},
+	{NULL},
+};
+
+static const struct option_spec shell_options[] = {
+	{"user", 'u', "USER", "user (default) or root"},
+	{"cwd", 'w', "DIR", "working directory (default: home)"},
+	{"env", 'e', "NAME[=VALUE]", "environment of the shell; may be repeated"},
+	{NULL},
+};
+
+static const struct option_spec list_options[] = {
+	{"all", 'a', NULL, "also those that have ended"},
+	{"state", 0, "STATE", "only in this state; may be repeated"},
+	{"label", 'l', "KEY=VALUE", "only with this metadata; may be repeated"},
+	{"template", 't', "TEMPLATE", "only made from this template"},
+	{"all-tenants", 0, NULL, "of all tenants (operator only)"},
+	{"quiet", 'q', NULL, "only ids"},
+	{NULL},
+};
+
+static const struct option_spec kill_options[] = {{"all", 'a', NULL, "all running sandboxes"}, {NULL}};
+static const struct option_spec events_options[] = {
+	{"after", 0, "N", "from the event behind this one (default: from now on)"},
+	{NULL},
+};
+static const struct option_spec ps_options[] = {
+	{"all", 'a', NULL, "also those that have ended"},
+	{"wide", 'w', NULL, "whole command lines"},
+	{NULL},
+};
+static const struct option_spec logs_options[] = {
+	{"follow", 'f', NULL, "go on until it ends"},
+	{"from", 0, "N", "from this byte of the output"},
+	{NULL},
+};
+static const struct option_spec signal_options[] = {
+	{"process-only", 0, NULL, "not its whole process group"},
+	{NULL},
+};
+static const struct option_spec wait_options[] = {
+	{"timeout", 0, "DURATION", "give up after this time, with status 124"},
+	{NULL},
+};
+
+#define USER_OPTION                                                                                                    \
+	{                                                                                                              \
+		"user", 'u', "USER", "as user (default) or root"                                                       \
+	}
+static const struct option_spec user_options[] = {USER_OPTION, {NULL}};
+static const struct option_spec ls_options[] = {
+	USER_OPTION,
+	{"long", 'l', NULL, "modes, owners, sizes, times"},
+	{"recursive", 'R', NULL, "all that is below"},
+	{"depth", 0, "N", "so many levels"},
+	{NULL},
+};
+static const struct option_spec cat_options[] = {
+	USER_OPTION,
+	{"offset", 0, "N", "from this byte"},
+	{"length", 0, "N", "so many bytes"},
+	{NULL},
+};
+static const struct option_spec recursive_options[] = {
+	USER_OPTION,
+	{"recursive", 'r', NULL, "directories and all that is below"},
+	{NULL},
+};
+static const struct option_spec mkdir_options[] = {
+	USER_OPTION,
+	{"parents", 'p', NULL, "and those above it; no error if it is there"},
+	{"mode", 'm', "MODE", "octal permissions (default: 0755)"},
+	{NULL},
+};
+static const struct option_spec mv_options[] = {
+	USER_OPTION,
+	{"no-replace", 'n', NULL, "fail if the target is there"},
+	{NULL},
+};
+static const struct option_spec version_options[] = {
+	{"client", 0, NULL, "do not ask the server"},
+	{NULL},
+};
+static const struct option_spec no_options[] = {{NULL}};
+
+#define STATUS_TEXT                                                                                                    \
+	"The exit status is the command's; 128+N if signal N ended it, 124 if its time ran out, 125 if Paddock\n"      \
+	"failed, 2 if this command line is wrong.\n"
+
+const struct command commands[] = {
+	{.name = "create",
+	 .group = "Sandboxes",
+	 .summary = "Create a sandbox and print its id",
+	 .synopsis = "[OPTIONS]",
+	 .options = create_options,
+	 .run = cmd_create,
+	 .details = "Examples\n  id=$(paddock create --lifetime 1h --memory 1G)\n"
+		    "  paddock create -t trixie -l task=1234 -e CI=1\n"},
+	{.name = "list",
+	 .group = "Sandboxes",
+	 .summary = "List sandboxes",
+	 .synopsis = "[OPTIONS]",
+	 .options = list_options,
+	 .run = cmd_list,
+	 .details = "Examples\n  paddock list -l task=1234\n  paddock list --all -o json | jq -r '.[].end_text'\n"},
+	{.name = "info",
+	 .group = "Sandboxes",
+	 .summary = "Show one sandbox",
+	 .synopsis = "SANDBOX",
+	 .options = no_options,
+	 .run = cmd_info,
+	 .min_operands = 1,
+	 .max_operands = 1,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "The beginning of an id is enough where it is unique.\n"},
+	{.name = "usage",
+	 .group = "Sandboxes",
+	 .summary = "Show what a sandbox uses now",
+	 .synopsis = "SANDBOX",
+	 .options = no_options,
+	 .run = cmd_usage,
+	 .min_operands = 1,
+	 .max_operands = 1,
+	 .operand = OPERAND_SANDBOX},
+	{.name = "timeout",
+	 .group = "Sandboxes",
+	 .summary = "Set the time until a sandbox is killed",
+	 .synopsis = "SANDBOX DURATION",
+	 .options = no_options,
+	 .run = cmd_timeout,
+	 .min_operands = 2,
+	 .max_operands = 2,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "Counted from now; longer or shorter than what was left.\n\nExamples\n"
+		    "  paddock timeout i4k 2h\n"},
+	{.name = "kill",
+	 .group = "Sandboxes",
+	 .summary = "Kill sandboxes",
+	 .synopsis = "SANDBOX...|--all",
+	 .options = kill_options,
+	 .run = cmd_kill,
+	 .max_operands = -1,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "Returns when nothing is left of them.\n"},
+	{.name = "events",
+	 .group = "Sandboxes",
+	 .summary = "Follow what happens to sandboxes",
+	 .synopsis = "[SANDBOX]",
+	 .options = events_options,
+	 .run = cmd_events,
+	 .max_operands = 1,
+	 .operand = OPERAND_SANDBOX},
+
+	{.name = "run",
+	 .group = "Processes",
+	 .summary = "Run one command in a sandbox of its own",
+	 .synopsis = "[OPTIONS] [--] COMMAND [ARG...]",
+	 .options = run_options,
+	 .run = cmd_run,
+	 .min_operands = 1,
+	 .max_operands = -1,
+	 .leading = -1,
+	 .error_status = EXIT_PADDOCK,
+	 .details = STATUS_TEXT "\nExamples\n  paddock run -- python3 -c 'print(6 * 7)'\n"
+				"  tar c . | paddock run -i --memory 2G -- sh -c 'tar x && make test'\n"},
+	{.name = "exec",
+	 .group = "Processes",
+	 .summary = "Run a command in a sandbox",
+	 .synopsis = "[OPTIONS] SANDBOX [--] COMMAND [ARG...]",
+	 .options = exec_options,
+	 .run = cmd_exec,
+	 .min_operands = 2,
+	 .max_operands = -1,
+	 .leading = 1,
+	 .error_status = EXIT_PADDOCK,
+	 .operand = OPERAND_SANDBOX,
+	 .details = STATUS_TEXT "Ctrl-C is passed on; three times leaves the command alone. A connection that breaks\n"
+				"is made again, and output goes on where it stopped.\n\nExamples\n"
+				"  paddock exec i4k -- make -j4\n"
+				"  paddock exec i4k --user root --timeout 30s -- apt-get update\n"
+				"  echo hello | paddock exec i4k -i -- tee greeting\n"},
+	{.name = "shell",
+	 .group = "Processes",
+	 .summary = "Open a terminal in a sandbox",
+	 .synopsis = "[OPTIONS] SANDBOX [COMMAND [ARG...]]",
+	 .options = shell_options,
+	 .run = cmd_shell,
+	 .min_operands = 1,
+	 .max_operands = -1,
+	 .leading = 1,
+	 .error_status = EXIT_PADDOCK,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "Runs `bash -l`, or the command.\n" STATUS_TEXT},
+	{.name = "ps",
+	 .group = "Processes",
+	 .summary = "List a sandbox's processes",
+	 .synopsis = "SANDBOX",
+	 .options = ps_options,
+	 .run = cmd_ps,
+	 .min_operands = 1,
+	 .max_operands = 1,
+	 .operand = OPERAND_SANDBOX},
+	{.name = "logs",
+	 .group = "Processes",
+	 .summary = "Print the output of a process",
+	 .synopsis = "SANDBOX PROCESS",
+	 .options = logs_options,
+	 .run = cmd_logs,
+	 .min_operands = 2,
+	 .max_operands = 2,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "PROCESS is the number that `exec -d` and `ps` print.\n\nExamples\n  paddock logs -f i4k 3\n"},
+	{.name = "signal",
+	 .group = "Processes",
+	 .summary = "Send a signal to a process",
+	 .synopsis = "SANDBOX PROCESS [SIGNAL]",
+	 .options = signal_options,
+	 .run = cmd_signal,
+	 .min_operands = 2,
+	 .max_operands = 3,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "To its process group, TERM if no signal is named.\n\nExamples\n  paddock signal i4k 3 HUP\n"},
+	{.name = "wait",
+	 .group = "Processes",
+	 .summary = "Wait for a process to end",
+	 .synopsis = "SANDBOX PROCESS",
+	 .options = wait_options,
+	 .run = cmd_wait,
+	 .min_operands = 2,
+	 .max_operands = 2,
+	 .error_status = EXIT_PADDOCK,
+	 .operand = OPERAND_SANDBOX,
+	 .details = STATUS_TEXT},
+
+	{.name = "cp",
+	 .group = "Files",
+	 .summary = "Copy files and directories in or out",
+	 .synopsis = "FROM TO",
+	 .options = user_options,
+	 .run = cmd_cp,
+	 .min_operands = 2,
+	 .max_operands = 2,
+	 .operand = OPERAND_FILE,
+	 .details = "One of the two is SANDBOX:PATH, relative to the user's home; the other a local path, or - for\n"
+		    "standard input or output.\n\nExamples\n  paddock cp src i4k:project\n"
+		    "  paddock cp i4k:project/report.html .\n  paddock cp i4k:/etc/os-release -\n"},
+	{.name = "ls",
+	 .group = "Files",
+	 .summary = "List files",
+	 .synopsis = "SANDBOX[:PATH] [PATH]",
+	 .options = ls_options,
+	 .run = cmd_ls,
+	 .min_operands = 1,
+	 .max_operands = 2,
+	 .operand = OPERAND_SANDBOX},
+	{.name = "cat",
+	 .group = "Files",
+	 .summary = "Print a file",
+	 .synopsis = "SANDBOX:PATH",
+	 .options = cat_options,
+	 .run = cmd_cat,
+	 .min_operands = 1,
+	 .max_operands = 2,
+	 .operand = OPERAND_SANDBOX},
+	{.name = "watch",
+	 .group = "Files",
+	 .summary = "Follow changes below a directory",
+	 .synopsis = "SANDBOX[:PATH] [PATH]",
+	 .options = recursive_options,
+	 .run = cmd_watch,
+	 .min_operands = 1,
+	 .max_operands = 2,
+	 .operand = OPERAND_SANDBOX},
+	{.name = "mkdir",
+	 .group = "Files",
+	 .summary = "Make a directory",
+	 .synopsis = "SANDBOX:PATH",
+	 .options = mkdir_options,
+	 .run = cmd_mkdir,
+	 .min_operands = 1,
+	 .max_operands = 2,
+	 .operand = OPERAND_SANDBOX},
+	{.name = "mv",
+	 .group = "Files",
+	 .summary = "Move or rename a file",
+	 .synopsis = "SANDBOX:FROM TO",
+	 .options = mv_options,
+	 .run = cmd_mv,
+	 .min_operands = 2,
+	 .max_operands = 2,
+	 .operand = OPERAND_SANDBOX},
+	{.name = "rm",
+	 .group = "Files",
+	 .summary = "Remove a file or directory",
+	 .synopsis = "SANDBOX:PATH",
+	 .options = recursive_options,
+	 .run = cmd_rm,
+	 .min_operands = 1,
+	 .max_operands = 2,
+	 .operand = OPERAND_SANDBOX},
+
+	{.name = "template",
+	 .group = "Server",
+	 .summary = "Templates: list, get, build, import, remove",
+	 .synopsis = "COMMAND",
+	 .options = no_options,
+	 .subcommands = template_commands},
+	{.name = "tenant",
+	 .group = "Server",
+	 .summary = "Tenants: create, list, quota, remove",
+	 .synopsis = "COMMAND",
+	 .options = no_options,
+	 .subcommands = tenant_commands},
+	{.name = "key",
+	 .group = "Server",
+	 .summary = "API keys: create, list, revoke",
+	 .synopsis = "COMMAND",
+	 .options = no_options,
+	 .subcommands = key_commands},
+	{.name = "audit",
+	 .group = "Server",
+	 .summary = "The audit log: list, verify, export",
+	 .synopsis = "COMMAND",
+	 .options = no_options,
+	 .subcommands = audit_commands},
+	{.name = "status",
+	 .group = "Server",
+	 .summary = "Show what the server does and holds",
+	 .synopsis = "",
+	 .options = no_options,
+	 .run = cmd_status},
+	{.name = "doctor",
+	 .group = "Server",
+	 .summary = "Check this machine and the server",
+	 .synopsis = "",
+	 .options = no_options,
+	 .run = cmd_doctor,
+	 .details = "Prints what is missing and how to mend it. As root it also checks the kernel's features.\n"
+		    "Exit status 1 if anything is missing.\n"},
+	{.name = "version",
+	 .group = "Server",
+	 .summary = "Show versions",
+	 .synopsis = "",
+	 .options = version_options,
+	 .run = cmd_version},
+	{.name = "completion",
+	 .group = "Server",
+	 .summary = "Print completion for bash, zsh or fish",
+	 .synopsis = "bash|zsh|fish",
+	 .options = no_options,
+	 .run = cmd_completion,
+	 .min_operands = 1,
+	 .max_operands = 1,
+	 .details = "Examples\n  source <(paddock completion bash)\n"},
+	{.name = "help",
+	 .group = "Server",
+	 .summary = "Show help for a command",
+	 .synopsis = "[COMMAND [COMMAND]]",
+	 .options = no_options,
+	 .run = cmd_help,
+	 .max_operands = 2,
+	 .operand = OPERAND_COMMAND},
+	{.name = NULL},
+};
+
+int cmd_help(struct cli *cli, const struct args *args)
+{
+	const struct command *command, *sub;
+
+	if (args->argc == 0) {
+		help_overview(cli->color);
+		return EXIT_OK;
+	}
+	command = command_find(commands, args->argv[0]);
+	if (!command)
+		return cli_usage(cli, "there is no command '%s'", args->argv[0]);
+	sub = args->argc > 1 ? command_find(command->subcommands, args->argv[1]) : NULL;
+	if (args->argc > 1 && !sub)
+		return cli_usage(cli, "there is no command '%s %s'", args->argv[0], args->argv[1]);
+	help_command(sub ? sub : command, sub ? command->name : NULL, cli->color);
+	return EXIT_OK;
+}

@@ -1,0 +1,138 @@
+#include "cli.h"
+
+#include "format.h"
+#include <errno.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int unknown_command(const struct command *table, const char *parent, const char *name)
+{
+	const char *near = command_suggest(table, name);
+
+	fputs("paddock: there is no command '", stderr);
+	text_print(stderr, name);
+	fputs("'\n", stderr);
+	if (near)
+		fprintf(stderr, "  did you mean `paddock %s%s%s`?\n", parent ? parent : "", parent ? " " : "", near);
+	else
+		fprintf(stderr, "  `paddock help%s%s` shows the commands\n", parent ? " " : "", parent ? parent : "");
+	return EXIT_USAGE;
+}
+
+static int apply_globals(struct cli *cli, const struct args *args)
+{
+	const char *format = args_value(args, "output");
+	const char *address = args_value(args, "addr");
+
+	if (format && strcmp(format, "json") != 0 && strcmp(format, "text") != 0)
+		return cli_usage(cli, "--output: text or json, not '%s'", format);
+	if (format)
+		cli->json = !strcmp(format, "json");
+	if (address)
+		cli->address = address;
+	return 0;
+}
+
+static int run_command(struct cli *cli, const struct command *command, const char *parent, int argc, char **argv)
+{
+	int failure = command->error_status ? command->error_status : EXIT_ERROR;
+	struct args args;
+	int rc = args_parse(&args, command, argc, argv, &cli->err);
+
+	if (rc == 0 && args_has(&args, "help")) {
+		help_command(command, parent, cli->color);
+		args_clear(&args);
+		return EXIT_OK;
+	}
+	if (rc < 0)
+		rc = -EDOM;
+	else
+		rc = apply_globals(cli, &args);
+	if (rc == 0)
+		rc = command->run(cli, &args);
+	args_clear(&args);
+	if (rc >= 0)
+		return rc;
+	if (rc == -EDOM) {
+		snprintf(cli->hint, sizeof(cli->hint), "`paddock %s%s%s --help` shows how it is used",
+			 parent ? parent : "", parent ? " " : "", command->name);
+		failure = EXIT_USAGE;
+	}
+	cli_print_error(cli, &cli->err);
+	return failure;
+}
+
+static int dispatch(struct cli *cli, int argc, char **argv)
+{
+	const struct command *command = command_find(commands, argv[0]);
+	const struct command *sub;
+
+	if (!command)
+		return unknown_command(commands, NULL, argv[0]);
+	if (!command->subcommands)
+		return run_command(cli, command, NULL, argc, argv);
+	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+		help_command(command, NULL, cli->color);
+		return argc < 2 ? EXIT_USAGE : EXIT_OK;
+	}
+	sub = command_find(command->subcommands, argv[1]);
+	if (!sub)
+		return unknown_command(command->subcommands, command->name, argv[1]);
+	return run_command(cli, sub, command->name, argc - 1, argv + 1);
+}
+
+static bool color_wanted(void)
+{
+	const char *none = getenv("NO_COLOR");
+	const char *term = getenv("TERM");
+
+	return !(none && *none) && isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0;
+}
+
+/* Options in front of the command: only those that every command takes. */
+static int leading_options(struct cli *cli, int argc, char **argv)
+{
+	static const struct command top = {.name = "paddock", .leading = -1, .max_operands = -1};
+	struct args args;
+	int used = argc, rc = args_parse(&args, &top, argc, argv, &cli->err);
+
+	if (rc == 0 && args_has(&args, "help"))
+		used = 0;
+	else if (rc == 0)
+		rc = apply_globals(cli, &args);
+	if (rc == 0 && used)
+		used = argc - args.argc;
+	args_clear(&args);
+	if (rc < 0) {
+		cli_print_error(cli, &cli->err);
+		return -EINVAL;
+	}
+	return used;
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = {0};
+	int used, status;
+
+	setlocale(LC_CTYPE, "");
+	cli.color = color_wanted();
+	if (argc == 2 && !strcmp(argv[1], "--version"))
+		argv[1] = (char *)"version";
+	used = leading_options(&cli, argc, argv);
+	if (used < 0)
+		return EXIT_USAGE;
+	if (used == 0 || used >= argc) {
+		help_overview(cli.color);
+		return used == 0 ? EXIT_OK : EXIT_USAGE;
+	}
+	status = dispatch(&cli, argc - used, argv + used);
+	paddock_close(cli.client);
+	if (fflush(stdout) != 0 || ferror(stdout)) {
+		fprintf(stderr, "paddock: standard output: %s\n", strerror(errno));
+		return status ? status : EXIT_ERROR;
+	}
+	return status;
+}

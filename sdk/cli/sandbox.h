@@ -1,0 +1,17 @@
+#ifndef PADDOCK_CLI_SANDBOX_H
+#define PADDOCK_CLI_SANDBOX_H
+
+#include "cli.h"
+
+/* Create a sandbox as the options of `create` say. */
+int sandbox_create_from_args(struct cli *cli, const struct args *args, Paddock__V1__Sandbox **ret_sandbox);
+
+int cmd_create(struct cli *cli, const struct args *args);
+int cmd_list(struct cli *cli, const struct args *args);
+int cmd_info(struct cli *cli, const struct args *args);
+int cmd_kill(struct cli *cli, const struct args *args);
+int cmd_timeout(struct cli *cli, const struct args *args);
+int cmd_usage(struct cli *cli, const struct args *args);
+int cmd_events(struct cli *cli, const struct args *args);
+
+#endif

@@ -1,0 +1,464 @@
+#include "template.h"
+
+#include "format.h"
+#include "json.h"
+#include "progress.h"
+#include "recipe.h"
+#include "table.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define CHUNK_SIZE (256u << 10)
+#define TICK_MS 200
+
+static int cmd_template_list(struct cli *cli, const struct args *args)
+{
+	static const char *const heads[] = {"NAME", "ID", ">SIZE", ">FILES", "CREATED", ">SANDBOXES", "OWNER", NULL};
+	Paddock__V1__ListTemplatesRequest request = PADDOCK__V1__LIST_TEMPLATES_REQUEST__INIT;
+	Paddock__V1__ListTemplatesResponse *reply = NULL;
+	char size[FORMAT_SIZE], age[FORMAT_SIZE];
+	struct table *table;
+	size_t i;
+	int rc = cli_connect(cli);
+
+	if (rc == 0)
+		rc = paddock_template_list(cli->client, &request, &reply, &cli->err);
+	if (rc < 0)
+		return rc;
+	if (cli->json) {
+		json_t *object = json_of_message(&reply->base);
+
+		json_print(json_incref(json_object_get(object, "templates")), false);
+		json_decref(object);
+		paddock_free(reply);
+		return EXIT_OK;
+	}
+	table = table_create(heads, cli->color);
+	for (i = 0; i < reply->n_templates; i++) {
+		const Paddock__V1__Template *template = reply->templates[i];
+
+		table_add(table, template->name);
+		table_addf(table, "%.13s", template->id);
+		table_add(table, format_size(size, template->size_bytes));
+		table_addf(table, "%llu", (unsigned long long)template->files);
+		table_add(table, format_age(age, template->created_unix_ms));
+		table_addf(table, "%u", template->sandboxes);
+		table_add(table, *template->tenant ? template->tenant : "(public)");
+	}
+	table_print(table);
+	paddock_free(reply);
+	return EXIT_OK;
+}
+
+static void print_template(const struct cli *cli, const Paddock__V1__Template *template)
+{
+	char text[FORMAT_SIZE], size[FORMAT_SIZE], line[512];
+	size_t i;
+
+	if (cli->json) {
+		json_print_message(template, false);
+		return;
+	}
+	field_print(cli->color, "Template", template->name);
+	field_print(cli->color, "Id", template->id);
+	field_print(cli->color, "Digest", template->digest);
+	snprintf(line, sizeof(line), "%s in %llu files", format_size(size, template->size_bytes),
+		 (unsigned long long)template->files);
+	field_print(cli->color, "Size", line);
+	field_print(cli->color, "Owner", *template->tenant ? template->tenant : "(public)");
+	field_print(cli->color, "Created", format_time(text, template->created_unix_ms));
+	for (i = 0; i < template->n_labels; i++) {
+		snprintf(line, sizeof(line), "%s=%s", template->labels[i]->key, template->labels[i]->value);
+		field_print(cli->color, "Label", line);
+	}
+	snprintf(line, sizeof(line), "%u", template->sandboxes);
+	field_print(cli->color, "Sandboxes", line);
+}
+
+static int get_template(struct cli *cli, const char *name, Paddock__V1__Template **ret_template)
+{
+	Paddock__V1__GetTemplateRequest request = PADDOCK__V1__GET_TEMPLATE_REQUEST__INIT;
+	int rc = cli_connect(cli);
+
+	request.template_ = (char *)name;
+	return rc < 0 ? rc : paddock_template_get(cli->client, &request, ret_template, &cli->err);
+}
+
+static int cmd_template_get(struct cli *cli, const struct args *args)
+{
+	Paddock__V1__Template *template = NULL;
+	int rc = get_template(cli, args->argv[0], &template);
+
+	if (rc < 0)
+		return rc;
+	print_template(cli, template);
+	paddock_free(template);
+	return EXIT_OK;
+}
+
+static int cmd_template_remove(struct cli *cli, const struct args *args)
+{
+	Paddock__V1__RemoveTemplateRequest request = PADDOCK__V1__REMOVE_TEMPLATE_REQUEST__INIT;
+	Paddock__V1__RemoveTemplateResponse *reply = NULL;
+	int rc = cli_connect(cli);
+
+	request.template_ = (char *)args->argv[0];
+	request.force = args_has(args, "force");
+	if (rc == 0)
+		rc = paddock_template_remove(cli->client, &request, &reply, &cli->err);
+	paddock_free(reply);
+	if (rc == -EBUSY)
+		snprintf(cli->hint, sizeof(cli->hint), "kill its sandboxes first, or give --force");
+	return rc;
+}
+
+/* An upload of a tar stream into Templates.Build, with what the server says about it. */
+struct upload {
+	struct cli *cli;
+	struct paddock_stream *stream;
+	struct progress progress;
+	uint64_t sent;
+	char phase[96];
+	Paddock__V1__Template *result; /* points into `last` */
+	Paddock__V1__BuildTemplateProgress *last;
+};
+
+static int upload_begin(struct upload *upload, Paddock__V1__BuildTemplateHeader *header)
+{
+	Paddock__V1__BuildTemplateRequest first = PADDOCK__V1__BUILD_TEMPLATE_REQUEST__INIT;
+
+	upload->stream = paddock_template_build(upload->cli->client, &upload->cli->err);
+	if (!upload->stream)
+		return -EIO;
+	first.message_case = PADDOCK__V1__BUILD_TEMPLATE_REQUEST__MESSAGE_HEADER;
+	first.header = header;
+	return paddock_stream_send(upload->stream, &first, &upload->cli->err);
+}
+
+/* What the server has said so far, waiting at most `timeout_ms` for it. 1: it spoke, 0: the end, -EAGAIN: nothing. */
+static int upload_listen(struct upload *upload, int64_t timeout_ms)
+{
+	Paddock__V1__BuildTemplateProgress *message = NULL;
+	int rc = paddock_stream_next(upload->stream, timeout_ms, &message, &upload->cli->err);
+
+	if (rc <= 0)
+		return rc;
+	snprintf(upload->phase, sizeof(upload->phase), "%s", message->phase);
+	paddock_free(upload->last);
+	upload->last = message;
+	upload->result = message->template_;
+	return 1;
+}
+
+static int upload_data(struct upload *upload, const void *data, size_t length)
+{
+	Paddock__V1__BuildTemplateRequest message = PADDOCK__V1__BUILD_TEMPLATE_REQUEST__INIT;
+	int rc;
+
+	message.message_case = PADDOCK__V1__BUILD_TEMPLATE_REQUEST__MESSAGE_DATA;
+	message.data = (ProtobufCBinaryData){.len = length, .data = (uint8_t *)data};
+	rc = paddock_stream_send(upload->stream, &message, &upload->cli->err);
+	upload->sent += length;
+	while (rc == 0 && upload_listen(upload, 0) > 0)
+		;
+	upload->progress.what = *upload->phase ? upload->phase : "sending";
+	progress_update(&upload->progress, upload->sent);
+	return rc;
+}
+
+/* Everything is sent: wait for the template. */
+static int upload_end(struct upload *upload)
+{
+	int rc;
+
+	paddock_stream_close_send(upload->stream, NULL);
+	upload->progress.total = 0;
+	while ((rc = upload_listen(upload, TICK_MS)) != 0) {
+		if (rc < 0 && rc != -EAGAIN)
+			return rc;
+		upload->progress.what = *upload->phase ? upload->phase : "unpacking";
+		progress_update(&upload->progress, upload->sent);
+	}
+	if (!upload->result)
+		return pdk_fail(&upload->cli->err, -EBADMSG, PDK_DATA_LOSS,
+				"the server ended the call without a template");
+	return 0;
+}
+
+/* -EPIPE from a send means that the server has refused: ask why. */
+static int upload_reason(struct upload *upload, int rc)
+{
+	if (rc == -EPIPE)
+		while ((rc = upload_listen(upload, PADDOCK_NO_TIMEOUT)) > 0)
+			;
+	return rc == 0 ? pdk_fail(&upload->cli->err, -EBADMSG, PDK_DATA_LOSS, "the server ended the call early") : rc;
+}
+
+static void upload_clear(struct upload *upload)
+{
+	progress_end(&upload->progress);
+	paddock_stream_free(upload->stream);
+	paddock_free(upload->last);
+}
+
+/* Send all of `fd`. With a recipe, its phase is shown until bytes come. */
+static int upload_fd(struct upload *upload, int fd, const struct recipe_run *run)
+{
+	_cleanup_free_ uint8_t *buffer = malloc(CHUNK_SIZE);
+	struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+	char phase[96] = "starting";
+	int rc = 0;
+
+	if (!buffer)
+		return pdk_fail_errno(&upload->cli->err, -ENOMEM, "buffer");
+	while (rc == 0) {
+		ssize_t n;
+
+		if (run && upload->sent == 0 && poll(&poll_fd, 1, TICK_MS) == 0) {
+			recipe_phase(run, phase, sizeof(phase));
+			upload->progress.what = phase;
+			progress_update(&upload->progress, 0);
+			continue;
+		}
+		n = read(fd, buffer, CHUNK_SIZE);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return pdk_fail_errno(&upload->cli->err, -errno, "cannot read");
+		if (n == 0)
+			return 0;
+		rc = upload_data(upload, buffer, (size_t)n);
+	}
+	return rc;
+}
+
+static int cmd_template_import(struct cli *cli, const struct args *args)
+{
+	Paddock__V1__BuildTemplateHeader header = PADDOCK__V1__BUILD_TEMPLATE_HEADER__INIT;
+	const char *path = args->argv[1];
+	_cleanup_fd_ int fd = strcmp(path, "-") ? open(path, O_RDONLY | O_CLOEXEC) : dup(STDIN_FILENO);
+	struct upload upload = {.cli = cli};
+	struct stat st;
+	int rc;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return pdk_fail_errno(&cli->err, -errno, "%s", path);
+	rc = cli_connect(cli);
+	if (rc == 0)
+		rc = args_size(cli, args, "max-size", &header.max_bytes);
+	if (rc < 0)
+		return rc;
+	header.name = (char *)args->argv[0];
+	header.replace = args_has(args, "replace");
+	header.public_ = args_has(args, "public");
+	progress_start(&upload.progress, "sending", S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0);
+	rc = upload_begin(&upload, &header);
+	if (rc == 0)
+		rc = upload_fd(&upload, fd, NULL);
+	rc = rc == 0 ? upload_end(&upload) : upload_reason(&upload, rc);
+	progress_end(&upload.progress);
+	if (rc == 0)
+		print_template(cli, upload.result);
+	else if (rc == -EEXIST)
+		snprintf(cli->hint, sizeof(cli->hint), "--replace lets the name move to the new content");
+	upload_clear(&upload);
+	return rc;
+}
+
+static bool is_built(struct cli *cli, const char *name, const char *digest)
+{
+	Paddock__V1__Template *template = NULL;
+	bool same = false;
+	size_t i;
+
+	if (get_template(cli, name, &template) < 0)
+		return false;
+	for (i = 0; i < template->n_labels; i++)
+		same |= !strcmp(template->labels[i]->key, "recipe") && !strcmp(template->labels[i]->value, digest);
+	if (same)
+		print_template(cli, template);
+	paddock_free(template);
+	return same;
+}
+
+/* Ask before two minutes of work whether its result would be taken. */
+static int check_rights(struct cli *cli, bool *ret_operator)
+{
+	Paddock__V1__WhoAmIRequest request = PADDOCK__V1__WHO_AM_IREQUEST__INIT;
+	Paddock__V1__WhoAmIResponse *me = NULL;
+	bool allowed;
+	size_t i;
+	int rc = paddock_who_am_i(cli->client, &request, &me, &cli->err);
+
+	if (rc < 0)
+		return rc;
+	*ret_operator = me->operator_;
+	allowed = me->operator_;
+	for (i = 0; i < me->n_scopes; i++)
+		allowed |= !strcmp(me->scopes[i], "template") || !strcmp(me->scopes[i], "admin");
+	paddock_free(me);
+	if (!allowed)
+		return pdk_fail(&cli->err, -EACCES, PDK_PERMISSION_DENIED, "the key lacks the scope \"template\"");
+	return 0;
+}
+
+static int run_recipe(struct cli *cli, char *const argv[], Paddock__V1__BuildTemplateHeader *header)
+{
+	struct upload upload = {.cli = cli};
+	struct recipe_run run;
+	void (*old)(int) = signal(SIGINT, SIG_IGN);
+	int rc, finish;
+
+	/* Ctrl-C reaches mmdebstrap itself, which cleans up and fails. */
+	rc = recipe_start(argv, &run, &cli->err);
+	if (rc < 0)
+		return rc;
+	progress_start(&upload.progress, "starting", 0);
+	rc = upload_begin(&upload, header);
+	if (rc == 0)
+		rc = upload_fd(&upload, run.out, &run);
+	progress_end(&upload.progress);
+	if (rc < 0)
+		rc = upload_reason(&upload, rc);
+	finish = recipe_finish(&run, rc < 0 ? NULL : &cli->err);
+	signal(SIGINT, old);
+	/* A tar that was cut short must not become a template: without the end of the call, the server drops it. */
+	if (rc == 0)
+		rc = finish < 0 ? finish : upload_end(&upload);
+	progress_end(&upload.progress);
+	if (rc == 0)
+		print_template(cli, upload.result);
+	upload_clear(&upload);
+	return rc;
+}
+
+static int build_recipe(struct cli *cli, const struct args *args, char *argv[RECIPE_ARGS_MAX])
+{
+	Paddock__V1__BuildTemplateHeader__LabelsEntry label = PADDOCK__V1__BUILD_TEMPLATE_HEADER__LABELS_ENTRY__INIT;
+	Paddock__V1__BuildTemplateHeader__LabelsEntry *labels[] = {&label};
+	Paddock__V1__BuildTemplateHeader header = PADDOCK__V1__BUILD_TEMPLATE_HEADER__INIT;
+	const char *name = args_value(args, "name");
+	char digest[RECIPE_DIGEST_SIZE];
+	bool operator= false;
+	int rc = cli_connect(cli);
+
+	if (rc == 0)
+		rc = check_rights(cli, &operator);
+	if (rc < 0)
+		return rc;
+	recipe_digest(argv, digest);
+	header.name = (char *)(name ? name : args->argv[0]);
+	if (!args_has(args, "force") && is_built(cli, header.name, digest))
+		return EXIT_OK;
+	label.key = (char *)"recipe";
+	label.value = digest;
+	header.labels = labels;
+	header.n_labels = 1;
+	header.replace = true;
+	header.public_ = operator&& !args_has(args, "private");
+	return run_recipe(cli, argv, &header);
+}
+
+static int cmd_template_build(struct cli *cli, const struct args *args)
+{
+	struct recipe recipe = {.suite = args_value(args, "suite"), .mirror = args_value(args, "mirror")};
+	char *argv[RECIPE_ARGS_MAX] = {NULL};
+	const char *text;
+	int index = 0, rc;
+
+	if (strcmp(args->argv[0], "base") != 0)
+		return cli_usage(cli,
+				 "template build: the only recipe is 'base'; `paddock template import` takes any tar");
+	while ((text = args_next(args, "include", &index))) {
+		if (recipe.n_include == (int)ARRAY_SIZE(recipe.include))
+			return cli_usage(cli, "--include: more than %zu times", ARRAY_SIZE(recipe.include));
+		recipe.include[recipe.n_include++] = text;
+	}
+	rc = recipe_args(&recipe, argv, &cli->err);
+	if (rc == 0)
+		rc = build_recipe(cli, args, argv);
+	recipe_args_clear(argv);
+	return rc;
+}
+
+static const struct option_spec no_options[] = {{NULL}};
+
+static const struct option_spec remove_options[] = {
+	{"force", 'f', NULL, "even while sandboxes use it"},
+	{NULL},
+};
+
+static const struct option_spec import_options[] = {
+	{"replace", 0, NULL, "let the name move to the new content"},
+	{"public", 0, NULL, "for all tenants (operator only)"},
+	{"max-size", 0, "SIZE", "limit of unpacked bytes"},
+	{NULL},
+};
+
+static const struct option_spec build_options[] = {
+	{"suite", 0, "SUITE", "Debian suite: bookworm (default) or trixie"},
+	{"name", 0, "NAME", "name of the template (default: base)"},
+	{"mirror", 0, "URL", "where packages come from (default: this machine's apt sources)"},
+	{"include", 0, "PKG,...", "further packages; may be repeated"},
+	{"private", 0, NULL, "only for the caller's tenant"},
+	{"force", 'f', NULL, "build even if the recipe has not changed"},
+	{NULL},
+};
+
+const struct command template_commands[] = {
+	{.name = "list",
+	 .group = "",
+	 .summary = "List templates",
+	 .synopsis = "",
+	 .options = no_options,
+	 .run = cmd_template_list},
+	{.name = "get",
+	 .group = "",
+	 .summary = "Show one template",
+	 .synopsis = "TEMPLATE",
+	 .options = no_options,
+	 .run = cmd_template_get,
+	 .min_operands = 1,
+	 .max_operands = 1,
+	 .operand = OPERAND_TEMPLATE},
+	{.name = "build",
+	 .group = "",
+	 .summary = "Make a template of Debian packages",
+	 .synopsis = "base [OPTIONS]",
+	 .options = build_options,
+	 .run = cmd_template_build,
+	 .min_operands = 1,
+	 .max_operands = 1,
+	 .details = "Runs mmdebstrap on this machine and sends the result to the server. An unchanged recipe is not\n"
+		    "built twice.\n\nExamples\n"
+		    "  sudo paddock template build base\n"
+		    "  sudo paddock template build base --suite trixie --name trixie --include golang-go,jq\n"},
+	{.name = "import",
+	 .group = "",
+	 .summary = "Make a template of a tar file",
+	 .synopsis = "NAME FILE|-",
+	 .options = import_options,
+	 .run = cmd_template_import,
+	 .min_operands = 2,
+	 .max_operands = 2,
+	 .operand = OPERAND_FILE,
+	 .details = "The tar (plain, gzip, zstd or xz) holds a root file system with /bin/sh.\n\nExamples\n"
+		    "  docker export $(docker create alpine) | paddock template import alpine -\n"
+		    "  paddock template import mine rootfs.tar.zst --replace\n"},
+	{.name = "remove",
+	 .group = "",
+	 .summary = "Take a template's name away",
+	 .synopsis = "TEMPLATE",
+	 .options = remove_options,
+	 .run = cmd_template_remove,
+	 .min_operands = 1,
+	 .max_operands = 1,
+	 .operand = OPERAND_TEMPLATE},
+	{.name = NULL},
+};
