@@ -93,7 +93,8 @@ class Client:
 
     def __init__(self, target, key=None, credentials=None, options=(), timeout=60):
         options = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20),
-                   ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)] + list(options)
+                   ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0),
+                   ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)] + list(options)
         if credentials:
             self.channel = grpc.secure_channel(target, credentials, options)
         else:
@@ -333,8 +334,14 @@ class Instance:
     def start_paddockd(self):
         with open(self.log, "ab") as log:
             self.paddockd = subprocess.Popen([PADDOCKD, "--config", self.conf], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._wait(self.paddockd, self._listens, self.log)
         self.admin = self.client("unix:" + self.run + "/admin.sock")
         self._wait(self.paddockd, self._answers, self.log)
+
+    def _listens(self):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as s:
+            s.connect(self.run + "/admin.sock")
+            return True
 
     def _answers(self):
         with contextlib.suppress(grpc.RpcError):
