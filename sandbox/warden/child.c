@@ -234,11 +234,10 @@ void child_run_job(const struct child_job *job)
 	int status = park(job->status), output = park(job->output), program = park(job->program);
 	int input = job->input < 0 ? open_null() : job->input;
 	const char *step;
-	int rc, errors;
+	int rc;
 
 	reset_signals();
 	input = park(input);
-	errors = park(open_null());
 	rc = enter_limits(job->id, job->netns);
 	if (rc < 0)
 		fail(status, "enter the cgroup and network", rc);
@@ -248,7 +247,7 @@ void child_run_job(const struct child_job *job)
 	rc = drop_authority(job->userns, 0, 0);
 	if (rc < 0)
 		fail(status, "drop privileges", rc);
-	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(errors, 2) < 0 ||
+	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0 /* its one line of error */ ||
 	    dup3(program, FD_PROGRAM, O_CLOEXEC) < 0 || dup3(status, FD_STATUS, O_CLOEXEC) < 0)
 		fail(status, "place descriptors", -errno);
 	syscall(SYS_close_range, 3u, (unsigned int)FD_PROGRAM - 1, 0);

@@ -40,6 +40,7 @@ enum job_state { JOB_IDLE, JOB_EXTRACT, JOB_DIGEST };
 #define EXTRACT_TIMEOUT_MS 3600000ull
 #define PROGRESS_MS 1000
 #define VERIFY_ATTEMPTS 3
+#define EXIT_LIMIT 3 /* of paddock-archive: a limit of ours was reached */
 #define RETRY_MS 2
 
 static int program = -1;
@@ -333,7 +334,9 @@ static void step_done(void)
 	if (job.failure.error)
 		rc = pdk_fail_errno(&err, -job.failure.error, "%.50s", job.failure.step);
 	else if (job.wait_status != 0)
-		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "%s failed: %.180s",
+		rc = pdk_fail(&err, job.wait_status == EXIT_LIMIT ? -ENOSPC : -EINVAL,
+			      job.wait_status == EXIT_LIMIT ? PDK_RESOURCE_EXHAUSTED : PDK_INVALID_ARGUMENT,
+			      "%s failed: %.180s",
 			      job.state == JOB_EXTRACT ? "unpacking the archive" : "computing the digest",
 			      job.output_length ? job.output : "no reason was given");
 	else if (job.state == JOB_EXTRACT)
@@ -391,8 +394,15 @@ static void import_begin(int pipe, uint64_t max_bytes, struct ticket ticket)
 {
 	_cleanup_fd_ int input = pipe;
 	char bytes[32];
-	char *const argv[] = {(char *)"paddock-archive", (char *)"extract",   (char *)"--max-bytes", bytes,
-			      (char *)"--max-entries",   (char *)MAX_ENTRIES, (char *)"/target",     NULL};
+	char *const argv[] = {(char *)"paddock-archive",
+			      (char *)"extract",
+			      (char *)"--template",
+			      (char *)"--max-bytes",
+			      bytes,
+			      (char *)"--max-entries",
+			      (char *)MAX_ENTRIES,
+			      (char *)"/target",
+			      NULL};
 	struct pdk_error err;
 	int rc;
 

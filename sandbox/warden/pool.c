@@ -67,7 +67,8 @@ static int image_format(int image)
 		int copy = dup(image); /* without CLOEXEC */
 		int null = open("/dev/null", O_RDWR);
 
-		dup2(null, STDERR_FILENO); /* it prints advice; the log is JSON */
+		dup2(null, STDOUT_FILENO); /* it prints advice; the log is JSON */
+		dup2(null, STDERR_FILENO);
 
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", copy);
 		execle("/usr/sbin/mkfs.btrfs", "mkfs.btrfs", "-q", "-f", "-m", "single", "-d", "single", "-L",
