@@ -245,6 +245,9 @@ int rpc_start(const struct config *config, struct pdk_error *err)
 	if (rc < 0)
 		return rc;
 	start_core(config);
+	loop_lock();
+	health_set_serving(true);
+	loop_unlock();
 	rc = bind_all(config, err);
 	for (size_t i = 0; i < ARRAY_SIZE(listeners); i++)
 		grpc_server_start(listeners[i].server);

@@ -1,0 +1,82 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/auth.h"
+#include "server/loop.h"
+#include "server/store.h"
+#include "service.h"
+
+atomic_int store_commits, store_records, events_recorded, store_result;
+char last_outcome[32], last_action[64];
+
+/* Two keys, and a store that answers on the loop thread. */
+
+int auth_check(const char *authorization, struct principal *ret, struct pdk_error *err)
+{
+	bool good = authorization && strcmp(authorization, GOOD_KEY) == 0;
+	bool reader = authorization && strcmp(authorization, READ_KEY) == 0;
+
+	if (!good && !reader)
+		return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "a valid API key is needed");
+	*ret = (struct principal){.tenant = "default", .scopes = good ? SCOPE_SANDBOX : SCOPE_READ};
+	strcpy(ret->key_id, good ? "good" : "read");
+	return 0;
+}
+
+const char *principal_actor(const struct principal *principal)
+{
+	return principal->key_id[0] ? principal->key_id : "operator";
+}
+
+struct store_batch {
+	void (*done)(int rc, void *arg);
+	void *arg;
+};
+
+struct store_batch *store_batch_create(void)
+{
+	return calloc(1, sizeof(struct store_batch));
+}
+
+void store_batch_free(struct store_batch *batch)
+{
+	free(batch);
+}
+
+static void note(const struct audit_entry *entry)
+{
+	snprintf(last_outcome, sizeof(last_outcome), "%s", entry->outcome);
+	snprintf(last_action, sizeof(last_action), "%s", entry->action);
+}
+
+int store_audit(struct store_batch *batch, const struct audit_entry *entry)
+{
+	note(entry);
+	atomic_fetch_add(&store_records, 1);
+	return 0;
+}
+
+void audit_event(const struct audit_entry *entry)
+{
+	note(entry);
+	atomic_fetch_add(&events_recorded, 1);
+}
+
+static void commit_done(void *arg)
+{
+	struct store_batch *batch = arg;
+
+	batch->done(atomic_load(&store_result), batch->arg);
+	free(batch);
+}
+
+void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg)
+{
+	batch->done = done;
+	batch->arg = arg;
+	atomic_fetch_add(&store_commits, 1);
+	if (loop_defer(commit_done, batch) < 0)
+		abort();
+}
