@@ -325,6 +325,16 @@ static int make_mount_points(struct pdk_error *err)
 	return 0;
 }
 
+/* The helper's last words as one line of plain text: they go into a message. */
+static const char *job_reason(void)
+{
+	job.output[strcspn(job.output, "\n")] = '\0';
+	for (char *at = job.output; *at; at++)
+		if ((unsigned char)*at < ' ' || *at == 0x7f)
+			*at = '?';
+	return job.output[0] ? job.output : "no reason was given";
+}
+
 static void step_done(void)
 {
 	struct template_info *info = NULL;
@@ -338,7 +348,7 @@ static void step_done(void)
 			      job.wait_status == EXIT_LIMIT ? PDK_RESOURCE_EXHAUSTED : PDK_INVALID_ARGUMENT,
 			      "%s failed: %.180s",
 			      job.state == JOB_EXTRACT ? "unpacking the archive" : "computing the digest",
-			      job.output_length ? job.output : "no reason was given");
+			      job_reason());
 	else if (job.state == JOB_EXTRACT)
 		rc = make_mount_points(&err);
 	if (rc == 0 && job.state == JOB_EXTRACT) {
