@@ -247,6 +247,28 @@ static int setup_place(struct pdk_error *err)
 	return 0;
 }
 
+static bool is_below(const char *path, const char *above)
+{
+	size_t length = strlen(above);
+
+	return strncmp(path, above, length) == 0 && (path[length] == '/' || path[length] == '\0' || length == 1);
+}
+
+/* Every sandbox's child starts with a copy of our namespace and then throws it away, mount by mount: keep only what it
+ * needs. Descriptors of what is detached (cgroups) stay good. */
+static void drop_mounts(void)
+{
+	_cleanup_file_ FILE *mounts = fopen("/proc/self/mounts", "re");
+	char line[4096], path[1024];
+
+	while (mounts && fgets(line, sizeof(line), mounts)) {
+		if (sscanf(line, "%*s %1023s", path) != 1 || strcmp(path, "/proc") == 0 || strcmp(path, "/dev") == 0 ||
+		    is_below(path, options.runtime_dir) || is_below(options.runtime_dir, path))
+			continue;
+		umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+	}
+}
+
 static int setup(struct pdk_error *err)
 {
 	char policy[700];
@@ -260,6 +282,7 @@ static int setup(struct pdk_error *err)
 	    (rc = pool_open(err)) < 0 || (rc = rootfs_setup(err)) < 0 || (rc = tools_setup(err)) < 0 ||
 	    (rc = sandbox_setup(err)) < 0 || (rc = import_setup(err)) < 0)
 		return rc;
+	drop_mounts();
 	template_reconcile();
 	sandbox_reconcile();
 	pool_reconcile();
