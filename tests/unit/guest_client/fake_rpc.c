@@ -24,6 +24,7 @@ void fake_call_free(struct rpc_call *call)
 	struct block *block = call->arena;
 
 	assert_true(call->finished);
+	fake_settle(); /* a message of it may be on its way */
 	while (block) {
 		struct block *next = block->next;
 
