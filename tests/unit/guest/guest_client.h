@@ -13,7 +13,7 @@
  * /home and /proc) and speaks to it over its socket. Anything that goes wrong fails the test.
  */
 
-#define CLIENT_FRAMES_MAX 256
+#define CLIENT_FRAMES_MAX 16384
 
 struct client_frame {
 	uint32_t stream;
