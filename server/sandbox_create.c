@@ -314,7 +314,7 @@ static void on_creator_cancel(struct rpc_call *call, const struct pdk_error *why
 	if (private->creators || sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING)
 		return;
 	private->discard = true;
-	sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED, "given up by the client");
+	sandbox_end(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED, "given up by the client");
 }
 
 struct new_sandbox {

@@ -93,7 +93,8 @@ void sandbox_end(struct sandbox *sandbox, Paddock__V1__EndReason reason, const c
 		sandbox_pool_lost(sandbox, was_ready);
 	store_intent(sandbox);
 	end_create(sandbox);
-	processes_end(sandbox);
+	if (!private->pooled)
+		processes_end(sandbox);
 	guest_free(STEAL_PTR(sandbox->guest));
 	sandbox_tear_down(sandbox);
 }
@@ -310,7 +311,8 @@ static void gone_without_trace(struct sandbox *sandbox)
 		(void)sandbox_unstore(batch, sandbox);
 		store_commit(batch, NULL, NULL);
 	}
-	processes_forget(sandbox);
+	if (!sandbox->private->pooled)
+		processes_forget(sandbox);
 	sandbox_drop(sandbox);
 }
 

@@ -197,4 +197,6 @@ void sandbox_pool_stop(void)
 {
 	stopped = true;
 	loop_timer_cancel(&timer);
+	ready_first = in_making = NULL;
+	ready_count = 0;
 }

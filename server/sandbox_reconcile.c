@@ -362,6 +362,8 @@ void sandboxes_stop(void)
 {
 	sandbox_pool_stop();
 	loop_timer_cancel(&status_timer);
+	/* What waits for the warden points to sandboxes. */
+	warden_client_stop();
 	sandbox_expiry_stop();
 	sandbox_each(let_go, NULL);
 	sandbox_events_stop();

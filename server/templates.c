@@ -358,6 +358,20 @@ int templates_start(struct pdk_error *err)
 	return 0;
 }
 
+/* Frees what memory holds; after warden_client_stop(), whose replies name contents. */
+void templates_stop(void)
+{
+	while (names) {
+		struct template_name *entry = names;
+
+		names = entry->next;
+		free(entry->labels);
+		free(entry);
+	}
+	while (contents)
+		content_free(contents);
+}
+
 /* --- List, Get, Remove --- */
 
 static void clear_users(void)

@@ -14,6 +14,7 @@ int template_find(const char *tenant, const char *name_or_id, char ret_id[TEMPLA
 
 /* Load names from the store and compare with what the warden holds. */
 int templates_start(struct pdk_error *err);
+void templates_stop(void);
 
 void templates_list(struct rpc_call *call, const struct ProtobufCMessage *request);
 void templates_get(struct rpc_call *call, const struct ProtobufCMessage *request);

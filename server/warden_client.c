@@ -336,11 +336,13 @@ static void on_hello(const struct warden_reply *reply, int *fd, void *arg)
 		client.events.on_reconnect();
 }
 
-static int greet(void)
+static int greet(bool *answered)
 {
 	struct warden_request request = {.op = WARDEN_HELLO, .value = WARDEN_PROTOCOL_VERSION};
 	struct pending *pending = pending_add(on_hello, NULL);
 
+	if (pending)
+		pending->done = answered;
 	return pending ? submit(&request, -1, pending) : -ENOMEM;
 }
 
@@ -371,7 +373,7 @@ static void on_retry(void *arg)
 		loop_timer_set(&client.retry, loop_now_ns() + RETRY_NS);
 		return;
 	}
-	rc = greet();
+	rc = greet(NULL);
 	if (rc < 0)
 		disconnect(strerrordesc_np(-rc));
 }
@@ -429,20 +431,19 @@ int warden_call_wait(struct warden_request *request, warden_reply_handler handle
 
 static int connect_and_greet(uint64_t deadline_ns)
 {
+	bool answered = false;
 	int rc = connect_once();
 
 	if (rc < 0)
 		return rc;
-	rc = greet();
-	while (rc >= 0 && client.state == GREETING) {
-		bool never = false;
-		uint64_t slice = loop_now_ns() + 50 * 1000000ull;
-
-		rc = pump(&never, slice < deadline_ns ? slice : deadline_ns);
-		if (rc == -ETIMEDOUT && loop_now_ns() < deadline_ns)
-			rc = 0;
-	}
-	return client.state == UP ? 0 : rc < 0 ? rc : -ECONNRESET;
+	rc = greet(&answered);
+	if (rc >= 0)
+		rc = pump(&answered, deadline_ns);
+	if (client.state == UP)
+		return 0;
+	/* `answered` dies with this call: nothing may be left that points to it. */
+	disconnect("no hello");
+	return rc < 0 ? rc : -EPROTO;
 }
 
 int warden_client_start(const char *runtime_dir, const struct warden_events *events, struct pdk_error *err)

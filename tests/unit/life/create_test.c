@@ -1,11 +1,11 @@
 #include "fixture.h"
 
+#include "server/sandboxes.h"
+#include "server/status.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "server/sandboxes.h"
-#include "server/status.h"
 
 #define STATE(name) PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_##name
 #define REASON(name) PADDOCK__V1__END_REASON__END_REASON_##name
@@ -167,7 +167,9 @@ static void the_same_key_gives_the_same_sandbox(void **state)
 	life_free(again);
 	life_expect(life_create_with("a", &other), PDK_ABORTED, "idempotency_key: was used");
 
-	fake_loop_advance_ms(2 * 3600 * 1000);
+	fake_loop_advance_ms(2 * 3600 * 1000); /* it expires */
+	fake_loop_settle();
+	fake_loop_advance_ms(2 * 3600 * 1000); /* and is forgotten */
 	fake_loop_settle();
 	life_expect(life_create_with("a", &request), PDK_ABORTED, "idempotency_key: its sandbox");
 	fake_loop_advance_ms(25 * 3600 * 1000);

@@ -1,5 +1,6 @@
 #include "fake_warden.h"
 
+#include "sandbox/base/cleanup.h"
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
@@ -10,7 +11,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include "sandbox/base/cleanup.h"
 
 #define SET_MAX 4096
 #define HELD_MAX 512
@@ -309,7 +309,9 @@ void fake_warden_stop(void)
 
 void fake_warden_hang_up(void)
 {
-	LOCKED(if (warden.connection >= 0) close(STEAL_FD(warden.connection)); warden.n_held = 0);
+	/* close() alone would wait for the thread's poll() to let go of the socket. */
+	LOCKED(if (warden.connection >= 0) shutdown(warden.connection, SHUT_RDWR);
+	       if (warden.connection >= 0) close(STEAL_FD(warden.connection)); warden.n_held = 0);
 }
 
 static void release_held(void)
@@ -344,14 +346,19 @@ bool fake_warden_has(const char *id)
 	return has;
 }
 
+void fake_warden_forget(const char *id)
+{
+	LOCKED(int at = find(id); assert(at >= 0); memmove(warden.living[at], warden.living[--warden.n_living], 24));
+}
+
 void fake_warden_exit(const char *id, int status, uint64_t oom_kills)
 {
 	struct warden_request none = {.op = WARDEN_EVENT_EXITED};
 	struct warden_reply event = {.value = (uint64_t)status, .usage.oom_kills = oom_kills};
 
 	snprintf(event.id, sizeof(event.id), "%s", id);
-	LOCKED(int at = find(id); assert(at >= 0);
-	       memmove(warden.living[at], warden.living[--warden.n_living], 24); reply_to(&none, event, -1));
+	LOCKED(int at = find(id); assert(at >= 0); memmove(warden.living[at], warden.living[--warden.n_living], 24);
+	       reply_to(&none, event, -1));
 }
 
 unsigned int fake_warden_living(void)

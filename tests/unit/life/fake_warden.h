@@ -1,9 +1,9 @@
 #ifndef PADDOCK_TESTS_FAKE_WARDEN_H
 #define PADDOCK_TESTS_FAKE_WARDEN_H
 
+#include "sandbox/warden/protocol.h"
 #include <stdbool.h>
 #include <stdint.h>
-#include "sandbox/warden/protocol.h"
 
 /* A warden on a thread: it keeps a set of ids and templates, and does what a test tells it. */
 
@@ -17,6 +17,8 @@ void fake_warden_hold(enum warden_op op);
 void fake_warden_fail(enum warden_op op, unsigned int n, int status, const char *text);
 void fake_warden_add(const char *id);
 bool fake_warden_has(const char *id);
+/* It goes, and nobody is told. */
+void fake_warden_forget(const char *id);
 /* Remove it and send WARDEN_EVENT_EXITED. */
 void fake_warden_exit(const char *id, int status, uint64_t oom_kills);
 unsigned int fake_warden_living(void);

@@ -1,5 +1,12 @@
 #include "fakes.h"
 
+#include "sandbox/base/cleanup.h"
+#include "server/guest.h"
+#include "server/log.h"
+#include "server/loop.h"
+#include "server/metrics.h"
+#include "server/processes.h"
+#include "server/sandboxes.h"
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
@@ -8,13 +15,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
-#include "sandbox/base/cleanup.h"
-#include "server/guest.h"
-#include "server/log.h"
-#include "server/loop.h"
-#include "server/metrics.h"
-#include "server/processes.h"
-#include "server/sandboxes.h"
 
 struct config server_config;
 

@@ -1,16 +1,16 @@
 #ifndef PADDOCK_TESTS_LIFE_FAKES_H
 #define PADDOCK_TESTS_LIFE_FAKES_H
 
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <setjmp.h>
-#include <cmocka.h>
 #include "server/auth.h"
 #include "server/config.h"
 #include "server/rpc.h"
 #include "server/store.h"
+#include <cmocka.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /*
  * Everything around the life cycle, in one thread: a loop whose clock a test moves, a store in memory whose

@@ -1,15 +1,15 @@
 #include "fixture.h"
 
-#include <assert.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 #include "paddock/internal/store.pb-c.h"
 #include "server/sandbox_internal.h"
 #include "server/sandboxes.h"
 #include "server/templates.h"
 #include "server/warden_client.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 static char runtime_dir[64];
 
@@ -58,7 +58,8 @@ void life_start(void)
 	static const struct warden_events events = {.on_exited = sandbox_exited, .on_reconnect = sandbox_reconcile};
 	struct pdk_error err;
 
-	if (warden_client_start(runtime_dir, &events, &err) < 0 || templates_start(&err) < 0 || sandboxes_start(&err) < 0)
+	if (warden_client_start(runtime_dir, &events, &err) < 0 || templates_start(&err) < 0 ||
+	    sandboxes_start(&err) < 0)
 		fail_msg("%s", err.text);
 }
 
