@@ -5,12 +5,14 @@
 #include "server/config.h"
 #include "server/rpc.h"
 #include "server/store.h"
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* Needs what stands above. */
+#include <cmocka.h>
 
 /*
  * Everything around the life cycle, in one thread: a loop whose clock a test moves, a store in memory whose
