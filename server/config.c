@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -122,7 +123,8 @@ static int parse_factor(const struct option *option, const char *text, double *r
 	double value;
 	char *end;
 
-	if (!isdigit((unsigned char)text[0]))
+	/* No signs, exponents, hexadecimal digits, infinities. */
+	if (!isdigit((unsigned char)text[0]) || strspn(text, "0123456789.") != strlen(text))
 		return -EINVAL;
 	value = strtod(text, &end);
 	if (*end || !isfinite(value))
@@ -340,8 +342,13 @@ int config_load(struct config *config, const char *path, struct pdk_error *err)
 
 static bool is_loopback(const char *address)
 {
-	return strncmp(address, "127.", 4) == 0 || strncmp(address, "[::1]:", 6) == 0 ||
-	       strncmp(address, "localhost:", 10) == 0;
+	struct in_addr v4;
+	char host[16] = "";
+
+	if (strncmp(address, "[::1]:", 6) == 0 || strncmp(address, "localhost:", 10) == 0)
+		return true;
+	strncat(host, address, strcspn(address, ":") < sizeof(host) ? strcspn(address, ":") : 0);
+	return inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127;
 }
 
 static int check_address(const char *name, const char *address, struct pdk_error *err)
