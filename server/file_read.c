@@ -10,8 +10,8 @@
 #include <sys/epoll.h>
 
 /*
- * Read and PackArchive: init opens the file, or starts the packer, and passes a pipe. The pipe is read only when the client's
- * stream takes a message, so a slow client holds init back and nothing piles up here. The call ends when the
+ * Read and PackArchive: init opens the file, or starts the packer, and passes a pipe. The pipe is read only when the
+ * client's stream takes a message, so a slow client holds init back and nothing piles up here. The call ends when the
  * pipe has ended and init has said how.
  */
 

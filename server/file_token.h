@@ -7,8 +7,9 @@
 #include <stdint.h>
 
 /*
- * Page tokens of Files.List: base64url of a check and the path after which the next page starts. They give no authority, for the
- * path is looked up as the caller's user; the check tells a token of another listing, which would give a wrong page.
+ * Page tokens of Files.List: base64url of a check and the path after which the next page starts. They give no
+ * authority, for the path is looked up as the caller's user; the check tells a token of another listing, which would
+ * give a wrong page.
  */
 
 #define FILE_TOKEN_PATH_MAX 4096u

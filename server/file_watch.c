@@ -6,8 +6,8 @@
 #include <string.h>
 
 /*
- * Watch: init sends events against credit. What the client has not taken waits in a queue that the credit bounds: it is given
- * back only for events that have left.
+ * Watch: init sends events against credit. What the client has not taken waits in a queue that the credit bounds: it is
+ * given back only for events that have left.
  */
 
 #define CREDIT 256u

@@ -33,7 +33,7 @@ struct writing {
 	size_t left_length;
 	size_t left_done;
 	bool unpack;
-	bool opened;	  /* the pipe has come */
+	bool opened;      /* the pipe has come */
 	bool half_closed; /* the client has sent everything */
 	bool committed;
 };
@@ -128,8 +128,8 @@ static void writing_on_writable(uint32_t events, void *arg)
 {
 	struct writing *writing = arg;
 
-	writing->left_done += put(writing, writing->left + writing->left_done,
-				  writing->left_length - writing->left_done);
+	writing->left_done +=
+		put(writing, writing->left + writing->left_done, writing->left_length - writing->left_done);
 	if (writing->left_done < writing->left_length)
 		return;
 	loop_watch_remove(STEAL_PTR(writing->watch));
@@ -260,8 +260,7 @@ static int begin_write(struct writing *writing, const Paddock__V1__WriteFileHead
 	return ask(writing, sandbox, &request, err);
 }
 
-static int begin_unpack(struct writing *writing, const Paddock__V1__UnpackArchiveHeader *header,
-			struct pdk_error *err)
+static int begin_unpack(struct writing *writing, const Paddock__V1__UnpackArchiveHeader *header, struct pdk_error *err)
 {
 	Paddock__Internal__GuestUnpack unpack = PADDOCK__INTERNAL__GUEST_UNPACK__INIT;
 	Paddock__Internal__GuestRequest request = PADDOCK__INTERNAL__GUEST_REQUEST__INIT;

@@ -135,8 +135,7 @@ static void ask(struct rpc_call *call, struct sandbox *sandbox, const Paddock__I
 	int64_t stream = -ENOMEM;
 
 	if (question) {
-		*question = (struct question){
-			.call = call, .guest = sandbox->guest, .check = check, .answer = answer};
+		*question = (struct question){.call = call, .guest = sandbox->guest, .check = check, .answer = answer};
 		stream = guest_call(sandbox->guest, request, 0, question_on_reply, question);
 	}
 	if (stream < 0) {

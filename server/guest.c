@@ -128,7 +128,8 @@ void guest_free(struct guest *guest)
 		guest_destroy(guest);
 }
 
-/* Tell everybody, once, that this link is of no more use. The guest may be freed when it returns, unless `dispatching`. */
+/* Tell everybody, once, that this link is of no more use. The guest may be freed when it returns, unless `dispatching`.
+ */
 static void guest_break(struct guest *guest, int rc, const char *text)
 {
 	struct sandbox *sandbox = guest->sandbox;
@@ -363,8 +364,9 @@ static void guest_on_sudo(struct guest *guest, const Paddock__Internal__GuestSud
 	_cleanup_free_ char *detail = NULL;
 
 	if (refill) {
-		guest->sudo_tokens = refill > SUDO_BURST - guest->sudo_tokens ? SUDO_BURST
-									      : guest->sudo_tokens + (unsigned int)refill;
+		guest->sudo_tokens = refill > SUDO_BURST - guest->sudo_tokens
+					     ? SUDO_BURST
+					     : guest->sudo_tokens + (unsigned int)refill;
 		guest->sudo_refill_ns = now;
 	}
 	if (guest->sudo_tokens == 0)
@@ -379,8 +381,7 @@ static void guest_on_sudo(struct guest *guest, const Paddock__Internal__GuestSud
 					  .detail = detail});
 }
 
-static int dispatch_message(struct guest *guest, struct link_frame *frame, struct stream *stream,
-			    struct pdk_error *err)
+static int dispatch_message(struct guest *guest, struct link_frame *frame, struct stream *stream, struct pdk_error *err)
 {
 	struct guest_arena arena;
 	Paddock__Internal__GuestReply *reply;

@@ -14,8 +14,8 @@ typedef Paddock__Internal__GuestRequest__OpCase guest_op;
 /* How many replies (not events) an operation has at most. */
 unsigned int guest_replies_max(guest_op op);
 
-/* Check reply number `index` (from 0) to `op`, which named `handle` (0: none) and came with `n_fds` descriptors. -EPROTO and a
- * text for the audit log when it breaks the contract. */
+/* Check reply number `index` (from 0) to `op`, which named `handle` (0: none) and came with `n_fds` descriptors.
+ * -EPROTO and a text for the audit log when it breaks the contract. */
 int guest_check_reply(const Paddock__Internal__GuestReply *reply, guest_op op, unsigned int index, uint64_t handle,
 		      unsigned int n_fds, struct pdk_error *err);
 /* The same for an event of a watch. */

@@ -49,8 +49,7 @@ static void arena_release(void *data, void *pointer)
 
 void guest_arena_init(struct guest_arena *arena)
 {
-	arena->allocator =
-		(ProtobufCAllocator){.alloc = arena_alloc, .free = arena_release, .allocator_data = arena};
+	arena->allocator = (ProtobufCAllocator){.alloc = arena_alloc, .free = arena_release, .allocator_data = arena};
 	arena->blocks = NULL;
 	arena->used = 0;
 	arena->size = sizeof(arena->first);

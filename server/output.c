@@ -22,10 +22,10 @@
  * them large.
  *
  * The file is written with pwrite(), not through a mapping: the page cache outlives a kill -9 of the
- * daemon just as well, and a full disk is an error here and not a SIGBUS. Order: what the ring will overwrite is first taken out
- * of the header, then come the bytes, then the header that names them. So the header never points at
- * bytes that are not there, and what was not yet named is unknown to everybody. After a crash of the host the
- * file may be torn: every number in it is checked when it is used.
+ * daemon just as well, and a full disk is an error here and not a SIGBUS. Order: what the ring will overwrite is first
+ * taken out of the header, then come the bytes, then the header that names them. So the header never points at bytes
+ * that are not there, and what was not yet named is unknown to everybody. After a crash of the host the file may be
+ * torn: every number in it is checked when it is used.
  */
 
 #define MAGIC 0x31302d74756f6b64ull /* "dkout-01" */
@@ -39,12 +39,12 @@ enum { AREA_HEAD, AREA_TAIL, AREA_COUNT };
 
 /* Positions count from the first byte ever put into the area. */
 struct area {
-	uint64_t start;	     /* first record kept */
-	uint64_t end;	     /* behind the last */
+	uint64_t start;      /* first record kept */
+	uint64_t end;        /* behind the last */
 	uint64_t first_byte; /* sequence of the first byte kept */
 	uint64_t last_byte;  /* sequence behind the last byte kept */
-	uint64_t open;	     /* position of the last record, which may still grow */
-	uint64_t size;	     /* constant */
+	uint64_t open;       /* position of the last record, which may still grow */
+	uint64_t size;       /* constant */
 };
 
 struct file_header {
@@ -63,7 +63,7 @@ _Static_assert(sizeof(struct record) == RECORD_HEADER, "the record header has no
 
 struct output {
 	struct file_header header;
-	struct record open;	   /* last record of the area in use; length 0: none */
+	struct record open; /* last record of the area in use; length 0: none */
 	uint64_t head_bytes;
 	int fd;
 	bool exists; /* the file was made */
@@ -471,8 +471,7 @@ int output_read(struct output *output, struct output_cursor *cursor, uint8_t *da
 	const struct area *head = &output->header.areas[AREA_HEAD];
 	const struct area *tail = &output->header.areas[AREA_TAIL];
 	unsigned int area = cursor->sequence < head->last_byte ? AREA_HEAD : AREA_TAIL;
-	bool kept = area == AREA_HEAD ||
-		    (cursor->sequence >= tail->first_byte && cursor->sequence < tail->last_byte);
+	bool kept = area == AREA_HEAD || (cursor->sequence >= tail->first_byte && cursor->sequence < tail->last_byte);
 	int rc;
 
 	if (cursor->sequence >= output->header.total)

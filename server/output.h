@@ -49,8 +49,8 @@ struct output_piece {
 	size_t length;
 };
 
-/* The next piece at the cursor, at most OUTPUT_PIECE_MAX bytes into `data`; the cursor moves on. 1 = a piece, 0 = the end,
- * or a negative errno. */
+/* The next piece at the cursor, at most OUTPUT_PIECE_MAX bytes into `data`; the cursor moves on. 1 = a piece, 0 = the
+ * end, or a negative errno. */
 int output_read(struct output *output, struct output_cursor *cursor, uint8_t *data, struct output_piece *ret);
 
 /* Remove all kept output of a sandbox, or of one process. */

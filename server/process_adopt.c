@@ -8,8 +8,8 @@
 
 /*
  * After a restart of the daemon: init says which processes it has. Those that the store knows are taken over with their
- * pipes; one that the store does not know was never acknowledged to anybody and is killed; one that init does not know has
- * ended in a way that nobody saw.
+ * pipes; one that the store does not know was never acknowledged to anybody and is killed; one that init does not know
+ * has ended in a way that nobody saw.
  */
 
 struct adoption {

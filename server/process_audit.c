@@ -10,8 +10,8 @@
 #define NAMES_MAX 800u
 #define CWD_MAX 600u
 
-/* Append a text as JSON, at most `max` bytes of it, escapes counted. Of a text that is no UTF-8 every odd byte becomes one
- * escape, so that nothing is lost and nothing can leave the string. False: it was cut. */
+/* Append a text as JSON, at most `max` bytes of it, escapes counted. Of a text that is no UTF-8 every odd byte becomes
+ * one escape, so that nothing is lost and nothing can leave the string. False: it was cut. */
 static bool put_string(FILE *out, const char *text, size_t *max)
 {
 	size_t length = strlen(text);

@@ -6,7 +6,8 @@
 
 /* The JSON that audit records of processes carry. Both return malloc'ed text, or NULL (out of memory: no detail). */
 
-/* Bytes of argv (as JSON) that a record shows; a longer command line is cut, and "argc" and "argv_bytes" say what it was. */
+/* Bytes of argv (as JSON) that a record shows; a longer command line is cut, and "argc" and "argv_bytes" say what it
+ * was. */
 #define PROCESS_AUDIT_ARGV_MAX 2048u
 
 char *process_audit_start(const Paddock__Internal__StoredProcess *process);

@@ -8,9 +8,9 @@
 
 /* Followers: what each has been sent, live chunks and replay, back-pressure, the end of their calls. */
 
-#define WINDOW (4u << 20)	/* a follower this far behind stops the reading */
-#define WINDOW_LOW (2u << 20)	/* and this near lets it go on */
-#define CHUNKS_MAX (8u << 20)	/* memory of chunks, for output in tiny pieces */
+#define WINDOW (4u << 20)     /* a follower this far behind stops the reading */
+#define WINDOW_LOW (2u << 20) /* and this near lets it go on */
+#define CHUNKS_MAX (8u << 20) /* memory of chunks, for output in tiny pieces */
 #define CHUNK_ROOM_MIN 4096u
 #define SEND_MAX (1u << 20)
 #define KEEPALIVE_NS (30ull * 1000000000)
@@ -194,7 +194,8 @@ static void follower_free(struct follower *follower)
 		input_forget(follower->input);
 	chunks_trim(process);
 	process_update_polling(process);
-	if (process->state == PROCESS_ENDED && !process->followers && process->pipes[0].fd < 0 && process->pipes[1].fd < 0)
+	if (process->state == PROCESS_ENDED && !process->followers && process->pipes[0].fd < 0 &&
+	    process->pipes[1].fd < 0)
 		output_rest(process->output);
 	free(follower);
 	process_unref(process);

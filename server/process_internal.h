@@ -21,7 +21,7 @@ enum process_state {
 	PROCESS_RUNNING,  /* init answered: pid and pipes are valid. -> DRAINING */
 	PROCESS_DRAINING, /* init said how it ended; what is left in the pipes is read. -> STORING */
 	PROCESS_STORING,  /* its exit is on the way to the store. -> ENDED */
-	PROCESS_ENDED,	  /* the exit may be told; a pipe may still be open (held by a grandchild) */
+	PROCESS_ENDED,    /* the exit may be told; a pipe may still be open (held by a grandchild) */
 };
 
 /* A piece of live output, shared by followers. `refs` also counts what gRPC still sends. */
@@ -47,11 +47,11 @@ struct process {
 	struct process_list *list; /* NULL: removed from it, only references are left */
 	unsigned int refs;
 	enum process_state state;
-	bool committed; /* its start is durable */
+	bool committed;    /* its start is durable */
 	bool store_failed; /* its end could not be stored */
 	uint64_t id;
 	Paddock__Internal__StoredProcess *stored; /* what the store has, or will have next */
-	uint32_t stream; /* of the guest's link; 0 when over */
+	uint32_t stream;                          /* of the guest's link; 0 when over */
 	struct process_pipe pipes[2];
 	size_t drained; /* bytes read since it ended */
 	struct loop_timer drain_timer;
@@ -88,14 +88,14 @@ struct follower {
 	struct output_cursor cursor;
 	struct loop_timer keepalive;
 	uint64_t last_sent_ns;
-	bool attached;	     /* in process->followers */
+	bool attached; /* in process->followers */
 	bool send_started;
 	bool detach;
-	bool starting;	     /* the Start (or Interact) that made the process, not settled yet */
+	bool starting;       /* the Start (or Interact) that made the process, not settled yet */
 	bool commit_pending; /* rpc_commit() will still call back */
 	bool interactive;
 	bool cancelled;
-	struct pdk_error why;	      /* valid when cancelled */
+	struct pdk_error why;         /* valid when cancelled */
 	struct pdk_error start_error; /* valid when the start failed */
 	bool start_answered;
 	int commit_rc;
@@ -106,7 +106,7 @@ struct follower {
 struct input {
 	struct input *next;
 	struct process *process;
-	struct rpc_call *call;	   /* SendInput */
+	struct rpc_call *call;     /* SendInput */
 	struct follower *follower; /* Interact */
 	const uint8_t *data;
 	uint8_t *copy; /* owned, or NULL */
@@ -134,8 +134,8 @@ int process_delete(struct store_batch *batch, const struct process *process);
 void process_trim_argv(struct process *process);
 
 /* Find the process that a call names. `live`: its sandbox must be running. */
-int process_lookup(struct rpc_call *call, const char *sandbox_id, uint64_t process_id, bool live,
-		   struct process **ret, struct pdk_error *err);
+int process_lookup(struct rpc_call *call, const char *sandbox_id, uint64_t process_id, bool live, struct process **ret,
+		   struct pdk_error *err);
 int process_fail_gone(struct pdk_error *err);
 
 /* process_start.c */

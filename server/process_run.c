@@ -268,8 +268,8 @@ static void take_pipes(struct process *process, const Paddock__Internal__GuestSt
 	if (started->has_stdout) {
 		process->pipes[0].fd = STEAL_FD(*fds);
 		fds++;
-		process->pipes[0].stream =
-			process->stored->terminal ? PADDOCK__V1__STREAM__STREAM_PTY : PADDOCK__V1__STREAM__STREAM_STDOUT;
+		process->pipes[0].stream = process->stored->terminal ? PADDOCK__V1__STREAM__STREAM_PTY
+								     : PADDOCK__V1__STREAM__STREAM_STDOUT;
 	}
 	if (started->has_stderr) {
 		process->pipes[1].fd = STEAL_FD(*fds);

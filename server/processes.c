@@ -19,8 +19,8 @@
  * Start: init and the store work at the same time; `started` is sent when both have answered
  * (process_start.c). Reading: the loop reads the pipes' ends into chunks; every byte goes to the kept output
  * (output.c) before anybody sees it, and chunks stay in memory only while a follower has not sent them
- * (process_run.c, process_follow.c). A follower that is behind the chunks replays from the kept output; while one does, and
- * while one is far behind the newest byte, the pipes are not read: the process waits for its slowest client.
+ * (process_run.c, process_follow.c). A follower that is behind the chunks replays from the kept output; while one does,
+ * and while one is far behind the newest byte, the pipes are not read: the process waits for its slowest client.
  *
  * End: when init says how the process ended, what is left in the pipes is read until their end, or until 200 ms
  * have passed without it: a grandchild may hold a pipe open for ever. Then the exit is stored, and only then
@@ -233,8 +233,7 @@ struct load {
 
 static int load_row(struct process_list *list, const void *value, size_t length)
 {
-	Paddock__Internal__StoredProcess *stored =
-		paddock__internal__stored_process__unpack(NULL, length, value);
+	Paddock__Internal__StoredProcess *stored = paddock__internal__stored_process__unpack(NULL, length, value);
 	struct process *process;
 
 	if (!stored)
@@ -309,8 +308,8 @@ int process_fail_gone(struct pdk_error *err)
 	return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "process not found");
 }
 
-int process_lookup(struct rpc_call *call, const char *sandbox_id, uint64_t process_id, bool live,
-		   struct process **ret, struct pdk_error *err)
+int process_lookup(struct rpc_call *call, const char *sandbox_id, uint64_t process_id, bool live, struct process **ret,
+		   struct pdk_error *err)
 {
 	struct process_list *list;
 	struct sandbox *sandbox;

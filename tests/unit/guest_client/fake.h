@@ -2,11 +2,11 @@
 #define PADDOCK_TESTS_GUEST_CLIENT_FAKE_H
 
 /* clang-format off: cmocka wants these before itself */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 /* clang-format on */
 
 #include "paddock/internal/guest.pb-c.h"
@@ -67,7 +67,7 @@ Paddock__V1__ProcessEvent *fake_event(struct rpc_call *call, size_t n);
 
 /* The server around: store, sandbox, metrics. */
 extern struct sandbox fake_sandbox;
-extern char fake_lost[256]; /* text of sandbox_guest_lost(), empty: it was not called */
+extern char fake_lost[256];   /* text of sandbox_guest_lost(), empty: it was not called */
 extern bool fake_store_holds; /* commits wait for fake_store_commit() */
 extern int fake_store_rc;
 extern char fake_data_dir[256];

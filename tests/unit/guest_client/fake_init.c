@@ -30,8 +30,7 @@ static int on_frame(struct link *link, struct link_frame *frame, void *arg)
 	assert_true(queue_end < QUEUE_MAX);
 	*request = (struct request){.stream = frame->stream, .kind = frame->kind, .credit = frame->credit};
 	if (frame->kind == LINK_REQUEST)
-		request->message =
-			paddock__internal__guest_request__unpack(NULL, frame->length, frame->payload);
+		request->message = paddock__internal__guest_request__unpack(NULL, frame->length, frame->payload);
 	return 0;
 }
 

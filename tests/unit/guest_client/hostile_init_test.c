@@ -51,9 +51,17 @@ static void send_raw(const void *bytes, size_t length)
 
 static void send_header(uint32_t length, uint32_t stream, uint16_t kind, uint8_t fds)
 {
-	uint8_t header[16] = {(uint8_t)length, (uint8_t)(length >> 8), (uint8_t)(length >> 16), (uint8_t)(length >> 24),
-			      (uint8_t)stream, (uint8_t)(stream >> 8), (uint8_t)(stream >> 16), (uint8_t)(stream >> 24),
-			      (uint8_t)kind,   (uint8_t)(kind >> 8),   fds};
+	uint8_t header[16] = {(uint8_t)length,
+			      (uint8_t)(length >> 8),
+			      (uint8_t)(length >> 16),
+			      (uint8_t)(length >> 24),
+			      (uint8_t)stream,
+			      (uint8_t)(stream >> 8),
+			      (uint8_t)(stream >> 16),
+			      (uint8_t)(stream >> 24),
+			      (uint8_t)kind,
+			      (uint8_t)(kind >> 8),
+			      fds};
 
 	send_raw(header, sizeof(header));
 }
@@ -343,9 +351,15 @@ static void test_honest(void **state)
 
 static void test_lies_about_a_start(void **state)
 {
-	static const lie lies[] = {wrong_handle,  pid_one,	fewer_fds,    more_fds,		  no_pipes, exit_before_start,
-				   unknown_code,  four_gigabytes, unknown_kind, reply_of_another_kind, garbage,  error_with_a_result,
-				   memory_bomb,	  claims_fds,	closes,	      closes_within_a_frame, flood_of_fds};
+	static const lie lies[] = {wrong_handle, pid_one,
+				   fewer_fds,    more_fds,
+				   no_pipes,     exit_before_start,
+				   unknown_code, four_gigabytes,
+				   unknown_kind, reply_of_another_kind,
+				   garbage,      error_with_a_result,
+				   memory_bomb,  claims_fds,
+				   closes,       closes_within_a_frame,
+				   flood_of_fds};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
 		expect_lie_about_start(lies[i]);
@@ -356,9 +370,20 @@ static void test_lies_about_a_start(void **state)
 
 static void test_lies_about_a_process(void **state)
 {
-	static const lie lies[] = {exit_code_256, signal_65,	  exit_of_another,     two_exits, reply_after_the_end,
-				   garbage,	  stream_never_opened, stream_of_its_own, event_on_a_process,
-				   closes,	  notice_of_another_kind, four_gigabytes, flood_of_fds, closes_within_a_frame,
+	static const lie lies[] = {exit_code_256,
+				   signal_65,
+				   exit_of_another,
+				   two_exits,
+				   reply_after_the_end,
+				   garbage,
+				   stream_never_opened,
+				   stream_of_its_own,
+				   event_on_a_process,
+				   closes,
+				   notice_of_another_kind,
+				   four_gigabytes,
+				   flood_of_fds,
+				   closes_within_a_frame,
 				   memory_bomb};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {

@@ -276,12 +276,13 @@ static void test_grandchild_holds_the_pipe(void **state)
 	close(held);
 	fake_settle();
 	call = fake_call();
-	processes_attach(call, &(Paddock__V1__AttachRequest){.base.descriptor = &paddock__v1__attach_request__descriptor,
-							     .sandbox_id = fake_sandbox.id,
-							     .process_id = 1,
-							     .tag = (char *)"",
-							     .from_sequence = 0}
-					.base);
+	processes_attach(call,
+			 &(Paddock__V1__AttachRequest){.base.descriptor = &paddock__v1__attach_request__descriptor,
+						       .sandbox_id = fake_sandbox.id,
+						       .process_id = 1,
+						       .tag = (char *)"",
+						       .from_sequence = 0}
+				  .base);
 	fake_finished(call, PDK_OK);
 	expect_case(call, 1, PADDOCK__V1__PROCESS_EVENT__EVENT_OUTPUT);
 	expect_exit(call, 2, 0, 0);
