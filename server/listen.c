@@ -192,7 +192,7 @@ static int request_calls(struct pdk_error *err)
 
 			if (!call)
 				return pdk_fail(err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "out of memory");
-			rpc_call_request(call, queue);
+			rpc_call_request(call);
 		}
 	}
 	return 0;
@@ -230,8 +230,8 @@ static void start_core(const struct config *config)
 	gpr_set_log_function(log_grpc);
 	grpc_init();
 	queue = grpc_completion_queue_create_for_next(NULL);
-	listeners[0] = (struct rpc_listener){.server = create_server(config), .trusted = true};
-	listeners[1] = (struct rpc_listener){.server = create_server(config)};
+	listeners[0] = (struct rpc_listener){.server = create_server(config), .queue = queue, .trusted = true};
+	listeners[1] = (struct rpc_listener){.server = create_server(config), .queue = queue};
 }
 
 int rpc_start(const struct config *config, struct pdk_error *err)

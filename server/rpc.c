@@ -37,11 +37,11 @@ struct rpc_call *rpc_call_create(struct rpc_listener *listener)
 	return call;
 }
 
-static grpc_completion_queue *completion_queue;
-
-void rpc_call_request(struct rpc_call *call, grpc_completion_queue *queue)
+void rpc_call_request(struct rpc_call *call)
 {
-	completion_queue = queue;
+	grpc_completion_queue *queue = call->listener->queue;
+
+	RPC_HAND_OVER(&call->tags[RPC_OP_ARRIVAL]);
 	if (grpc_server_request_call(call->listener->server, &call->grpc, &call->details, &call->metadata, queue,
 				     queue, &call->tags[RPC_OP_ARRIVAL]) != GRPC_CALL_OK)
 		abort();
@@ -62,7 +62,7 @@ static void call_free(struct rpc_call *call)
 	free(call);
 	call = listener ? rpc_call_create(listener) : NULL;
 	if (call)
-		rpc_call_request(call, completion_queue);
+		rpc_call_request(call);
 }
 
 static void run_free(struct loop_task *task)
@@ -164,7 +164,7 @@ static void call_arrived(struct rpc_call *call)
 	struct pdk_error err = {};
 
 	if (next)
-		rpc_call_request(next, completion_queue);
+		rpc_call_request(next);
 	else
 		call->slot_lost = true;
 	call->arrived_ns = loop_now_ns();
@@ -409,6 +409,7 @@ void rpc_cancel_all(const struct pdk_error *why)
 
 void rpc_event(const struct rpc_tag *tag, bool success)
 {
+	RPC_TAKE_OVER(tag);
 	switch (tag->operation) {
 	case RPC_OP_ARRIVAL:
 		if (success)

@@ -29,12 +29,31 @@
  *	   `--cancelled (flag)--------' by the handler, after on_cancel
  */
 
+/* A call goes from thread to thread through gRPC, which ThreadSanitizer cannot see: tell it. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RPC_TSAN 1
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define RPC_TSAN 1
+#endif
+#ifdef RPC_TSAN
+void __tsan_acquire(void *address);
+void __tsan_release(void *address);
+#define RPC_HAND_OVER(tag) __tsan_release((void *)(uintptr_t)(tag))
+#define RPC_TAKE_OVER(tag) __tsan_acquire((void *)(uintptr_t)(tag))
+#else
+#define RPC_HAND_OVER(tag) ((void)0)
+#define RPC_TAKE_OVER(tag) ((void)0)
+#endif
+
 #define RPC_SLOTS 32
 #define RPC_CALLS_MAX 16384
 #define RPC_METADATA_MAX (16u << 10)
 
 struct rpc_listener {
 	grpc_server *server;
+	grpc_completion_queue *queue;
 	bool trusted; /* the admin socket: no key means the operator */
 };
 
@@ -110,7 +129,7 @@ struct rpc_call {
 /* rpc.c: the way in */
 struct rpc_call *rpc_call_create(struct rpc_listener *listener);
 /* Ask gRPC for the next call of the listener. Without the lock. */
-void rpc_call_request(struct rpc_call *call, grpc_completion_queue *queue);
+void rpc_call_request(struct rpc_call *call);
 /* One event of the completion queue. Without the lock. */
 void rpc_event(const struct rpc_tag *tag, bool success);
 /* Tell a running call that it is over; the first reason counts. */

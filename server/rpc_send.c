@@ -16,6 +16,7 @@
  * belongs to whoever gets the completion: it is not touched again. */
 static void start(struct rpc_call *call, const grpc_op *ops, size_t n_ops, enum rpc_operation operation)
 {
+	RPC_HAND_OVER(&call->tags[operation]);
 	if (grpc_call_start_batch(call->grpc, ops, n_ops, &call->tags[operation], NULL) != GRPC_CALL_OK)
 		abort();
 }

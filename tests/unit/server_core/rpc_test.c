@@ -386,7 +386,7 @@ static void ended_sandbox_ends_its_calls(void **state)
 	loop_unlock();
 	assert_int_equal(client_finish(&one.call), PDK_FAILED_PRECONDITION);
 	assert_string_equal(one.call.text, "sandbox has ended");
-	assert_int_equal(active(), 1);
+	EVENTUALLY(active() == 1);
 	grpc_call_cancel(two.call.grpc, NULL);
 	client_finish(&two.call);
 	EVENTUALLY(active() == 0);
@@ -436,6 +436,13 @@ static void ask_reflection(struct client_call *call, int which, const char *valu
 	grpc__reflection__v1__server_reflection_response__free_unpacked(response, NULL);
 }
 
+static void set_reflection(bool on)
+{
+	loop_lock();
+	server_config.reflection = on;
+	loop_unlock();
+}
+
 static void reflection_answers(void **state)
 {
 	static const char *const paths[] = {"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -459,14 +466,14 @@ static void reflection_answers(void **state)
 		client_half_close(&call);
 		assert_int_equal(client_finish(&call), PDK_OK);
 	}
-	server_config.reflection = false;
+	set_reflection(false);
 	for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
 		struct client_call call;
 
 		client_begin(&call, &user, paths[i], 0);
 		assert_int_equal(client_finish(&call), PDK_UNIMPLEMENTED);
 	}
-	server_config.reflection = true;
+	set_reflection(true);
 }
 
 static void sockets_have_their_modes(void **state)
