@@ -245,8 +245,8 @@ int recipe_finish(struct recipe_run *run, struct pdk_error *err)
 		;
 	log_tail(run->log, tail);
 	close(run->log);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
+	if ((WIFEXITED(status) && WEXITSTATUS(status) == 0) || !err)
+		return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
 	while (line && *line) {
 		char *text = strsep(&line, "\n");
 

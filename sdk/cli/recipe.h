@@ -32,7 +32,7 @@ void recipe_digest(char *const argv[], char out[RECIPE_DIGEST_SIZE]);
 int recipe_start(char *const argv[], struct recipe_run *ret_run, struct pdk_error *err);
 /* The last line of the log that tells of a step ("I: downloading packages with apt"), without its mark. */
 void recipe_phase(const struct recipe_run *run, char *out, size_t size);
-/* Wait for the end; when it failed, the last lines of the log are printed. */
+/* Wait for the end; when it failed and `err` is given, the last lines of the log are printed. */
 int recipe_finish(struct recipe_run *run, struct pdk_error *err);
 
 #endif

@@ -224,6 +224,10 @@ static int upload_fd(struct upload *upload, int fd, const struct recipe_run *run
 			recipe_phase(run, phase, sizeof(phase));
 			upload->progress.what = phase;
 			progress_update(&upload->progress, 0);
+			/* A refusal, before minutes of work are done for nothing. */
+			while ((rc = upload_listen(upload, 0)) > 0)
+				;
+			rc = rc == -EAGAIN ? 0 : rc == 0 ? -EPIPE : rc;
 			continue;
 		}
 		n = read(fd, buffer, CHUNK_SIZE);
@@ -324,8 +328,10 @@ static int run_recipe(struct cli *cli, char *const argv[], Paddock__V1__BuildTem
 	if (rc == 0)
 		rc = upload_fd(&upload, run.out, &run);
 	progress_end(&upload.progress);
-	if (rc < 0)
+	if (rc < 0) {
+		kill(run.pid, SIGTERM);
 		rc = upload_reason(&upload, rc);
+	}
 	finish = recipe_finish(&run, rc < 0 ? NULL : &cli->err);
 	signal(SIGINT, old);
 	/* A tar that was cut short must not become a template: without the end of the call, the server drops it. */
