@@ -216,6 +216,15 @@ static void receive(void)
 	close(STEAL_FD(warden.connection));
 }
 
+static bool has_template(const char *id)
+{
+	for (unsigned int i = 0; i < warden.n_templates; i++) {
+		if (strcmp(warden.template_id[i], id) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void finish_import(void)
 {
 	struct warden_reply reply = {.size_bytes = warden.imported, .files = 1};
@@ -227,7 +236,7 @@ static void finish_import(void)
 		warden.fail[0]--;
 		reply = (struct warden_reply){.status = warden.fail_status};
 		strcpy(reply.text, warden.fail_text);
-	} else {
+	} else if (!has_template(warden.next_template)) {
 		memcpy(warden.template_id[warden.n_templates++], warden.next_template, 48);
 	}
 	reply_to(&warden.import_request, reply, -1);
@@ -374,11 +383,17 @@ void fake_warden_add_template(const char *id)
 	LOCKED(snprintf(warden.template_id[warden.n_templates++], 48, "%s", id));
 }
 
+void fake_warden_forget_template(const char *id)
+{
+	LOCKED(for (unsigned int i = 0; i < warden.n_templates; i++) if (strcmp(warden.template_id[i], id) == 0)
+		       memmove(warden.template_id[i], warden.template_id[--warden.n_templates], 48));
+}
+
 bool fake_warden_has_template(const char *id)
 {
-	bool has = false;
+	bool has;
 
-	LOCKED(for (unsigned int i = 0; i < warden.n_templates; i++) has |= strcmp(warden.template_id[i], id) == 0);
+	LOCKED(has = has_template(id));
 	return has;
 }
 

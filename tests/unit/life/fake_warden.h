@@ -23,6 +23,7 @@ void fake_warden_forget(const char *id);
 void fake_warden_exit(const char *id, int status, uint64_t oom_kills);
 unsigned int fake_warden_living(void);
 void fake_warden_add_template(const char *id);
+void fake_warden_forget_template(const char *id);
 bool fake_warden_has_template(const char *id);
 unsigned int fake_warden_requests(enum warden_op op);
 uint64_t fake_warden_imported_bytes(void);

@@ -444,6 +444,9 @@ struct rpc_call *fake_call_operator(void)
 void fake_call_free(struct rpc_call *call)
 {
 	assert(call->finished);
+	/* Let what is on its way out leave: the deferred function names this call. */
+	while (call->sending && !call->hold_sends)
+		run_deferred();
 	for (unsigned int i = 0; i < call->n_sent; i++)
 		free(call->sent[i]);
 	for (unsigned int i = 0; i < call->n_arena; i++)
