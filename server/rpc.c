@@ -8,6 +8,7 @@
 
 #include "metrics.h"
 #include "sandbox/base/cleanup.h"
+#include "wire_text.h"
 
 /* The way in: arrivals, messages, cancellations. See rpc_internal.h for the theory of operation. */
 
@@ -224,7 +225,7 @@ static int message_unpack(struct rpc_call *call, struct arena *arena, ProtobufCM
 	arena->max = arena_max_for_message(slices->length);
 	*ret = protobuf_c_message_unpack(call->method->request, &arena->allocator, slices->length, bytes);
 	if (*ret)
-		return 0;
+		return wire_check_text(call->method->request, bytes, slices->length, err);
 	if (arena->refused)
 		return pdk_fail(err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "message needs too much memory to decode");
 	return pdk_fail(err, -EBADMSG, PDK_INVALID_ARGUMENT, "malformed %s", call->method->request->short_name);
