@@ -1,9 +1,10 @@
 /* State files: what is written is read back, what is damaged or not ours is refused, removal leaves nothing. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,9 +1,10 @@
 /* The compiled filter against a direct reading of the policy, and the parser's refusals. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include <errno.h>
 #include <linux/audit.h>
