@@ -79,8 +79,9 @@ daemon_template() {
 	mkdir -p "$PADDOCK_CACHE"
 	if ! (cd "$PADDOCK_CACHE" && sha256sum --quiet -c base.tar.sha256 >/dev/null 2>&1); then
 		echo "building the base template (once; kept in $PADDOCK_CACHE)"
-		"$PADDOCK" template build base --output "$PADDOCK_CACHE/base.tar" || return
+		"$PADDOCK" template build base --to-tar "$PADDOCK_CACHE/base.tar" || return
 		(cd "$PADDOCK_CACHE" && sha256sum base.tar >base.tar.sha256)
+		return
 	fi
 	"$PADDOCK" template import base "$PADDOCK_CACHE/base.tar" --public
 }
