@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -11,8 +13,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -56,6 +60,26 @@ static void private_root(void)
 		_exit(98);
 }
 
+/* What the warden gives it: an id of its own, and ambient capabilities, some of which root inside needs. */
+static void become_init(void)
+{
+	static const int kept[] = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID,
+				   CAP_SETGID, CAP_SETUID,       CAP_KILL,   CAP_NET_BIND_SERVICE};
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2] = {};
+
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+		data[0].effective |= 1u << kept[i];
+	data[0].permitted = data[0].inheritable = data[0].effective;
+	if (prctl(PR_SET_KEEPCAPS, 1) < 0 || setgroups(0, NULL) < 0 || setresgid(65533, 65533, 65533) < 0 ||
+	    setresuid(65533, 65533, 65533) < 0 || syscall(SYS_capset, &header, data) < 0)
+		_exit(95);
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
+		if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, kept[i], 0, 0) < 0)
+			_exit(94);
+	}
+}
+
 static void run_init(int listener)
 {
 	int archive = open(PADDOCK_ARCHIVE_BINARY, O_RDONLY | O_CLOEXEC);
@@ -69,6 +93,7 @@ static void run_init(int listener)
 		dup2(14, 4);
 	else
 		close(4);
+	become_init();
 	execl(PADDOCK_INIT_BINARY, "paddock-init", NULL);
 	_exit(97);
 }

@@ -32,7 +32,6 @@ struct client {
 	size_t n_frames;
 };
 
-/* `user_namespace`: init gets what it gets from the warden: uid 65533 and ambient capabilities. */
 void client_start(struct client *client);
 void client_stop(struct client *client);
 void client_connect(struct client *client);
