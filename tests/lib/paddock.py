@@ -318,7 +318,7 @@ class Instance:
     def import_base(self):
         path = CACHE + "/base.tar"
         if not os.path.exists(path):
-            subprocess.run([CLI, "template", "build", "base", "--output", path], check=True, stdout=sys.stderr,
+            subprocess.run([CLI, "template", "build", "base", "--to-tar", path], check=True, stdout=sys.stderr,
                            env={**os.environ, "PADDOCK_ADDR": f"unix:{self.run}/admin.sock"})
         with open(path, "rb") as f:
             self.admin.build_template("base", f, public=True)
