@@ -136,7 +136,7 @@ static uint8_t *bytes_of(grpc_byte_buffer *buffer, size_t *ret_length)
 	return copy;
 }
 
-uint8_t *client_receive(struct client_call *call, size_t *ret_length)
+static grpc_byte_buffer *receive(struct client_call *call)
 {
 	grpc_byte_buffer *buffer = NULL;
 	grpc_op ops[2] = {{.op = GRPC_OP_RECV_MESSAGE}, {.op = GRPC_OP_RECV_INITIAL_METADATA}};
@@ -145,7 +145,22 @@ uint8_t *client_receive(struct client_call *call, size_t *ret_length)
 	ops[1].data.recv_initial_metadata.recv_initial_metadata = &call->initial;
 	batch(call, ops, call->headers_asked ? 1 : 2);
 	call->headers_asked = true;
-	return bytes_of(buffer, ret_length);
+	return buffer;
+}
+
+uint8_t *client_receive(struct client_call *call, size_t *ret_length)
+{
+	return bytes_of(receive(call), ret_length);
+}
+
+int64_t client_skip(struct client_call *call)
+{
+	grpc_byte_buffer *buffer = receive(call);
+	int64_t length = buffer ? (int64_t)grpc_byte_buffer_length(buffer) : -1;
+
+	if (buffer)
+		grpc_byte_buffer_destroy(buffer);
+	return length;
 }
 
 static void status_op(struct client_call *call, grpc_op *op)

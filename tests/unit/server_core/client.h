@@ -36,6 +36,8 @@ bool client_send_message(struct client_call *call, const ProtobufCMessage *messa
 void client_half_close(struct client_call *call);
 /* NULL at the end. malloc'ed. */
 uint8_t *client_receive(struct client_call *call, size_t *ret_length);
+/* The length of the next message, which is dropped; -1 at the end. */
+int64_t client_skip(struct client_call *call);
 /* Wait for the status; its text is in call->text. Frees all but the text. */
 int client_finish(struct client_call *call);
 
