@@ -19,7 +19,7 @@
  * go to the head until it has head_bytes, then to the ring; the ring forgets whole records from its front
  * when it needs room. Its size is tail_bytes and slack for one more record, so at least tail_bytes stay, if
  * records are not tiny; pieces of one stream that follow each other are joined into one record, which makes
- * them large.
+ * them large. The last record's header is kept in the file's header while it may grow.
  *
  * The file is written with pwrite(), not through a mapping: the page cache outlives a kill -9 of the
  * daemon just as well, and a full disk is an error here and not a SIGBUS. Order: what the ring will overwrite is first
@@ -29,7 +29,7 @@
  */
 
 #define MAGIC 0x31302d74756f6b64ull /* "dkout-01" */
-#define HEADER_SIZE 128u
+#define HEADER_SIZE 192u
 #define RECORD_HEADER 16u
 #define RECORD_MAX OUTPUT_PIECE_MAX
 #define SLACK (2 * (RECORD_MAX + RECORD_HEADER))
@@ -47,13 +47,6 @@ struct area {
 	uint64_t size;       /* constant */
 };
 
-struct file_header {
-	uint64_t magic;
-	uint64_t total;
-	struct area areas[AREA_COUNT];
-};
-_Static_assert(sizeof(struct file_header) <= HEADER_SIZE, "the header fits its place");
-
 struct record {
 	uint64_t sequence;
 	uint32_t length;
@@ -61,9 +54,16 @@ struct record {
 };
 _Static_assert(sizeof(struct record) == RECORD_HEADER, "the record header has no holes");
 
+struct file_header {
+	uint64_t magic;
+	uint64_t total;
+	struct area areas[AREA_COUNT];
+	struct record open; /* the last record, which may still grow: its own header is written when it is done */
+};
+_Static_assert(sizeof(struct file_header) <= HEADER_SIZE, "the header fits its place");
+
 struct output {
 	struct file_header header;
-	struct record open; /* last record of the area in use; length 0: none */
 	uint64_t head_bytes;
 	int fd;
 	bool exists; /* the file was made */
@@ -218,6 +218,11 @@ static int write_header(struct output *output)
 	return write_all(output->fd, &output->header, sizeof(output->header), 0);
 }
 
+static unsigned int area_of_open(const struct output *output)
+{
+	return output->header.areas[AREA_TAIL].end > 0 ? AREA_TAIL : AREA_HEAD;
+}
+
 /* A record header is only used after this. */
 static int read_record(const struct output *output, unsigned int which, uint64_t position, struct record *ret)
 {
@@ -226,7 +231,11 @@ static int read_record(const struct output *output, unsigned int which, uint64_t
 
 	if (position + RECORD_HEADER > area->end)
 		return -EBADMSG;
-	rc = area_read(output, which, position, ret, sizeof(*ret));
+	rc = 0;
+	if (output->header.open.length && which == area_of_open(output) && position == area->open)
+		*ret = output->header.open;
+	else
+		rc = area_read(output, which, position, ret, sizeof(*ret));
 	if (rc < 0)
 		return rc;
 	if (ret->length == 0 || ret->length > RECORD_MAX || ret->length > area->end - position - RECORD_HEADER)
@@ -269,7 +278,7 @@ static unsigned int area_in_use(const struct output *output)
 static size_t step_length(const struct output *output, unsigned int which, bool extend, size_t length)
 {
 	const struct area *head = &output->header.areas[AREA_HEAD];
-	size_t max = extend ? RECORD_MAX - output->open.length : RECORD_MAX;
+	size_t max = extend ? RECORD_MAX - output->header.open.length : RECORD_MAX;
 	uint64_t room;
 
 	if (which == AREA_HEAD) {
@@ -281,44 +290,70 @@ static size_t step_length(const struct output *output, unsigned int which, bool 
 	return length < max ? length : max;
 }
 
+/* The open record will not grow any more: its header goes to its place. */
+static int close_record(struct output *output)
+{
+	unsigned int which = area_of_open(output);
+
+	if (output->header.open.length == 0)
+		return 0;
+	return area_write(output, which, output->header.areas[which].open, &output->header.open, RECORD_HEADER);
+}
+
+static int open_record(struct output *output, unsigned int which, unsigned int stream)
+{
+	struct area *area = &output->header.areas[which];
+	int rc = close_record(output);
+
+	if (rc < 0)
+		return rc;
+	output->header.open = (struct record){.sequence = output->header.total, .stream = stream};
+	area->open = area->end;
+	if (area->start == area->end)
+		area->first_byte = output->header.total;
+	area->end += RECORD_HEADER;
+	return 0;
+}
+
 /* Put one piece into an area. Returns how many bytes it took. */
 static ssize_t append_step(struct output *output, unsigned int stream, const uint8_t *data, size_t length)
 {
 	unsigned int which = area_in_use(output);
 	struct area *area = &output->header.areas[which];
-	bool extend = output->open.length > 0 && output->open.length < RECORD_MAX && output->open.stream == stream &&
-		      area->end > area->start && output->open.sequence >= area->first_byte;
+	struct record *open = &output->header.open;
+	bool extend = which == area_of_open(output) && open->length > 0 && open->length < RECORD_MAX &&
+		      open->stream == stream && area->end > area->start;
 	size_t step = step_length(output, which, extend, length);
-	uint8_t joined[RECORD_HEADER + 1024];
-	uint64_t position;
 	int rc = 0;
 
+	/* Room for a whole record at a time, so that the front of the ring does not move with every small piece. */
 	if (which == AREA_TAIL)
-		rc = ring_make_room(output, step + RECORD_HEADER);
+		rc = ring_make_room(output, step + RECORD_HEADER + (extend ? 0 : RECORD_MAX - step));
+	if (rc == 0 && !extend)
+		rc = open_record(output, which, stream);
+	if (rc == 0)
+		rc = area_write(output, which, area->end, data, step);
 	if (rc < 0)
 		return rc;
-	if (!extend) {
-		output->open = (struct record){.sequence = output->header.total, .stream = stream};
-		area->open = area->end;
-		if (area->start == area->end)
-			area->first_byte = output->header.total;
-		area->end += RECORD_HEADER;
-	}
-	position = area->end;
-	output->open.length += (uint32_t)step;
+	open->length += (uint32_t)step;
 	area->end += step;
 	output->header.total += step;
 	area->last_byte = output->header.total;
-	if (!extend && step <= sizeof(joined) - RECORD_HEADER) {
-		memcpy(joined, &output->open, RECORD_HEADER);
-		memcpy(joined + RECORD_HEADER, data, step);
-		rc = area_write(output, which, area->open, joined, RECORD_HEADER + step);
-		return rc < 0 ? rc : (ssize_t)step;
-	}
-	rc = area_write(output, which, position, data, step);
-	if (rc == 0)
-		rc = area_write(output, which, area->open, &output->open, RECORD_HEADER);
-	return rc < 0 ? rc : (ssize_t)step;
+	return (ssize_t)step;
+}
+
+/* Keep nothing more: go back to what was whole, but for what the ring has given up, which may be overwritten. */
+static void output_break(struct output *output, const struct file_header *before)
+{
+	struct area now = output->header.areas[AREA_TAIL];
+	struct area *tail = &output->header.areas[AREA_TAIL];
+
+	output->broken = true;
+	output->header = *before;
+	if (now.start == tail->start)
+		return;
+	tail->start = now.start;
+	tail->first_byte = now.start < tail->end ? now.first_byte : tail->last_byte;
 }
 
 void output_append(struct output *output, unsigned int stream, const void *data, size_t length)
@@ -326,11 +361,9 @@ void output_append(struct output *output, unsigned int stream, const void *data,
 	struct file_header before = output->header;
 	uint64_t total = output->header.total + length;
 	const uint8_t *bytes = data;
-	int rc = 0;
+	int rc = output->broken ? -EIO : output_open(output, true);
 
-	if (!output->broken)
-		rc = output_open(output, true);
-	while (!output->broken && rc >= 0 && length > 0) {
+	while (rc == 0 && length > 0) {
 		ssize_t n = append_step(output, stream, bytes, length);
 
 		if (n < 0) {
@@ -339,18 +372,12 @@ void output_append(struct output *output, unsigned int stream, const void *data,
 		}
 		bytes += n;
 		length -= (size_t)n;
-		/* The next step may take out of the ring what this one has put in. */
-		if (length > 0)
-			rc = write_header(output);
-		if (rc == 0)
-			before = output->header;
+		before = output->header;
 	}
-	if (!output->broken && rc == 0)
+	if (rc == 0)
 		rc = write_header(output);
-	if (rc < 0) {
-		output->broken = true;
-		output->header = before;
-	}
+	if (rc < 0)
+		output_break(output, &before);
 	output->header.total = total;
 }
 
@@ -399,12 +426,10 @@ int output_load(struct output *output)
 	/* The kept sizes are those of the file; how much of the head is data stays as it was configured. */
 	if (output->head_bytes > header.areas[AREA_HEAD].size - SLACK)
 		output->head_bytes = header.areas[AREA_HEAD].size - SLACK;
-	if (header.areas[which].end > header.areas[which].start &&
-	    read_record(output, which, header.areas[which].open, &output->open) < 0)
-		output->open = (struct record){};
-	/* A record that grew after the last header was written. */
-	if (output->open.length && output->open.sequence + output->open.length != header.areas[which].last_byte)
-		output->open = (struct record){};
+	if (header.open.length > RECORD_MAX ||
+	    header.open.sequence + header.open.length != header.areas[which].last_byte ||
+	    header.areas[which].open + RECORD_HEADER + header.open.length != header.areas[which].end)
+		output->header.open = (struct record){};
 	return 0;
 }
 

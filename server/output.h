@@ -11,7 +11,7 @@
  * that is made with the first byte. See output.c.
  */
 
-#define OUTPUT_PIECE_MAX (64u << 10)
+#define OUTPUT_PIECE_MAX (128u << 10)
 
 struct output;
 

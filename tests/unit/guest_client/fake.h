@@ -1,13 +1,13 @@
 #ifndef PADDOCK_TESTS_GUEST_CLIENT_FAKE_H
 #define PADDOCK_TESTS_GUEST_CLIENT_FAKE_H
 
-/* clang-format off: cmocka wants these before itself */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-/* clang-format on */
+
+#include <cmocka.h>
 
 #include "paddock/internal/guest.pb-c.h"
 #include "paddock/internal/store.pb-c.h"
@@ -17,7 +17,6 @@
 #include "server/guest.h"
 #include "server/rpc.h"
 #include "server/sandboxes.h"
-#include <stdbool.h>
 
 /* The loop: one turn waits at most `ms` for something to happen. */
 void fake_turn(int ms);
