@@ -124,7 +124,10 @@ static grpc_ssl_server_certificate_config *load(const struct config *config, str
 		return NULL;
 	pair.private_key = material.pem[KEY];
 	pair.cert_chain = material.pem[CERTIFICATE];
-	ret = grpc_ssl_server_certificate_config_create(material.pem[CLIENT_CA], &pair, 1);
+	/* A reload aborts in this core when there are no roots. Without mTLS no client is asked for a certificate, so
+	 * these are looked at by nobody. */
+	ret = grpc_ssl_server_certificate_config_create(
+		material.pem[CLIENT_CA] ? material.pem[CLIENT_CA] : material.pem[CERTIFICATE], &pair, 1);
 	material_clear(&material);
 	memcpy(loaded, times, sizeof(loaded));
 	return ret;
