@@ -7,7 +7,8 @@
 #
 # BUILD is the build folder; PADDOCK_CACHE keeps the base template's tar between runs.
 
-BUILD=${BUILD:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/build}
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+BUILD=${BUILD:-$ROOT/build}
 PADDOCK_CACHE=${PADDOCK_CACHE:-/var/cache/paddock}
 PADDOCKD=$BUILD/server/paddockd
 WARDEN=$BUILD/sandbox/warden/paddock-warden
@@ -38,7 +39,7 @@ wait_for() {
 daemon_start_warden() {
 	"$WARDEN" --data-dir "$INSTANCE/data" --runtime-dir "$INSTANCE/run" --user paddock \
 		--pool-size "${POOL_SIZE:-20G}" --libexec-dir "$INSTANCE/libexec" \
-		--policy-dir "$(dirname "${BASH_SOURCE[0]}")/../../policies" >>"$INSTANCE/warden.log" 2>&1 &
+		--policy-dir "$ROOT/policies" >>"$INSTANCE/warden.log" 2>&1 &
 	warden_pid=$!
 	wait_for 60 test -S "$INSTANCE/run/warden.sock" || {
 		echo "the warden did not start:" >&2
@@ -79,7 +80,7 @@ daemon_template() {
 	mkdir -p "$PADDOCK_CACHE"
 	if ! (cd "$PADDOCK_CACHE" && sha256sum --quiet -c base.tar.sha256 >/dev/null 2>&1); then
 		echo "building the base template (once; kept in $PADDOCK_CACHE)"
-		"$PADDOCK" template build base --to-tar "$PADDOCK_CACHE/base.tar" || return
+		"$PADDOCK" template build base --keep "$PADDOCK_CACHE/base.tar" || return
 		(cd "$PADDOCK_CACHE" && sha256sum base.tar >base.tar.sha256)
 		return
 	fi

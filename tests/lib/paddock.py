@@ -318,8 +318,10 @@ class Instance:
     def import_base(self):
         path = CACHE + "/base.tar"
         if not os.path.exists(path):
-            subprocess.run([CLI, "template", "build", "base", "--to-tar", path], check=True, stdout=sys.stderr,
+            os.makedirs(CACHE, exist_ok=True)
+            subprocess.run([CLI, "template", "build", "base", "--keep", path], check=True, stdout=sys.stderr,
                            env={**os.environ, "PADDOCK_ADDR": f"unix:{self.run}/admin.sock"})
+            return
         with open(path, "rb") as f:
             self.admin.build_template("base", f, public=True)
 
