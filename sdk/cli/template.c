@@ -125,6 +125,7 @@ struct upload {
 	struct paddock_stream *stream;
 	struct progress progress;
 	uint64_t sent;
+	int keep; /* where a copy of the tar goes; 0: nowhere */
 	char phase[96];
 	Paddock__V1__Template *result; /* points into `last` */
 	Paddock__V1__BuildTemplateProgress *last;
@@ -208,6 +209,20 @@ static void upload_clear(struct upload *upload)
 	paddock_free(upload->last);
 }
 
+/* For --keep. */
+static int keep_copy(struct upload *upload, const uint8_t *data, size_t length)
+{
+	while (upload->keep > 0 && length > 0) {
+		ssize_t n = write(upload->keep, data, length);
+
+		if (n < 0)
+			return pdk_fail_errno(&upload->cli->err, -errno, "cannot keep the tar");
+		data += n;
+		length -= (size_t)n;
+	}
+	return 0;
+}
+
 /* Send all of `fd`. With a recipe, its phase is shown until bytes come. */
 static int upload_fd(struct upload *upload, int fd, const struct recipe_run *run)
 {
@@ -239,6 +254,8 @@ static int upload_fd(struct upload *upload, int fd, const struct recipe_run *run
 		if (n == 0)
 			return 0;
 		rc = upload_data(upload, buffer, (size_t)n);
+		if (rc == 0)
+			rc = keep_copy(upload, buffer, (size_t)n);
 	}
 	return rc;
 }
@@ -313,9 +330,9 @@ static int check_rights(struct cli *cli, bool *ret_operator)
 	return 0;
 }
 
-static int run_recipe(struct cli *cli, char *const argv[], Paddock__V1__BuildTemplateHeader *header)
+static int run_recipe(struct cli *cli, char *const argv[], Paddock__V1__BuildTemplateHeader *header, int keep)
 {
-	struct upload upload = {.cli = cli};
+	struct upload upload = {.cli = cli, .keep = keep};
 	struct recipe_run run;
 	void (*old)(int) = signal(SIGINT, SIG_IGN);
 	int rc, finish;
@@ -345,12 +362,58 @@ static int run_recipe(struct cli *cli, char *const argv[], Paddock__V1__BuildTem
 	return rc;
 }
 
+/* Write the tar to a file, aside and then renamed, so that a build that fails leaves none. */
+static int save_recipe(struct cli *cli, char *const argv[], const char *path)
+{
+	struct progress progress = {0};
+	struct recipe_run run;
+	_cleanup_free_ char *aside = NULL;
+	_cleanup_fd_ int fd = -1;
+	char phase[96] = "starting";
+	uint64_t written = 0;
+	ssize_t n = 0;
+	int rc;
+
+	if (asprintf(&aside, "%s.new", path) < 0)
+		return pdk_fail_errno(&cli->err, -ENOMEM, "%s", path);
+	fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return pdk_fail_errno(&cli->err, -errno, "%s", aside);
+	rc = recipe_start(argv, &run, &cli->err);
+	if (rc < 0)
+		return rc;
+	progress_start(&progress, phase, 0);
+	do {
+		struct pollfd poll_fd = {.fd = run.out, .events = POLLIN};
+
+		if (written == 0 && poll(&poll_fd, 1, TICK_MS) == 0)
+			recipe_phase(&run, phase, sizeof(phase));
+		else if ((n = splice(run.out, NULL, fd, NULL, 1 << 20, 0)) > 0)
+			written += (uint64_t)n;
+		else
+			break;
+		progress_update(&progress, written);
+	} while (true);
+	progress_end(&progress);
+	if (n < 0)
+		rc = pdk_fail_errno(&cli->err, -errno, "%s", aside);
+	if (recipe_finish(&run, rc < 0 ? NULL : &cli->err) < 0)
+		rc = -EIO;
+	if (rc == 0 && rename(aside, path) < 0)
+		rc = pdk_fail_errno(&cli->err, -errno, "%s", path);
+	if (rc < 0)
+		unlink(aside);
+	return rc;
+}
+
 static int build_recipe(struct cli *cli, const struct args *args, char *argv[RECIPE_ARGS_MAX])
 {
 	Paddock__V1__BuildTemplateHeader__LabelsEntry label = PADDOCK__V1__BUILD_TEMPLATE_HEADER__LABELS_ENTRY__INIT;
 	Paddock__V1__BuildTemplateHeader__LabelsEntry *labels[] = {&label};
 	Paddock__V1__BuildTemplateHeader header = PADDOCK__V1__BUILD_TEMPLATE_HEADER__INIT;
 	const char *name = args_value(args, "name");
+	const char *keep_path = args_value(args, "keep");
+	_cleanup_fd_ int keep = -1;
 	char digest[RECIPE_DIGEST_SIZE];
 	bool operator= false;
 	int rc = cli_connect(cli);
@@ -369,7 +432,15 @@ static int build_recipe(struct cli *cli, const struct args *args, char *argv[REC
 	header.n_labels = 1;
 	header.replace = true;
 	header.public_ = operator&& !args_has(args, "private");
-	return run_recipe(cli, argv, &header);
+	if (!keep_path)
+		return run_recipe(cli, argv, &header, 0);
+	keep = open(keep_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (keep < 0)
+		return pdk_fail_errno(&cli->err, -errno, "%s", keep_path);
+	rc = run_recipe(cli, argv, &header, keep);
+	if (rc < 0)
+		unlink(keep_path);
+	return rc;
 }
 
 static int cmd_template_build(struct cli *cli, const struct args *args)
@@ -387,9 +458,10 @@ static int cmd_template_build(struct cli *cli, const struct args *args)
 			return cli_usage(cli, "--include: more than %zu times", ARRAY_SIZE(recipe.include));
 		recipe.include[recipe.n_include++] = text;
 	}
+	text = args_value(args, "to-tar");
 	rc = recipe_args(&recipe, argv, &cli->err);
 	if (rc == 0)
-		rc = build_recipe(cli, args, argv);
+		rc = text ? save_recipe(cli, argv, text) : build_recipe(cli, args, argv);
 	recipe_args_clear(argv);
 	return rc;
 }
@@ -413,8 +485,10 @@ static const struct option_spec build_options[] = {
 	{"name", 0, "NAME", "name of the template (default: base)"},
 	{"mirror", 0, "URL", "where packages come from (default: this machine's apt sources)"},
 	{"include", 0, "PKG,...", "further packages; may be repeated"},
+	{"keep", 0, "FILE", "keep the tar too, for `paddock template import` elsewhere"},
 	{"private", 0, NULL, "only for the caller's tenant"},
 	{"force", 'f', NULL, "build even if the recipe has not changed"},
+	{"to-tar", 0, "FILE", "write the tar there instead of sending it (for `template import`)"},
 	{NULL},
 };
 
