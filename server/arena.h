@@ -18,10 +18,10 @@ struct arena_chunk;
 
 struct arena {
 	struct arena_chunk *chunks; /* the newest first */
-	size_t used;		    /* of the newest chunk */
-	size_t total;		    /* bytes of all chunks */
+	size_t used;                /* of the newest chunk */
+	size_t total;               /* bytes of all chunks */
 	size_t max;
-	bool refused;		    /* an allocation failed */
+	bool refused; /* an allocation failed */
 	ProtobufCAllocator allocator;
 };
 

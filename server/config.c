@@ -24,10 +24,10 @@ enum type {
 	TYPE_TEXT,
 	TYPE_BOOL,
 	TYPE_U32,
-	TYPE_SIZE,	  /* uint64_t bytes */
-	TYPE_DURATION,	  /* uint64_t milliseconds */
+	TYPE_SIZE,        /* uint64_t bytes */
+	TYPE_DURATION,    /* uint64_t milliseconds */
 	TYPE_DURATION_32, /* uint32_t milliseconds */
-	TYPE_FACTOR,	  /* double */
+	TYPE_FACTOR,      /* double */
 };
 
 struct option {
@@ -36,11 +36,12 @@ struct option {
 	const char *help;
 	enum type type;
 	uint32_t offset;
-	uint32_t size;	   /* TEXT: of the field */
+	uint32_t size;     /* TEXT: of the field */
 	uint64_t min, max; /* of numbers; FACTOR: whole numbers */
 };
 
-#define FIELD(field) .name = #field, .offset = offsetof(struct config, field), .size = sizeof(((struct config *)0)->field)
+#define FIELD(field)                                                                                                   \
+	.name = #field, .offset = offsetof(struct config, field), .size = sizeof(((struct config *)0)->field)
 #define KIB ((uint64_t)1 << 10)
 #define MIB ((uint64_t)1 << 20)
 #define GIB ((uint64_t)1 << 30)
@@ -48,42 +49,63 @@ struct option {
 #define DAY ((uint64_t)86400000)
 
 static const struct option options[] = {
-	{FIELD(data_dir), .type = TYPE_TEXT, .initial = "/var/lib/paddock", .help = "state: the store, kept output, the storage pool"},
-	{FIELD(runtime_dir), .type = TYPE_TEXT, .initial = "/run/paddock", .help = "sockets: admin.sock, paddock.sock, warden.sock"},
-	{FIELD(user), .type = TYPE_TEXT, .initial = "paddock", .help = "what paddockd becomes when it is started as root"},
-	{FIELD(listen), .type = TYPE_TEXT, .initial = "127.0.0.1:7411", .help = "TCP address of the API; empty: none; not loopback needs TLS"},
-	{FIELD(metrics_listen), .type = TYPE_TEXT, .initial = "127.0.0.1:7412", .help = "loopback address of /metrics; empty: off"},
-	{FIELD(tls_certificate), .type = TYPE_TEXT, .initial = "", .help = "PEM chain; set: TCP speaks TLS only; read again when it changes"},
+	{FIELD(data_dir), .type = TYPE_TEXT, .initial = "/var/lib/paddock",
+	 .help = "state: the store, kept output, the storage pool"},
+	{FIELD(runtime_dir), .type = TYPE_TEXT, .initial = "/run/paddock",
+	 .help = "sockets: admin.sock, paddock.sock, warden.sock"},
+	{FIELD(user), .type = TYPE_TEXT, .initial = "paddock",
+	 .help = "what paddockd becomes when it is started as root"},
+	{FIELD(listen), .type = TYPE_TEXT, .initial = "127.0.0.1:7411",
+	 .help = "TCP address of the API; empty: none; not loopback needs TLS"},
+	{FIELD(metrics_listen), .type = TYPE_TEXT, .initial = "127.0.0.1:7412",
+	 .help = "loopback address of /metrics; empty: off"},
+	{FIELD(tls_certificate), .type = TYPE_TEXT, .initial = "",
+	 .help = "PEM chain; set: TCP speaks TLS only; read again when it changes"},
 	{FIELD(tls_key), .type = TYPE_TEXT, .initial = "", .help = "PEM key, not open to others"},
-	{FIELD(tls_client_ca), .type = TYPE_TEXT, .initial = "", .help = "set: clients must present a certificate of this CA"},
+	{FIELD(tls_client_ca), .type = TYPE_TEXT, .initial = "",
+	 .help = "set: clients must present a certificate of this CA"},
 	{FIELD(reflection), .type = TYPE_BOOL, .initial = "false", .help = "server reflection, for holders of a key"},
 	{FIELD(log_level), .type = TYPE_TEXT, .initial = "info", .help = "error, warn, info or debug"},
-	{FIELD(max_streams), .type = TYPE_U32, .initial = "1000", .min = 1, .max = 100000, .help = "concurrent calls of one connection"},
-	{FIELD(shutdown_grace_ms), .type = TYPE_DURATION_32, .initial = "5s", .max = 600000, .help = "how long calls may go on after a stop"},
+	{FIELD(max_streams), .type = TYPE_U32, .initial = "1000", .min = 1, .max = 100000,
+	 .help = "concurrent calls of one connection"},
+	{FIELD(shutdown_grace_ms), .type = TYPE_DURATION_32, .initial = "5s", .max = 600000,
+	 .help = "how long calls may go on after a stop"},
 
-	{FIELD(default_timeout_ms), .type = TYPE_DURATION, .initial = "5m", .min = 1000, .max = DAY, .help = "life of a sandbox when the request says nothing"},
+	{FIELD(default_timeout_ms), .type = TYPE_DURATION, .initial = "5m", .min = 1000, .max = DAY,
+	 .help = "life of a sandbox when the request says nothing"},
 	{FIELD(default_memory_bytes), .type = TYPE_SIZE, .initial = "512M", .min = 16 * MIB, .max = 4 * TIB},
-	{FIELD(default_cpu_millis), .type = TYPE_U32, .initial = "1000", .min = 10, .max = 1024000, .help = "1000 = one CPU"},
+	{FIELD(default_cpu_millis), .type = TYPE_U32, .initial = "1000", .min = 10, .max = 1024000,
+	 .help = "1000 = one CPU"},
 	{FIELD(default_max_pids), .type = TYPE_U32, .initial = "512", .min = 8, .max = 1 << 22},
 	{FIELD(default_disk_bytes), .type = TYPE_SIZE, .initial = "2G", .min = 16 * MIB, .max = 1024 * TIB},
 	{FIELD(default_max_inodes), .type = TYPE_SIZE, .initial = "200000", .min = 1000, .max = (uint64_t)1 << 40},
-	{FIELD(retention_ms), .type = TYPE_DURATION, .initial = "1h", .max = 365 * DAY, .help = "how long an ended sandbox stays visible"},
+	{FIELD(retention_ms), .type = TYPE_DURATION, .initial = "1h", .max = 365 * DAY,
+	 .help = "how long an ended sandbox stays visible"},
 	{FIELD(default_template), .type = TYPE_TEXT, .initial = "base"},
-	{FIELD(pool_size), .type = TYPE_U32, .initial = "4", .max = 1000, .help = "pre-made sandboxes of the default template"},
+	{FIELD(pool_size), .type = TYPE_U32, .initial = "4", .max = 1000,
+	 .help = "pre-made sandboxes of the default template"},
 	{FIELD(sudo), .type = TYPE_BOOL, .initial = "true", .help = "sudo inside sandboxes"},
 
-	{FIELD(output_head_bytes), .type = TYPE_SIZE, .initial = "256K", .min = 4 * KIB, .max = GIB, .help = "output kept of a process: from its start"},
-	{FIELD(output_tail_bytes), .type = TYPE_SIZE, .initial = "1M", .min = 64 * KIB, .max = GIB, .help = "and from its end"},
+	{FIELD(output_head_bytes), .type = TYPE_SIZE, .initial = "256K", .min = 4 * KIB, .max = GIB,
+	 .help = "output kept of a process: from its start"},
+	{FIELD(output_tail_bytes), .type = TYPE_SIZE, .initial = "1M", .min = 64 * KIB, .max = GIB,
+	 .help = "and from its end"},
 
 	{FIELD(max_sandboxes), .type = TYPE_U32, .initial = "4096", .min = 1, .max = 100000, .help = "on this server"},
-	{FIELD(memory_reserve_bytes), .type = TYPE_SIZE, .initial = "512M", .max = 4 * TIB, .help = "memory that sandboxes never get"},
-	{FIELD(memory_overcommit), .type = TYPE_FACTOR, .initial = "4.0", .min = 1, .max = 1000, .help = "sum of memory limits <= (RAM - reserve) x this"},
-	{FIELD(disk_overcommit), .type = TYPE_FACTOR, .initial = "4.0", .min = 1, .max = 1000, .help = "sum of disk limits <= storage pool x this"},
-	{FIELD(template_max_bytes), .type = TYPE_SIZE, .initial = "16G", .min = MIB, .max = 1024 * TIB, .help = "unpacked size of a template"},
+	{FIELD(memory_reserve_bytes), .type = TYPE_SIZE, .initial = "512M", .max = 4 * TIB,
+	 .help = "memory that sandboxes never get"},
+	{FIELD(memory_overcommit), .type = TYPE_FACTOR, .initial = "4.0", .min = 1, .max = 1000,
+	 .help = "sum of memory limits <= (RAM - reserve) x this"},
+	{FIELD(disk_overcommit), .type = TYPE_FACTOR, .initial = "4.0", .min = 1, .max = 1000,
+	 .help = "sum of disk limits <= storage pool x this"},
+	{FIELD(template_max_bytes), .type = TYPE_SIZE, .initial = "16G", .min = MIB, .max = 1024 * TIB,
+	 .help = "unpacked size of a template"},
 
-	{FIELD(quota_max_sandboxes), .type = TYPE_U32, .initial = "1000", .max = 100000, .help = "quotas of tenants that were given none of their own"},
+	{FIELD(quota_max_sandboxes), .type = TYPE_U32, .initial = "1000", .max = 100000,
+	 .help = "quotas of tenants that were given none of their own"},
 	{FIELD(quota_max_memory_bytes), .type = TYPE_SIZE, .initial = "4G", .max = 4 * TIB, .help = "of one sandbox"},
-	{FIELD(quota_total_memory_bytes), .type = TYPE_SIZE, .initial = "0", .max = 1024 * TIB, .help = "of all sandboxes; 0: the server's"},
+	{FIELD(quota_total_memory_bytes), .type = TYPE_SIZE, .initial = "0", .max = 1024 * TIB,
+	 .help = "of all sandboxes; 0: the server's"},
 	{FIELD(quota_max_disk_bytes), .type = TYPE_SIZE, .initial = "16G", .max = 1024 * TIB},
 	{FIELD(quota_total_disk_bytes), .type = TYPE_SIZE, .initial = "0", .max = 1024 * TIB},
 	{FIELD(quota_creates_per_minute), .type = TYPE_U32, .initial = "60000", .max = 10000000},
@@ -223,8 +245,8 @@ static const char *expectation(enum type type)
 static int value_error(const struct option *option, int rc, const char *name, unsigned int line, struct pdk_error *err)
 {
 	if (rc == -ERANGE)
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s:%u: %s: must be %" PRIu64 " to %" PRIu64, name, line,
-				option->name, option->min, option->max);
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s:%u: %s: must be %" PRIu64 " to %" PRIu64, name,
+				line, option->name, option->min, option->max);
 	return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s:%u: %s: must be %s", name, line, option->name,
 			expectation(option->type));
 }
@@ -275,8 +297,8 @@ static int parse_line(struct parser *parser, char *text, struct pdk_error *err)
 	name = trim(text);
 	i = find_option(name);
 	if (i == ARRAY_SIZE(options))
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s:%u: unknown name \"%.64s\"", parser->name, parser->line,
-				name);
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s:%u: unknown name \"%.64s\"", parser->name,
+				parser->line, name);
 	if (parser->seen[i])
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s:%u: %s: is set a second time", parser->name,
 				parser->line, name);
@@ -385,7 +407,8 @@ static int check_tls(const struct config *config, struct pdk_error *err)
 	if (config->tls_client_ca[0] && !certificate)
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "tls_client_ca: needs tls_certificate");
 	if (config->listen[0] && !is_loopback(config->listen) && !certificate)
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "listen: not loopback, which needs tls_certificate");
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT,
+				"listen: not loopback, which needs tls_certificate");
 	return 0;
 }
 

@@ -27,7 +27,8 @@
  */
 
 #define THREADS 2
-#define FRAME_SLACK (1u << 20) /* above the largest row, so that rows give the error, with a text that says how much */
+#define FRAME_SLACK (1u << 20) /* above the largest row, so that rows give the error, with a text that says how much   \
+				*/
 #define CORE_MEMORY_MAX ((size_t)512 << 20)
 
 static struct rpc_listener listeners[2]; /* admin, public */
@@ -98,7 +99,8 @@ static grpc_server *create_server(const struct config *config)
 		integer(GRPC_ARG_ALLOW_REUSEPORT, 0),
 		integer(GRPC_ARG_ENABLE_CHANNELZ, 0),
 		integer(GRPC_ARG_MAX_CHANNEL_TRACE_EVENT_MEMORY_PER_NODE, 0),
-		{.type = GRPC_ARG_POINTER, .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA,
+		{.type = GRPC_ARG_POINTER,
+		 .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA,
 		 .value.pointer = {.p = quota, .vtable = grpc_resource_quota_arg_vtable()}},
 	};
 	grpc_channel_args channel_args = {.num_args = ARRAY_SIZE(args), .args = args};

@@ -38,7 +38,8 @@ static const struct description descriptions[METRIC_COUNT] = {
 	[METRIC_SANDBOXES_CREATED] = {"sandboxes_created_total", "counter", "Sandboxes created."},
 	[METRIC_SANDBOXES_ENDED] = {"sandboxes_ended_total", "counter", "Sandboxes ended, for any reason."},
 	[METRIC_SANDBOXES_FAILED] = {"sandboxes_failed_total", "counter", "Sandboxes that failed."},
-	[METRIC_CREATES_REFUSED] = {"creates_refused_total", "counter", "Creates refused by a quota or for lack of room."},
+	[METRIC_CREATES_REFUSED] = {"creates_refused_total", "counter",
+				    "Creates refused by a quota or for lack of room."},
 	[METRIC_POOL_HITS] = {"pool_hits_total", "counter", "Creates served by a pre-made sandbox."},
 	[METRIC_POOL_MISSES] = {"pool_misses_total", "counter", "Creates that had to make one."},
 	[METRIC_POOL_READY] = {"pool_ready", "gauge", "Pre-made sandboxes that wait."},
@@ -51,7 +52,7 @@ static const struct description descriptions[METRIC_COUNT] = {
 	[METRIC_AUDIT_RECORDS] = {"audit_records_total", "counter", "Audit records written."},
 };
 
-static const uint64_t buckets_us[] = {100,   250,    500,    1000,    2500,    5000,	  10000,
+static const uint64_t buckets_us[] = {100,   250,    500,    1000,    2500,     5000,    10000,
 				      25000, 100000, 500000, 2500000, 10000000, 60000000};
 #define BUCKETS ARRAY_SIZE(buckets_us)
 
@@ -125,8 +126,8 @@ static void print_values(FILE *out)
 	for (int i = 0; i < METRIC_COUNT; i++) {
 		const struct description *it = &descriptions[i];
 
-		fprintf(out, "# HELP paddock_%s %s\n# TYPE paddock_%s %s\npaddock_%s %lld\n", it->name, it->help, it->name,
-			it->type, it->name, (long long)atomic_load(&values[i]));
+		fprintf(out, "# HELP paddock_%s %s\n# TYPE paddock_%s %s\npaddock_%s %lld\n", it->name, it->help,
+			it->name, it->type, it->name, (long long)atomic_load(&values[i]));
 	}
 	fprintf(out, "# HELP paddock_build_info The running version.\n# TYPE paddock_build_info gauge\n"
 		     "paddock_build_info{version=\"" PADDOCK_VERSION "\"} 1\n");
@@ -159,7 +160,8 @@ static void print_histogram(FILE *out, const struct method *method, const char *
 	}
 	fprintf(out, "paddock_call_seconds_bucket{method=\"%s\",le=\"+Inf\"} %llu\n", path,
 		(unsigned long long)(count > below ? count : below));
-	fprintf(out, "paddock_call_seconds_sum{method=\"%s\"} %.6f\n", path, (double)atomic_load(&method->sum_us) / 1e6);
+	fprintf(out, "paddock_call_seconds_sum{method=\"%s\"} %.6f\n", path,
+		(double)atomic_load(&method->sum_us) / 1e6);
 	fprintf(out, "paddock_call_seconds_count{method=\"%s\"} %llu\n", path,
 		(unsigned long long)(count > below ? count : below));
 }
@@ -244,8 +246,8 @@ static int parse_address(const char *text, union address *ret)
 	port = htons((uint16_t)atoi(colon + 1));
 	*ret = (union address){};
 	if (strcmp(host, "[::1]") == 0) {
-		ret->v6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = port,
-						.sin6_addr = IN6ADDR_LOOPBACK_INIT};
+		ret->v6 = (struct sockaddr_in6){
+			.sin6_family = AF_INET6, .sin6_port = port, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
 		return 0;
 	}
 	ret->v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = port};
@@ -270,7 +272,8 @@ int metrics_start(const char *listen, struct pdk_error *err)
 				MHD_OPTION_CONNECTION_LIMIT, 16u, MHD_OPTION_CONNECTION_TIMEOUT, 10u,
 				MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)16384, MHD_OPTION_END);
 	if (!http)
-		return pdk_fail(err, -EADDRNOTAVAIL, PDK_FAILED_PRECONDITION, "metrics_listen: cannot listen on %s", listen);
+		return pdk_fail(err, -EADDRNOTAVAIL, PDK_FAILED_PRECONDITION, "metrics_listen: cannot listen on %s",
+				listen);
 	info = MHD_get_daemon_info(http, MHD_DAEMON_INFO_BIND_PORT);
 	log_event(LOG_INFO, "metrics.listening", "address", listen, "port", info ? log_u64(info->port) : NULL, NULL);
 	return 0;

@@ -26,7 +26,8 @@ static int make_folder(const char *path, gid_t group, struct pdk_error *err)
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return pdk_fail_errno(err, -errno, "%s", path);
 	if (st.st_uid != 0 || st.st_mode & S_IWOTH)
-		return pdk_fail(err, -EPERM, PDK_FAILED_PRECONDITION, "%s: must belong to root, not open to others", path);
+		return pdk_fail(err, -EPERM, PDK_FAILED_PRECONDITION, "%s: must belong to root, not open to others",
+				path);
 	if (fchown(fd, 0, group) < 0 || fchmod(fd, 01775) < 0)
 		return pdk_fail_errno(err, -errno, "%s", path);
 	return 0;

@@ -203,7 +203,8 @@ static void reply_error(struct rpc_call *call, Request *request, enum pdk_code c
 
 	error.error_code = (int32_t)code;
 	error.error_message = (char *)(uintptr_t)text;
-	response.message_response_case = GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ERROR_RESPONSE;
+	response.message_response_case =
+		GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ERROR_RESPONSE;
 	response.error_response = &error;
 	reply(call, request, &response);
 }

@@ -1,6 +1,5 @@
 #include "rpc_internal.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <grpc/support/time.h>
 #include <stdlib.h>
@@ -43,8 +42,8 @@ void rpc_call_request(struct rpc_call *call)
 	grpc_completion_queue *queue = call->listener->queue;
 
 	RPC_HAND_OVER(&call->tags[RPC_OP_ARRIVAL]);
-	if (grpc_server_request_call(call->listener->server, &call->grpc, &call->details, &call->metadata, queue,
-				     queue, &call->tags[RPC_OP_ARRIVAL]) != GRPC_CALL_OK)
+	if (grpc_server_request_call(call->listener->server, &call->grpc, &call->details, &call->metadata, queue, queue,
+				     &call->tags[RPC_OP_ARRIVAL]) != GRPC_CALL_OK)
 		abort();
 }
 
@@ -280,7 +279,7 @@ static void call_read(struct rpc_call *call, bool success)
 
 void rpc_read(struct rpc_call *call)
 {
-	assert(client_streams(call));
+	RPC_MUST(client_streams(call));
 	if (!call->reading && !call->cancelled && call->state < RPC_FINISHED)
 		rpc_prepare_read(call);
 }
@@ -393,7 +392,7 @@ void rpc_cancel_key(const char *key_id)
 {
 	struct pdk_error why;
 
-	pdk_fail(&why, 0, PDK_UNAUTHENTICATED, "the API key was revoked");
+	pdk_fail(&why, 0, PDK_UNAUTHENTICATED, "a valid API key is needed");
 	cancel_matching(match_key, key_id, &why);
 }
 

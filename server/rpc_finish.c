@@ -1,6 +1,5 @@
 #include "rpc_internal.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,7 +178,7 @@ void rpc_commit(struct rpc_call *call, struct store_batch *batch, void (*done)(s
 static void finish(struct rpc_call *call, const ProtobufCMessage *reply)
 {
 	loop_assert_locked();
-	assert(call->state == RPC_RUNNING);
+	RPC_MUST(call->state == RPC_RUNNING);
 	call->state = RPC_FINISHED;
 	if (reply && !call->closed)
 		call->reply = rpc_pack(reply);
@@ -215,7 +214,7 @@ void rpc_fail(struct rpc_call *call, const struct pdk_error *err)
 
 void rpc_refuse(struct rpc_call *call, const struct pdk_error *err)
 {
-	assert(call->state == RPC_ARRIVED);
+	RPC_MUST(call->state == RPC_ARRIVED);
 	if (err->code == PDK_UNAUTHENTICATED)
 		metric_add(METRIC_AUTH_FAILURES, 1);
 	record(call, err->code);

@@ -1,6 +1,5 @@
 #include "rpc_internal.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,7 +93,7 @@ static void add_status(struct rpc_call *call)
 
 static void prepare_send(struct rpc_call *call)
 {
-	assert(!call->sending);
+	RPC_MUST(!call->sending);
 	call->send.task.run = run_send;
 	call->send.turn = loop_turn();
 	call->send.n_ops = 0;
@@ -162,7 +161,7 @@ static bool may_send(const struct rpc_call *call)
 	loop_assert_locked();
 	if (call->cancelled || call->state != RPC_RUNNING)
 		return false;
-	assert(!call->sending && call->method->kind != RPC_UNARY && call->method->kind != RPC_CLIENT_STREAM);
+	RPC_MUST(!call->sending && call->method->kind != RPC_UNARY && call->method->kind != RPC_CLIENT_STREAM);
 	return true;
 }
 

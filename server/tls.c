@@ -42,8 +42,9 @@ static int check_file(const char *path, int file, const struct stat *st, struct 
 	if (!S_ISREG(st->st_mode) || st->st_size > PEM_MAX || st->st_size == 0)
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "%s: not a PEM file", path);
 	if (file == KEY && st->st_mode & (S_IRWXO | S_IWGRP))
-		return pdk_fail(err, -EPERM, PDK_FAILED_PRECONDITION, "%s: the key must not be open to others (mode %o)",
-				path, (unsigned int)st->st_mode & 07777);
+		return pdk_fail(err, -EPERM, PDK_FAILED_PRECONDITION,
+				"%s: the key must not be open to others (mode %o)", path,
+				(unsigned int)st->st_mode & 07777);
 	if (st->st_mode & (S_IWOTH | S_IWGRP))
 		return pdk_fail(err, -EPERM, PDK_FAILED_PRECONDITION, "%s: others can write it", path);
 	return 0;

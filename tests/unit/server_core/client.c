@@ -8,7 +8,8 @@
 
 #include "sandbox/base/cleanup.h"
 
-void client_open_with(struct client *client, const char *address, const char *key, grpc_channel_credentials *credentials)
+void client_open_with(struct client *client, const char *address, const char *key,
+		      grpc_channel_credentials *credentials)
 {
 	grpc_init();
 	client->channel = grpc_channel_create(address, credentials, NULL);
@@ -195,8 +196,10 @@ int client_finish(struct client_call *call)
 int client_unary(struct client *client, const char *path, int timeout_ms, const void *request, size_t length,
 		 uint8_t **ret_reply, size_t *ret_length, char ret_text[512])
 {
-	grpc_op ops[6] = {{.op = GRPC_OP_SEND_INITIAL_METADATA}, {.op = GRPC_OP_SEND_MESSAGE},
-			  {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT}, {.op = GRPC_OP_RECV_INITIAL_METADATA},
+	grpc_op ops[6] = {{.op = GRPC_OP_SEND_INITIAL_METADATA},
+			  {.op = GRPC_OP_SEND_MESSAGE},
+			  {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
+			  {.op = GRPC_OP_RECV_INITIAL_METADATA},
 			  {.op = GRPC_OP_RECV_MESSAGE}};
 	grpc_byte_buffer *message = buffer_of(request, length), *reply = NULL;
 	struct client_call call;

@@ -26,7 +26,8 @@ struct client_call {
 };
 
 void client_open(struct client *client, const char *address, const char *key);
-void client_open_with(struct client *client, const char *address, const char *key, grpc_channel_credentials *credentials);
+void client_open_with(struct client *client, const char *address, const char *key,
+		      grpc_channel_credentials *credentials);
 void client_close(struct client *client);
 
 /* A call step by step. `timeout_ms` 0: none. */

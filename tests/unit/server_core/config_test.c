@@ -107,11 +107,21 @@ static void long_text_and_nul(void **state)
 static void values_must_fit_together(void **state)
 {
 	static const char *const wrong[] = {
-		"listen = 0.0.0.0:7411",	      "listen = 192.168.0.1:1",	   "listen = nothing",
-		"listen = 127.0.0.1:65536",	      "listen = 127.0.0.1:",	   "metrics_listen = 0.0.0.0:7412",
-		"tls_certificate = /c",		      "tls_key = /k",		   "tls_client_ca = /a",
-		"runtime_dir = run",		      "runtime_dir = /run/%41",	   "data_dir =",
-		"log_level = loud",		      "default_template =",	   "user =",
+		"listen = 0.0.0.0:7411",
+		"listen = 192.168.0.1:1",
+		"listen = nothing",
+		"listen = 127.0.0.1:65536",
+		"listen = 127.0.0.1:",
+		"metrics_listen = 0.0.0.0:7412",
+		"tls_certificate = /c",
+		"tls_key = /k",
+		"tls_client_ca = /a",
+		"runtime_dir = run",
+		"runtime_dir = /run/%41",
+		"data_dir =",
+		"log_level = loud",
+		"default_template =",
+		"user =",
 		"listen = 127.0.0.1.evil.example:80",
 	};
 	static const char *const right[] = {
@@ -165,7 +175,9 @@ static void print_and_parse_again(void **state)
 	struct config config, again;
 	struct pdk_error err = {};
 
-	assert_int_equal(parse(&config, "retention_ms = 90s\nlisten =\nmemory_overcommit = 1.1\noutput_head_bytes = 300000", &err),
+	assert_int_equal(parse(&config,
+			       "retention_ms = 90s\nlisten =\nmemory_overcommit = 1.1\noutput_head_bytes = 300000",
+			       &err),
 			 0);
 	fflush(stdout);
 	dup2(fd, STDOUT_FILENO);
@@ -183,9 +195,9 @@ static void print_and_parse_again(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults_are_valid),	     cmocka_unit_test(values_are_parsed),
-		cmocka_unit_test(mistakes_name_their_line),  cmocka_unit_test(long_text_and_nul),
-		cmocka_unit_test(values_must_fit_together),  cmocka_unit_test(file_that_everybody_can_write),
+		cmocka_unit_test(defaults_are_valid),       cmocka_unit_test(values_are_parsed),
+		cmocka_unit_test(mistakes_name_their_line), cmocka_unit_test(long_text_and_nul),
+		cmocka_unit_test(values_must_fit_together), cmocka_unit_test(file_that_everybody_can_write),
 		cmocka_unit_test(print_and_parse_again),
 	};
 

@@ -32,19 +32,27 @@ static const char *last_line(void)
 
 static void strings_are_escaped(void **state)
 {
-	log_event(LOG_INFO, "an.event", "text", "a\"b\\c\n\t\x01\x7f", "utf8", "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", NULL);
-	assert_string_equal(last_line(), "\"level\":\"info\",\"event\":\"an.event\",\"text\":\"a\\\"b\\\\c\\u000a\\u0009\\u0001"
-					 "\\u007f\",\"utf8\":\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\"}\n");
+	log_event(LOG_INFO, "an.event", "text", "a\"b\\c\n\t\x01\x7f", "utf8", "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80",
+		  NULL);
+	assert_string_equal(last_line(),
+			    "\"level\":\"info\",\"event\":\"an.event\",\"text\":\"a\\\"b\\\\c\\u000a\\u0009\\u0001"
+			    "\\u007f\",\"utf8\":\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\"}\n");
 	/* A lone byte, an overlong form, a surrogate, a sequence cut by the end. */
-	log_event(LOG_ERROR, "e", "bad", "\xff" "a\xc0\xaf\xed\xa0\x80" "b\xe2\x82", NULL);
-	assert_string_equal(last_line(), "\"level\":\"error\",\"event\":\"e\",\"bad\":\"\\ufffda\\ufffd\\ufffd\\ufffd\\ufffd"
-					 "\\ufffdb\\ufffd\\ufffd\"}\n");
+	log_event(LOG_ERROR, "e", "bad",
+		  "\xff"
+		  "a\xc0\xaf\xed\xa0\x80"
+		  "b\xe2\x82",
+		  NULL);
+	assert_string_equal(last_line(),
+			    "\"level\":\"error\",\"event\":\"e\",\"bad\":\"\\ufffda\\ufffd\\ufffd\\ufffd\\ufffd"
+			    "\\ufffdb\\ufffd\\ufffd\"}\n");
 }
 
 static void null_values_are_left_out(void **state)
 {
 	log_event(LOG_WARN, "e", "one", NULL, "two", log_i64(-5), "three", log_u64(UINT64_MAX), NULL);
-	assert_string_equal(last_line(), "\"level\":\"warn\",\"event\":\"e\",\"two\":\"-5\",\"three\":\"18446744073709551615\"}\n");
+	assert_string_equal(last_line(),
+			    "\"level\":\"warn\",\"event\":\"e\",\"two\":\"-5\",\"three\":\"18446744073709551615\"}\n");
 }
 
 static void lines_are_bounded_and_whole(void **state)

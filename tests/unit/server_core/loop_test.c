@@ -250,8 +250,8 @@ static void tasks_run_after_the_lock(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(timers_fire_in_order),	       cmocka_unit_test(many_timers),
-		cmocka_unit_test(watches_pause_and_go),	       cmocka_unit_test(removed_watch_is_not_called),
+		cmocka_unit_test(timers_fire_in_order),      cmocka_unit_test(many_timers),
+		cmocka_unit_test(watches_pause_and_go),      cmocka_unit_test(removed_watch_is_not_called),
 		cmocka_unit_test(deferred_runs_on_the_loop), cmocka_unit_test(tasks_run_after_the_lock),
 	};
 

@@ -61,7 +61,8 @@ static void scrape_has_everything(void **state)
 	assert_non_null(strstr(answer, "\npaddock_sandboxes 2\n"));
 	assert_non_null(strstr(answer, "\npaddock_pool_ready 7\n"));
 	assert_non_null(strstr(answer, "\npaddock_calls_total{method=\"paddock.test.Test/Echo\",code=\"OK\"} 2\n"));
-	assert_non_null(strstr(answer, "\npaddock_calls_total{method=\"paddock.test.Test/Echo\",code=\"NOT_FOUND\"} 1\n"));
+	assert_non_null(
+		strstr(answer, "\npaddock_calls_total{method=\"paddock.test.Test/Echo\",code=\"NOT_FOUND\"} 1\n"));
 	assert_non_null(strstr(answer, "bucket{method=\"paddock.test.Test/Echo\",le=\"0.0001\"} 0\n"));
 	assert_non_null(strstr(answer, "bucket{method=\"paddock.test.Test/Echo\",le=\"0.00025\"} 1\n"));
 	assert_non_null(strstr(answer, "bucket{method=\"paddock.test.Test/Echo\",le=\"0.005\"} 2\n"));
@@ -82,7 +83,8 @@ static void other_requests_are_refused(void **state)
 
 static void only_loopback(void **state)
 {
-	static const char *const wrong[] = {"0.0.0.0:7412", "[::]:7412", "10.0.0.1:1", "example.com:1", "7412", ":7412"};
+	static const char *const wrong[] = {"0.0.0.0:7412",  "[::]:7412", "10.0.0.1:1",
+					    "example.com:1", "7412",      ":7412"};
 	struct pdk_error err;
 
 	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)

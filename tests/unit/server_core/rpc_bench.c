@@ -67,8 +67,8 @@ static void bench_bytes(struct client *client, const char *method, int64_t total
 	printf("%-28s %.2f GB/s\n", method, got / (now_us() - start) / 1e3);
 }
 
-/* The floor: a server on the bare core with one call at a time. It echoes unary calls; on "/floor.Bytes" it sends blocks of
- * 256 KiB as long as they are wanted. */
+/* The floor: a server on the bare core with one call at a time. It echoes unary calls; on "/floor.Bytes" it sends
+ * blocks of 256 KiB as long as they are wanted. */
 
 struct floor {
 	grpc_server *server;
@@ -105,7 +105,8 @@ static void floor_bytes(struct floor *floor, grpc_call *call, int64_t total)
 static void floor_call(struct floor *floor, grpc_call *call, bool bytes)
 {
 	grpc_op start[2] = {{.op = GRPC_OP_RECV_MESSAGE}, {.op = GRPC_OP_SEND_INITIAL_METADATA}};
-	grpc_op end[3] = {{.op = GRPC_OP_RECV_CLOSE_ON_SERVER}, {.op = GRPC_OP_SEND_STATUS_FROM_SERVER},
+	grpc_op end[3] = {{.op = GRPC_OP_RECV_CLOSE_ON_SERVER},
+			  {.op = GRPC_OP_SEND_STATUS_FROM_SERVER},
 			  {.op = GRPC_OP_SEND_MESSAGE}};
 	grpc_byte_buffer *message = NULL;
 	int cancelled;

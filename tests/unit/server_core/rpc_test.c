@@ -412,7 +412,8 @@ static void health_is_open(void **state)
 	client_close(&client);
 }
 
-static void ask_reflection(struct client_call *call, int which, const char *value, size_t *ret_files, size_t *ret_services)
+static void ask_reflection(struct client_call *call, int which, const char *value, size_t *ret_files,
+			   size_t *ret_services)
 {
 	Grpc__Reflection__V1__ServerReflectionRequest request = GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__INIT;
 	Grpc__Reflection__V1__ServerReflectionResponse *response;

@@ -5,7 +5,9 @@
 
 #include <cmocka.h>
 
+#include <arpa/inet.h>
 #include <grpc/grpc_security.h>
+#include <netinet/in.h>
 #include <openssl/ec.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -14,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <netinet/in.h>
-#include <arpa/inet.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -63,8 +63,8 @@ static void make_pair(const char *name)
 	X509_gmtime_adj(X509_getm_notBefore(certificate), -60);
 	X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
 	X509_set_pubkey(certificate, key);
-	X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_ASC,
-				   (const unsigned char *)name, -1, -1, 0);
+	X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_ASC, (const unsigned char *)name,
+				   -1, -1, 0);
 	X509_set_issuer_name(certificate, X509_get_subject_name(certificate));
 	add_extension(certificate, NID_basic_constraints, "critical,CA:TRUE");
 	add_extension(certificate, NID_subject_alt_name, "DNS:localhost");
@@ -120,7 +120,8 @@ static int call_with(const char *authority, const char *own)
 		read_text(file, key);
 	}
 	snprintf(address, sizeof(address), "localhost:%d", port);
-	client_open_with(&client, address, GOOD_KEY, grpc_ssl_credentials_create_ex(roots, own ? &pair : NULL, NULL, NULL));
+	client_open_with(&client, address, GOOD_KEY,
+			 grpc_ssl_credentials_create_ex(roots, own ? &pair : NULL, NULL, NULL));
 	status = client_unary(&client, "/paddock.test.Test/Echo", 3000, "", 0, NULL, NULL, NULL);
 	client_close(&client);
 	return status;
