@@ -93,13 +93,30 @@ stop_pid() {
 	wait "$1" 2>/dev/null || true
 }
 
+# Sandboxes outlive the daemons by design, also the pre-made ones that nobody can name: end them through their cgroups
+# while the warden is there to clean up.
+daemon_is_empty() { [ -z "$(ls "$INSTANCE/run/sandboxes" 2>/dev/null)" ]; }
+
+daemon_end_stock() {
+	local id path groups=
+	for id in $(ls "$INSTANCE/run/sandboxes" 2>/dev/null); do
+		for path in $(find /sys/fs/cgroup -type d -name "$id"); do
+			groups="$groups ${path%/*}"
+			[ ! -e "$path/cgroup.kill" ] || echo 1 >"$path/cgroup.kill"
+		done
+	done
+	wait_for 10 daemon_is_empty || true
+	stop_pid "${warden_pid:-}"
+	rmdir $(printf '%s\n' $groups | sort -u) 2>/dev/null || true
+}
+
 daemon_stop() {
 	local id
 	for id in $("$PADDOCK" list -o json 2>/dev/null | grep -oE '"i[a-z0-9]{20}"' | tr -d '"' | sort -u); do
 		"$PADDOCK" kill "$id" >/dev/null 2>&1 || true
 	done
 	stop_pid "${paddockd_pid:-}"
-	stop_pid "${warden_pid:-}"
+	daemon_end_stock
 	paddockd_pid= warden_pid=
 	rm -rf "$INSTANCE"
 }

@@ -403,13 +403,32 @@ class Instance:
             for sandbox in self.admin.Sandboxes.List(all_tenants=True, page_size=1000).sandboxes:
                 self.admin.Sandboxes.Kill(sandbox_id=sandbox.id)
 
+    def _end_stock(self):
+        """Sandboxes outlive the daemons by design, also the pre-made ones that nobody can name: end them through their
+        cgroups while the warden is there to clean up. -> the folders of cgroups that held them"""
+        folder, parents = self.run + "/sandboxes", set()
+        for id in os.listdir(folder) if os.path.isdir(folder) else []:
+            found = subprocess.run(["find", "/sys/fs/cgroup", "-type", "d", "-name", id], capture_output=True, text=True).stdout.split()
+            for path in found:
+                parents.add(os.path.dirname(path))
+                with contextlib.suppress(OSError), open(path + "/cgroup.kill", "w") as f:
+                    f.write("1")
+        if self.warden and self.warden.poll() is None:
+            with contextlib.suppress(TimeoutError, FileNotFoundError):
+                wait_until(lambda: not os.listdir(folder), 10)
+        return parents
+
     def stop(self):
         if self.paddockd:
             self.kill_sandboxes()
         for client in self._clients:
             client.close()
         self._end(self.paddockd, signal.SIGTERM, "paddockd", self.log)
+        groups = self._end_stock()
         self._end(self.warden, signal.SIGTERM, "warden", self.warden_log)
+        for group in groups:
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
         if os.environ.get("KEEP"):
             print("kept:", self.dir, file=sys.stderr)
         else:
