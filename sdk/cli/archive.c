@@ -12,10 +12,11 @@
 
 #define PIECE_SIZE (1u << 20)
 
+/* libarchive's own text for a failure of ours would hide its cause, so that is kept apart. */
 struct packing {
 	archive_sink sink;
 	void *arg;
-	struct pdk_error *err;
+	struct pdk_error err;
 	int rc;
 };
 
@@ -23,7 +24,7 @@ static la_ssize_t pack_write(struct archive *archive, void *arg, const void *dat
 {
 	struct packing *packing = arg;
 
-	packing->rc = packing->sink(packing->arg, data, length, packing->err);
+	packing->rc = packing->sink(packing->arg, data, length, &packing->err);
 	if (packing->rc < 0) {
 		archive_set_error(archive, -packing->rc, "write");
 		return -1;
@@ -153,9 +154,8 @@ int archive_pack(const char *path, archive_sink sink, void *arg, struct pdk_erro
 		rc = pack_tree(disk, out, path, err);
 	if (rc == 0 && archive_write_close(out) != ARCHIVE_OK)
 		rc = archive_fail(out, err, "tar");
-	/* What the sink said is the cause; libarchive's text is only that it failed. */
 	if (packing.rc < 0)
-		rc = packing.rc;
+		rc = pdk_fail(err, packing.rc, packing.err.code, "%s", packing.err.text);
 	archive_read_free(disk);
 	archive_write_free(out);
 	return rc;
@@ -164,14 +164,14 @@ int archive_pack(const char *path, archive_sink sink, void *arg, struct pdk_erro
 struct unpacking {
 	archive_source source;
 	void *arg;
-	struct pdk_error *err;
+	struct pdk_error err;
 	int rc;
 };
 
 static la_ssize_t unpack_read(struct archive *archive, void *arg, const void **ret_data)
 {
 	struct unpacking *unpacking = arg;
-	ssize_t n = unpacking->source(unpacking->arg, ret_data, unpacking->err);
+	ssize_t n = unpacking->source(unpacking->arg, ret_data, &unpacking->err);
 
 	if (n < 0) {
 		unpacking->rc = (int)n;
@@ -311,7 +311,7 @@ int archive_unpack(const char *directory, const char *rename, archive_source sou
 	else
 		rc = unpack_below(directory, in, disk, rename, &entries, err);
 	if (unpacking.rc < 0)
-		rc = unpacking.rc;
+		rc = pdk_fail(err, unpacking.rc, unpacking.err.code, "%s", unpacking.err.text);
 	archive_read_free(in);
 	archive_write_free(disk);
 	if (rc == 0)

@@ -74,7 +74,9 @@ static void print_bash(void)
 			bash_case(pattern, command);
 			continue;
 		}
-		printf("\t%s)\n\t\twords=\"", pattern);
+		printf("\t%s)\n\t\toptions=\"", pattern);
+		print_options(global_options);
+		printf("\"\n\t\twords=\"");
 		print_words(command->subcommands);
 		printf("\" ;;\n");
 	}

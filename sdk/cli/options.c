@@ -73,7 +73,7 @@ static int parse_one(struct args *args, const struct parser *parser, int argc, c
 {
 	bool dashes = optind < argc && !strcmp(argv[optind], "--");
 	int leading = args->command->leading;
-	int before = optind;
+	int before = optind ? optind : 1;
 	int c = getopt_long(argc, argv, parser->shorts, parser->longs, NULL);
 	const struct option_spec *spec;
 

@@ -28,6 +28,7 @@ static const char *const fixed_args[] = {
 	"--format=tar",
 	"--aptopt=APT::Install-Recommends \"false\"",
 	"--aptopt=Acquire::Languages \"none\"",
+	"--dpkgopt=force-unsafe-io",
 	"--dpkgopt=path-exclude=/usr/share/man/*",
 	"--dpkgopt=path-exclude=/usr/share/info/*",
 	"--dpkgopt=path-exclude=/usr/share/locale/*",
