@@ -54,6 +54,9 @@ struct client_frame client_ask(struct client *client, guest_request *request);
 size_t client_read_all(int fd, char *bytes, size_t size);
 void client_write_all(int fd, const char *bytes, size_t length);
 
+/* protobuf-c's strings are not const, a test's are. */
+#define TEXT(text) ((char *)(uintptr_t)(text))
+
 #define REQUEST(name, field, ...)                                                                                      \
 	(&(guest_request){                                                                                             \
 		.base = PROTOBUF_C_MESSAGE_INIT(&paddock__internal__guest_request__descriptor),                        \

@@ -44,7 +44,7 @@ static void script(const char *user, const char *text)
 	static uint64_t handle = 1000;
 	guest_message(Start) start = PADDOCK__INTERNAL__GUEST_START__INIT;
 	guest_message(Forget) forget = PADDOCK__INTERNAL__GUEST_FORGET__INIT;
-	char *argv[] = {"sh", "-ec", (char *)(uintptr_t)text};
+	char *argv[] = {TEXT("sh"), TEXT("-ec"), TEXT(text)};
 	struct client_frame frame;
 	_cleanup_fd_ int errors = -1;
 	char words[1000];
@@ -53,7 +53,7 @@ static void script(const char *user, const char *text)
 	start.handle = forget.handle = ++handle;
 	start.argv = argv;
 	start.n_argv = 3;
-	start.user = (char *)(uintptr_t)user;
+	start.user = TEXT(user);
 	stream = client_call(&client, REQUEST(START, start, &start));
 	frame = client_next(&client, stream);
 	if (frame.n_fds == 2)
@@ -77,7 +77,7 @@ static struct client_frame ask_stat(const char *path, const char *user, bool fol
 	guest_message(Stat) stat = PADDOCK__INTERNAL__GUEST_STAT__INIT;
 
 	stat.path = bytes_of(path);
-	stat.user = (char *)(uintptr_t)user;
+	stat.user = TEXT(user);
 	stat.follow = follow;
 	return client_ask(&client, REQUEST(STAT, stat, &stat));
 }
@@ -127,7 +127,7 @@ static size_t read_file(const char *path, const char *user, uint64_t offset, uin
 	size_t n;
 
 	read_.path = bytes_of(path);
-	read_.user = (char *)(uintptr_t)user;
+	read_.user = TEXT(user);
 	read_.offset = offset;
 	read_.length = length;
 	stream = client_call(&client, REQUEST(READ, read, &read_));
@@ -482,7 +482,7 @@ static void test_archive(void **state)
 
 	script("", "mkdir -p p/q; seq 1 1000 > p/q/f; ln -s q p/l; echo > p/x.o");
 	pack.path = bytes_of("p");
-	pack.compression = "gzip";
+	pack.compression = TEXT("gzip");
 	pack.n_exclude = 1;
 	pack.exclude = (ProtobufCBinaryData[]){bytes_of("*.o")};
 	stream = client_call(&client, REQUEST(PACK, pack, &pack));

@@ -45,7 +45,7 @@ static void run_through_init(struct client *client, uint64_t handle, int64_t *st
 {
 	guest_message(Start) start = PADDOCK__INTERNAL__GUEST_START__INIT;
 	guest_message(Forget) forget = PADDOCK__INTERNAL__GUEST_FORGET__INIT;
-	char *argv[] = {"/bin/true"};
+	char *argv[] = {TEXT("/bin/true")};
 	int64_t begin = now_ns();
 	struct client_frame frame;
 	uint32_t stream;
@@ -69,7 +69,7 @@ static void run_through_init(struct client *client, uint64_t handle, int64_t *st
 
 static void run_directly(int64_t *exited)
 {
-	char *argv[] = {"/bin/true", NULL};
+	char *argv[] = {TEXT("/bin/true"), NULL};
 	int64_t begin = now_ns();
 	pid_t pid;
 

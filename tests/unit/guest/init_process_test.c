@@ -42,17 +42,17 @@ struct run {
 	char cwd[256];
 };
 
-static guest_message(Start) start_of(char **argv, size_t n)
+static guest_message(Start) start_of(const char *const *argv, size_t n)
 {
 	guest_message(Start) start = PADDOCK__INTERNAL__GUEST_START__INIT;
 
 	start.handle = ++last_handle;
-	start.argv = argv;
+	start.argv = (char **)(uintptr_t)argv;
 	start.n_argv = n;
 	return start;
 }
 
-#define START(...) start_of((char *[]){__VA_ARGS__}, sizeof((char *[]){__VA_ARGS__}) / sizeof(char *))
+#define START(...) start_of((const char *const[]){__VA_ARGS__}, sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *))
 
 static void take_started(struct run *run, struct client_frame *frame)
 {
@@ -155,8 +155,8 @@ static void test_environment(void **state)
 {
 	guest_message(Setup) setup = PADDOCK__INTERNAL__GUEST_SETUP__INIT;
 	guest_message(Start) message = START("sh", "-c", "echo $HOME:$USER:$A:$B:$C:$(umask):$(id -u):$(id -g)");
-	char *sandbox_env[] = {"A=1", "B=2"};
-	char *env[] = {"B=3", "C=4"};
+	char *sandbox_env[] = {TEXT("A=1"), TEXT("B=2")};
+	char *env[] = {TEXT("B=3"), TEXT("C=4")};
 	struct client_frame frame;
 	struct run run;
 
@@ -193,16 +193,16 @@ static void test_refusals(void **state)
 	expect_refusal(START("no-such-program"), PDK_FAILED_PRECONDITION, "cannot run no-such-program: not found");
 	expect_refusal(START("/etc/passwd"), PDK_FAILED_PRECONDITION, "cannot run /etc/passwd: Permission denied");
 	expect_refusal(START(""), PDK_FAILED_PRECONDITION, "not found");
-	message.cwd = "/nowhere";
+	message.cwd = TEXT("/nowhere");
 	expect_refusal(message, PDK_NOT_FOUND, "cwd: /nowhere");
-	message.cwd = "/etc/passwd";
+	message.cwd = TEXT("/etc/passwd");
 	expect_refusal(message, PDK_FAILED_PRECONDITION, "cwd: cannot enter /etc/passwd");
-	message.cwd = "relative";
+	message.cwd = TEXT("relative");
 	expect_refusal(message, PDK_INVALID_ARGUMENT, "absolute");
-	message.cwd = "";
-	message.user = "daemon";
+	message.cwd = TEXT("");
+	message.user = TEXT("daemon");
 	expect_refusal(message, PDK_INVALID_ARGUMENT, "user");
-	message.user = "";
+	message.user = TEXT("");
 	message.n_argv = 0;
 	expect_refusal(message, PDK_INVALID_ARGUMENT, "argv");
 }
