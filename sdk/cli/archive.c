@@ -135,7 +135,7 @@ static int pack_tree(struct archive *disk, struct archive *out, const char *path
 
 int archive_pack(const char *path, archive_sink sink, void *arg, struct pdk_error *err)
 {
-	struct packing packing = {.sink = sink, .arg = arg, .err = err};
+	struct packing packing = {.sink = sink, .arg = arg};
 	struct archive *disk = archive_read_disk_new();
 	struct archive *out = archive_write_new();
 	int rc;
@@ -295,7 +295,7 @@ static int unpack_below(const char *directory, struct archive *in, struct archiv
 int archive_unpack(const char *directory, const char *rename, archive_source source, void *arg, uint64_t *ret_entries,
 		   struct pdk_error *err)
 {
-	struct unpacking unpacking = {.source = source, .arg = arg, .err = err};
+	struct unpacking unpacking = {.source = source, .arg = arg};
 	struct archive *in = archive_read_new();
 	struct archive *disk = archive_write_disk_new();
 	uint64_t entries = 0;
