@@ -68,6 +68,9 @@ int main(int argc, char **argv)
 		probe_task();
 		return 0;
 	}
+	/* First, before the other checks open anything. */
+	if (!outside)
+		probe_descriptors();
 	probe_syscalls();
 	probe_sockets();
 	if (outside)

@@ -32,6 +32,7 @@ void probe_task(void);
 void probe_peers(void);
 void probe_terminal(void);
 void probe_files(void);
+void probe_descriptors(void);
 void probe_network(void);
 void probe_limits(void);
 

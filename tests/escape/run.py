@@ -53,7 +53,7 @@ def outside():
 def gather(text):
     ids = collections.OrderedDict()
     for line in text.splitlines():
-        match = re.match(r"(ok|FAIL) ([A-Z][0-9]{2}) (.*): ([^:]*)$", line)
+        match = re.match(r"(ok|FAIL) ([A-Z][0-9]{2}) (.*): (.*)$", line)
         if match:
             ids.setdefault(match.group(2), []).append(match.groups())
     return ids
