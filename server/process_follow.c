@@ -11,7 +11,6 @@
 #define WINDOW (4u << 20)     /* a follower this far behind stops the reading */
 #define WINDOW_LOW (2u << 20) /* and this near lets it go on */
 #define CHUNKS_MAX (8u << 20) /* memory of chunks, for output in tiny pieces */
-#define CHUNK_ROOM_MIN 4096u
 #define SEND_MAX (1u << 20)
 #define KEEPALIVE_NS (30ull * 1000000000)
 #define OUTPUT_HEAD_MAX 32
@@ -41,13 +40,13 @@ static struct chunk *chunk_create(size_t size)
 }
 
 /* The last chunk goes on growing behind what followers already send of it, so small writes leave in large messages. */
-struct chunk *chunk_for_reading(struct process *process, unsigned int stream, size_t want)
+struct chunk *chunk_for_reading(struct process *process, unsigned int stream, size_t size)
 {
 	struct chunk *chunk = process->last_chunk;
 
-	if (chunk && chunk->stream == stream && chunk->size - chunk->used >= CHUNK_ROOM_MIN)
+	if (chunk && chunk->stream == stream && chunk->size - chunk->used >= chunk->size / 16)
 		return chunk;
-	chunk = chunk_create(want);
+	chunk = chunk_create(size);
 	if (!chunk)
 		return NULL;
 	chunk->stream = stream;

@@ -166,8 +166,8 @@ void follower_on_cancel(struct rpc_call *call, const struct pdk_error *why);
 void followers_pump(struct process *process);
 /* Whether the pipes may be read. */
 bool followers_allow_reading(struct process *process);
-/* A chunk to read into, at least `want` bytes, not listed yet or the last one with room. */
-struct chunk *chunk_for_reading(struct process *process, unsigned int stream, size_t want);
+/* The chunk to read into: the last one if it has room, or a new one of `size` bytes. */
+struct chunk *chunk_for_reading(struct process *process, unsigned int stream, size_t size);
 void chunk_filled(struct process *process, struct chunk *chunk, size_t length);
 void chunk_unref(struct chunk *chunk);
 void chunks_drop(struct process *process);

@@ -12,6 +12,7 @@
 
 #define SMALL_READ (64u << 10)
 #define LARGE_READ (256u << 10)
+#define LARGE_CHUNK (1u << 20) /* several reads leave in one message when the client is behind */
 #define DRAIN_NS (200ull * 1000000)
 #define DRAIN_BYTES_MAX (4u << 20) /* both pipes full, twice: what was written before the end fits in it */
 
@@ -44,7 +45,7 @@ static ssize_t read_unfollowed(struct process_pipe *pipe, size_t want)
 static ssize_t read_followed(struct process_pipe *pipe, size_t want)
 {
 	struct process *process = pipe->process;
-	struct chunk *chunk = chunk_for_reading(process, pipe->stream, want);
+	struct chunk *chunk = chunk_for_reading(process, pipe->stream, pipe->grown ? LARGE_CHUNK : want);
 	size_t room;
 	ssize_t n;
 
