@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -477,6 +478,61 @@ static void reflection_answers(void **state)
 	set_reflection(true);
 }
 
+/* Calls of every kind, given up at any moment, from several connections: nothing may be left over. */
+static void give_up(struct client *client, unsigned int *seed)
+{
+	static const char *const paths[] = {"Echo", "Change", "Hang", "Count", "Bytes", "Sum", "Chat"};
+	_cleanup_free_ uint8_t *text = NULL;
+	size_t length = pack_text("x", &text);
+	struct client_call call;
+	char path[64];
+
+	snprintf(path, sizeof(path), TEST "%s", paths[rand_r(seed) % ARRAY_SIZE(paths)]);
+	client_begin(&call, client, path, rand_r(seed) % 4 ? 0 : 1 + rand_r(seed) % 20);
+	if (rand_r(seed) % 4) {
+		/* A Text or a Number, or nonsense for the method. */
+		client_send(&call, rand_r(seed) % 2 ? (const void *)text : "\x08\x7f", rand_r(seed) % 2 ? length : 2);
+	}
+	if (rand_r(seed) % 2)
+		usleep(rand_r(seed) % 2000);
+	if (rand_r(seed) % 2)
+		client_half_close(&call);
+	grpc_call_cancel(call.grpc, NULL);
+	client_finish(&call);
+}
+
+static void *give_up_often(void *arg)
+{
+	unsigned int seed = (unsigned int)(uintptr_t)arg;
+	struct client client;
+
+	client_open(&client, service_address(arg ? "paddock.sock" : "admin.sock"), GOOD_KEY);
+	for (int i = 0; i < 300; i++)
+		give_up(&client, &seed);
+	client_close(&client);
+	return NULL;
+}
+
+static void random_cancellations_leave_nothing(void **state)
+{
+	pthread_t threads[4];
+	struct pdk_error why;
+
+	pdk_fail(&why, 0, PDK_ABORTED, "swept");
+	for (uintptr_t i = 0; i < ARRAY_SIZE(threads); i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, give_up_often, (void *)i), 0);
+	for (int i = 0; i < 50; i++) {
+		sleep_ms(10);
+		loop_lock();
+		rpc_cancel_all(&why);
+		loop_unlock();
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+		pthread_join(threads[i], NULL);
+	EVENTUALLY(active() == 0);
+	assert_int_equal(call_text(&user, TEST "Echo", "still there", 0, NULL), PDK_OK);
+}
+
 static void sockets_have_their_modes(void **state)
 {
 	char path[128];
@@ -600,6 +656,7 @@ int main(void)
 		cmocka_unit_test(ended_sandbox_ends_its_calls),
 		cmocka_unit_test(health_is_open),
 		cmocka_unit_test(reflection_answers),
+		cmocka_unit_test(random_cancellations_leave_nothing),
 		cmocka_unit_test(sockets_have_their_modes),
 	};
 	const struct CMUnitTest stops[] = {

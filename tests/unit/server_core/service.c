@@ -24,7 +24,8 @@ const size_t rpc_descriptor_set_size = sizeof(core_descriptor_set);
 atomic_int hang_cancelled, releases;
 atomic_llong bytes_produced;
 
-static char folder[64], address[96];
+static char folder[64];
+static _Thread_local char address[96];
 static pthread_t loop_thread;
 
 /* Handlers */
