@@ -216,9 +216,8 @@ static int pack_arguments(const guest_message(Pack) * request, char *path, const
 int files_pack(struct worker *worker, const guest_message(Pack) * request, struct pdk_error *err)
 {
 	struct helper helper = {.out_text = BUFFER(WORDS_MAX), .words_text = BUFFER(WORDS_MAX)};
-	guest_message(File) file = PADDOCK__INTERNAL__GUEST_FILE__INIT;
 	const char *argv[2 * EXCLUDES_MAX + 8] = {};
-	guest_reply done = GUEST_REPLY_INIT;
+	guest_reply empty = GUEST_REPLY_INIT;
 	char path[PATH_MAX];
 	struct stat st;
 	int rc = files_make_path(worker, &request->path, path, err);
@@ -230,8 +229,7 @@ int files_pack(struct worker *worker, const guest_message(Pack) * request, struc
 		return rc;
 	if (lstat(path, &st) < 0)
 		return path_fail(err, -errno, path);
-	files_describe(worker, path, &st, &file);
-	worker_reply_file(worker, &file, true);
+	worker_reply(worker, &empty, true);
 	rc = start_helper(worker, &helper, argv, true, err);
 	if (rc < 0)
 		return rc;
@@ -241,6 +239,6 @@ int files_pack(struct worker *worker, const guest_message(Pack) * request, struc
 		return pdk_fail(err, rc, PDK_CANCELLED, "the packing was given up");
 	if (status)
 		return explain(&helper, status, err);
-	worker_reply(worker, &done, false);
+	worker_reply(worker, &empty, false);
 	return 0;
 }

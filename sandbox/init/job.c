@@ -30,6 +30,7 @@ struct job {
 	struct link *link;
 	int pipe_end; /* for paddockd; -1: none, or given */
 	uint32_t credit;
+	unsigned int n_replies;
 	uint64_t deadline; /* 0: none */
 };
 
@@ -41,6 +42,11 @@ static bool is_upload(int op)
 static bool is_download(int op)
 {
 	return op == GUEST_OP(READ) || op == GUEST_OP(PACK);
+}
+
+static bool is_transfer(const struct job *job)
+{
+	return is_upload(job->op) || is_download(job->op);
 }
 
 static void close_channel(struct job *job)
@@ -122,6 +128,7 @@ static int pass_on(struct link *link, struct link_frame *frame, void *arg)
 		return -EPROTO;
 	if (frame->kind == LINK_EVENT && job->credit)
 		job->credit--;
+	job->n_replies += frame->kind == LINK_REPLY;
 	session_send(job->init, job->stream, frame->kind, frame->payload, frame->length, &job->pipe_end,
 		     with_pipe ? 1 : 0);
 	if (with_pipe) {
@@ -173,7 +180,7 @@ static int open_ends(struct job *job, struct ends *ends)
 		return -ENOMEM;
 	}
 	rc = source_add(job->init, &job->channel, pair[0], EPOLLIN, channel_ready);
-	if (rc < 0 || !(is_upload(job->op) || is_download(job->op)))
+	if (rc < 0 || !is_transfer(job))
 		return rc;
 	if (pipe2(pair, O_CLOEXEC) < 0)
 		return -errno;
@@ -236,10 +243,26 @@ int job_start(struct init *init, uint32_t stream, const guest_request *request, 
 		job_free(job);
 		return rc;
 	}
-	if (!is_upload(job->op) && !is_download(job->op) && job->op != GUEST_OP(WATCH))
+	if (!is_transfer(job) && job->op != GUEST_OP(WATCH))
 		set_deadline(job, JOB_TIME_MS);
 	await(job);
 	return 0;
+}
+
+/* The operation cannot go on. If its last reply has gone out already, only the END is missing. */
+static void fail(struct job *job, enum pdk_code code, const char *text)
+{
+	struct pdk_error err;
+
+	if (job->state != JOB_RUNNING)
+		return;
+	pdk_fail(&err, 0, code, "%s", text);
+	if (job->n_replies < (is_transfer(job) ? 2 : 1))
+		session_fail(job->init, job->stream, &err);
+	else
+		session_end(job->init, job->stream);
+	job->state = JOB_STOPPING;
+	job->stream = 0;
 }
 
 int job_finish(struct init *init, struct job *job, bool commit)
@@ -247,7 +270,7 @@ int job_finish(struct init *init, struct job *job, bool commit)
 	if (!is_upload(job->op))
 		return -EPROTO;
 	if (!commit) {
-		session_done(init, job->stream);
+		fail(job, PDK_CANCELLED, "given up, as was asked");
 		stop(job);
 	} else if (job->link) {
 		link_send(job->link, JOB_STREAM_PLAIN, LINK_REQUEST, NULL, 0, NULL, 0);
@@ -275,18 +298,6 @@ void job_cancel_all(struct init *init)
 		if (job->state == JOB_RUNNING)
 			stop(job);
 	}
-}
-
-static void fail(struct job *job, enum pdk_code code, const char *text)
-{
-	struct pdk_error err;
-
-	if (job->state != JOB_RUNNING)
-		return;
-	pdk_fail(&err, 0, code, "%s", text);
-	session_fail(job->init, job->stream, &err);
-	job->state = JOB_STOPPING;
-	job->stream = 0;
 }
 
 void job_ended(struct init *init, pid_t pid, int status)

@@ -81,6 +81,7 @@ static void timer_ready(struct init *init, struct source *source, uint32_t event
 		return;
 	process_check_deadlines(init);
 	job_check_deadlines(init);
+	sudo_resume(init);
 }
 
 /* Reap everything: our own children and the orphans that the kernel gives to pid 1. */

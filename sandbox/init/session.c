@@ -2,6 +2,7 @@
 
 #include "sandbox/init/job.h"
 #include "sandbox/init/process.h"
+#include "sandbox/init/sudo.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -302,6 +303,13 @@ bool session_check(struct init *init)
 	return init->session && init->session->more;
 }
 
+bool session_is_idle(const struct init *init)
+{
+	const struct session *session = init->session;
+
+	return session && !session->broken && !(link_events(session->link) & EPOLLOUT);
+}
+
 void session_accept(struct init *init, struct source *source, uint32_t events)
 {
 	_cleanup_fd_ int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -321,4 +329,5 @@ void session_accept(struct init *init, struct source *source, uint32_t events)
 	init->session = session;
 	if (source_add(init, &session->source, STEAL_FD(fd), EPOLLIN, session_ready) < 0)
 		session->broken = true;
+	sudo_resume(init);
 }

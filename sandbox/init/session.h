@@ -16,6 +16,9 @@ void session_accept(struct init *init, struct source *source, uint32_t events);
  * waiting already, so do not sleep. */
 bool session_check(struct init *init);
 
+/* Is there a link, and nothing waits to be written? */
+bool session_is_idle(const struct init *init);
+
 /* One reply on a stream. Descriptors are duplicated. */
 void session_reply(struct init *init, uint32_t stream, const guest_reply *reply, const int *fds, unsigned int n_fds);
 /* A packed reply, as a reply or (costing credit) as an event. */

@@ -16,6 +16,11 @@
 #include <sys/wait.h>
 
 #define CALLS_MAX 64u
+#define ARGC_MAX 4096u
+#define NOTICE_BYTES_MAX 8192u /* of argv in the event; the rest of a longer one is left out */
+#define RATE_PER_SECOND 200u
+#define BURST 400u
+#define RETRY_MS 10u
 
 /* A call ends when its command has ended; a caller that goes away first hangs the command up. */
 struct sudo_call {
@@ -30,6 +35,8 @@ struct sudo {
 	struct source listen;
 	struct sudo_call *calls;
 	unsigned int n_calls;
+	uint64_t tokens; /* in 1/1000 of a call */
+	uint64_t refilled;
 };
 
 /* A request, taken apart. The strings lie in `bytes`. */
@@ -113,14 +120,14 @@ static int parse(struct command *command, size_t length)
 	if (length < sizeof(head))
 		return -EBADMSG;
 	memcpy(&head, command->bytes, sizeof(head));
-	if (head.kind != SUDO_RUN || !head.argc || head.argc > SUDO_STRINGS_MAX || head.envc > SUDO_STRINGS_MAX)
+	if (head.kind != SUDO_RUN || !head.argc || head.argc > ARGC_MAX || head.envc > SUDO_STRINGS_MAX)
 		return -EBADMSG;
 	command->argv = calloc(head.argc + 1, sizeof(char *));
 	command->env = calloc(head.envc + 1, sizeof(char *));
 	if (!command->argv || !command->env)
 		return -ENOMEM;
 	command->cwd = next_string(&at, end);
-	if (!command->cwd || command->cwd[0] != '/')
+	if (!command->cwd || command->cwd[0] != '/' || strlen(command->cwd) >= 4096)
 		return -EBADMSG;
 	for (; command->argc < head.argc; command->argc++) {
 		command->argv[command->argc] = next_string(&at, end);
@@ -162,8 +169,10 @@ static void tell_paddockd(struct init *init, const struct sudo_call *call, const
 {
 	guest_message(Sudo) sudo = PADDOCK__INTERNAL__GUEST_SUDO__INIT;
 	guest_reply reply = GUEST_REPLY_INIT;
+	size_t bytes = 0;
 
-	sudo.n_argv = command->argc;
+	while (sudo.n_argv < command->argc && (bytes += strlen(command->argv[sudo.n_argv]) + 8) < NOTICE_BYTES_MAX)
+		sudo.n_argv++;
 	sudo.argv = command->argv;
 	sudo.cwd = command->cwd;
 	sudo.caller_pid = (uint32_t)call->caller;
@@ -201,6 +210,10 @@ static int take_command(struct init *init, struct sudo_call *call)
 		rc = rc ? parse(&command, (size_t)rc) : -ECONNRESET;
 	if (rc == 0 && command.fds[2] < 0)
 		rc = -EBADMSG;
+	if (rc == 0 && !init->session) {
+		answer(call, SUDO_REFUSED, 1, "the sandbox is being taken over; try again");
+		rc = -EAGAIN;
+	}
 	if (rc == 0) {
 		tell_paddockd(init, call, &command);
 		if (!init->sudo_allowed) {
@@ -245,16 +258,45 @@ static void call_ready(struct init *init, struct source *source, uint32_t events
 	}
 }
 
+/*
+ * No call is taken that could not be told: without a link to paddockd, or while it does not read, callers wait. The
+ * rate is bounded too, because each call makes paddockd write a record.
+ */
+static bool take_token(struct init *init)
+{
+	struct sudo *sudo = init->sudo;
+	uint64_t now = init_now();
+
+	sudo->tokens += (now - sudo->refilled) * RATE_PER_SECOND;
+	sudo->refilled = now;
+	if (sudo->tokens > BURST * 1000)
+		sudo->tokens = BURST * 1000;
+	if (sudo->tokens < 1000 || sudo->n_calls >= CALLS_MAX || !session_is_idle(init)) {
+		source_set(init, &sudo->listen, 0);
+		if (init->session)
+			init_wake_at(init, now + RETRY_MS);
+		return false;
+	}
+	sudo->tokens -= 1000;
+	return true;
+}
+
+void sudo_resume(struct init *init)
+{
+	if (init->sudo && init->session)
+		source_set(init, &init->sudo->listen, EPOLLIN);
+}
+
 static void listen_ready(struct init *init, struct source *source, uint32_t events)
 {
-	_cleanup_fd_ int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	_cleanup_fd_ int fd = take_token(init) ? accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+	struct sudo_call *call;
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
-	struct sudo_call *call;
 
 	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
 		return;
-	if ((peer.uid != 0 && peer.uid != 1000) || init->sudo->n_calls >= CALLS_MAX)
+	if (peer.uid != 0 && peer.uid != 1000)
 		return;
 	call = calloc(1, sizeof(*call));
 	if (!call)
@@ -294,6 +336,8 @@ void sudo_listen(struct init *init)
 		return;
 	}
 	init->sudo = calloc(1, sizeof(*init->sudo));
+	if (init->sudo)
+		init->sudo->refilled = init_now() - BURST * 1000 / RATE_PER_SECOND;
 	if (!init->sudo || source_add(init, &init->sudo->listen, fd, EPOLLIN, listen_ready) < 0)
 		close(fd);
 }

@@ -15,6 +15,9 @@ struct process;
 /* Make /run/paddock and listen there. A sandbox without it runs, but without sudo. */
 void sudo_listen(struct init *init);
 
+/* Take calls again, after the rate or the link made them wait. */
+void sudo_resume(struct init *init);
+
 /* From process.c: what became of the command. The call ends with the last two. */
 void sudo_call_started(struct sudo_call *call, struct process *process);
 void sudo_call_failed(struct init *init, struct sudo_call *call, const struct pdk_error *err);

@@ -123,7 +123,7 @@ static void reply_error(struct worker *worker, const struct pdk_error *err)
 
 static const char *user_of(const guest_request *request)
 {
-	switch (request->op_case) {
+	switch ((int)request->op_case) { /* job_start() is given these only */
 	case GUEST_OP(STAT):
 		return request->stat->user;
 	case GUEST_OP(LIST):
@@ -151,7 +151,7 @@ static const char *user_of(const guest_request *request)
 
 static int operate(struct worker *worker, const guest_request *request, struct pdk_error *err)
 {
-	switch (request->op_case) {
+	switch ((int)request->op_case) {
 	case GUEST_OP(STAT):
 		return files_stat(worker, request->stat, err);
 	case GUEST_OP(LIST):

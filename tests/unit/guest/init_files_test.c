@@ -224,7 +224,7 @@ static void test_write(void **state)
 	       "test $(md5sum < w/x/new | cut -c1-6) = $(head -c 3145728 /dev/zero | tr '\\0' z | md5sum | cut -c1-6)");
 	/* The old content stays until the commit, its mode stays for good, a link stays a link. */
 	script("", "cd w; echo old > old; chmod 700 old; ln -s old link");
-	expect_code(write_file(write_of("w/link"), "new", 3, 0), PDK_OK);
+	expect_code(write_file(write_of("w/link"), "new", 3, 0), PDK_CANCELLED);
 	script("", "test \"$(cat w/old)\" = old; test $(ls -A w | wc -l) = 3");
 	write_file(write_of("w/link"), "new", 3, -1);
 	script("", "sleep 0.1; test \"$(cat w/old)\" = old; test $(ls -A w | wc -l) = 3");
@@ -537,6 +537,21 @@ static void test_sudo(void **state)
 	       "timeout 1 ./sudo sleep 50; test $? = 124 || exit 10; pgrep -x sleep && exit 11; exit 0");
 }
 
+/* The user may kill the worker: the call ends, once, and nothing is left. */
+static void test_killed_worker(void **state)
+{
+	guest_message(Write) write_ = write_of("killed");
+	uint32_t stream = client_call(&client, REQUEST(WRITE, write, &write_));
+	struct client_frame frame = client_next(&client, stream);
+
+	assert_int_equal(frame.n_fds, 1);
+	script("", "kill -9 -1 || true; sleep 0.1");
+	client_frame_free(&frame);
+	expect_code(client_next(&client, stream), PDK_ABORTED);
+	client_expect_end(&client, stream);
+	expect_code(ask_stat("killed", "", false), PDK_NOT_FOUND);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -546,6 +561,7 @@ int main(void)
 		cmocka_unit_test(test_list),           cmocka_unit_test(test_directories),
 		cmocka_unit_test(test_watch),          cmocka_unit_test(test_watch_credit),
 		cmocka_unit_test(test_archive),        cmocka_unit_test(test_sudo),
+		cmocka_unit_test(test_killed_worker),
 	};
 
 	return cmocka_run_group_tests(tests, start_client, stop_client);
