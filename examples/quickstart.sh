@@ -9,7 +9,8 @@ SOURCE=$PWD
 STATE=${PADDOCK_DATA_DIR:-/var/lib/paddock}
 RUNTIME=${PADDOCK_RUNTIME_DIR:-/run/paddock}
 CONFIG=$SOURCE/server/paddock.conf
-CACHE=${PADDOCK_CACHE:-/var/cache/paddock}
+PADDOCK_CACHE=${PADDOCK_CACHE:-/var/cache/paddock}
+CACHE=$PADDOCK_CACHE
 PROJECT=${PADDOCK_EXAMPLE_PACKAGE:-gzip}
 BUILD=$SOURCE/build
 WORK=$(mktemp -d /tmp/paddock-quickstart.XXXXXX)
@@ -57,14 +58,6 @@ configure_and_build() {
 
 answers() { "$PADDOCK" status >/dev/null 2>&1; }
 
-wait_for() {
-	local until=$((SECONDS + 60))
-	until "$@" >/dev/null 2>&1; do
-		[ $SECONDS -lt $until ] || return 1
-		sleep 0.1
-	done
-}
-
 make_package() {
 	rm -f "$BUILD"/paddock_*.deb
 	(cd "$BUILD" && cpack -G DEB)
@@ -84,11 +77,11 @@ start_directly() {
 	setsid "$BUILD/sandbox/warden/paddock-warden" --data-dir "$STATE" --runtime-dir "$RUNTIME" --user paddock \
 		--libexec-dir "$libexec" --policy-dir "$SOURCE/policies" >>"$RUNTIME/warden.log" 2>&1 </dev/null &
 	echo $! >"$RUNTIME/warden.pid"
-	wait_for test -S "$RUNTIME/warden.sock" || { tail -5 "$RUNTIME/warden.log" >&2; return 1; }
+	wait_for 60 test -S "$RUNTIME/warden.sock" || { tail -5 "$RUNTIME/warden.log" >&2; return 1; }
 	setsid "$BUILD/server/paddockd" --config "$CONFIG" --set data_dir="$STATE" --set runtime_dir="$RUNTIME" \
 		${PADDOCK_LISTEN+--set listen="$PADDOCK_LISTEN" --set metrics_listen=} >>"$RUNTIME/paddockd.log" 2>&1 </dev/null &
 	echo $! >"$RUNTIME/paddockd.pid"
-	wait_for answers || { tail -5 "$RUNTIME/paddockd.log" >&2; return 1; }
+	wait_for 60 answers || { tail -5 "$RUNTIME/paddockd.log" >&2; return 1; }
 }
 
 stop_directly() {
@@ -112,7 +105,7 @@ start_daemons() {
 	elif [ -d /run/systemd/system ] && [ "$STATE" = /var/lib/paddock ]; then
 		progress "making the package" make_package
 		progress "installing it (systemd starts paddock-warden and paddockd)" install_package
-		wait_for answers || { systemctl --no-pager status paddock-warden paddockd >&2 || true; return 1; }
+		wait_for 60 answers || { systemctl --no-pager status paddock-warden paddockd >&2 || true; return 1; }
 	else
 		echo "starting the daemons (no systemd here; logs in $RUNTIME)"
 		start_directly
@@ -139,7 +132,7 @@ have_source() { ls "$CACHE/source/$PROJECT"_*.orig.tar.[gx]z >/dev/null 2>&1; }
 
 inside() { "$PADDOCK" exec --cwd /home/user/project "$sandbox" -- "$@"; }
 
-PADDOCK=$BUILD/sdk/paddock
+. tests/lib/daemon.sh
 export PADDOCK_ADDR=${PADDOCK_ADDR:-unix:$RUNTIME/admin.sock}
 [ "$(id -u)" = 0 ] || { echo "quickstart.sh needs root: it installs packages and starts daemons" >&2; exit 1; }
 case "${1:-}" in
@@ -157,7 +150,7 @@ bold "2. The base template"
 if "$PADDOCK" template get base >/dev/null 2>&1; then
 	echo "base is there"
 else
-	progress "making base (Debian with git, python, node, gcc, make ...)" "$PADDOCK" template build base
+	progress "making base (Debian with git, python, node, gcc, make ...)" daemon_template
 fi
 
 bold "3. A sandbox with a real project: the Debian source of $PROJECT"
