@@ -117,6 +117,25 @@ static int load_config(const struct options *options, struct pdk_error *err)
 	return rc < 0 ? rc : config_check(&server_config, err);
 }
 
+/* Tell a supervisor that asked for it (systemd's protocol). */
+static void notify(const char *state)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	_cleanup_fd_ int fd = -1;
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	size_t length = path ? strlen(path) : 0;
+
+	if (!length || length >= sizeof(address.sun_path) || (path[0] != '/' && path[0] != '@'))
+		return;
+	memcpy(address.sun_path, path, length);
+	if (path[0] == '@')
+		address.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address,
+			     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
+		log_event(LOG_WARN, "server.notify", "error", strerror(errno), NULL);
+}
+
 /* Signals */
 
 static void *stop(void *arg)
@@ -133,6 +152,7 @@ static void begin_stop(const char *signal_name)
 	stop_asked = true;
 	log_event(LOG_INFO, "server.stopping", "signal", signal_name, "grace_ms",
 		  log_u64(server_config.shutdown_grace_ms), NULL);
+	notify("STOPPING=1");
 	if (pthread_create(&stopper, NULL, stop, NULL) != 0)
 		abort();
 }
@@ -162,25 +182,6 @@ static int block_signals(void)
 	if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
 		return -errno;
 	return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
-}
-
-/* Tell a supervisor that asked for it (systemd's protocol). */
-static void notify(const char *state)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-	_cleanup_fd_ int fd = -1;
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	size_t length = path ? strlen(path) : 0;
-
-	if (!length || length >= sizeof(address.sun_path) || (path[0] != '/' && path[0] != '@'))
-		return;
-	memcpy(address.sun_path, path, length);
-	if (path[0] == '@')
-		address.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address,
-			     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
-		log_event(LOG_WARN, "server.notify", "error", strerror(errno), NULL);
 }
 
 /* Start and stop */
@@ -226,7 +227,6 @@ static int start(int signal_fd, struct pdk_error *err)
 	log_event(LOG_INFO, "server.ready", "version", PADDOCK_VERSION, "runtime_dir", server_config.runtime_dir, NULL);
 	notify("READY=1");
 	loop_run();
-	notify("STOPPING=1");
 	return 0;
 }
 
