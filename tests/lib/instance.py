@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import time
 
+import host
 import paddock_rpc
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -120,6 +121,21 @@ class Instance:
         if self.warden:
             self.warden.wait(30)
 
+    def end_stock(self):
+        """Sandboxes outlive the daemons by design, also the pre-made ones that nobody can name: end them through
+        their cgroups while the warden is there to clean up. The folders of cgroups that held them."""
+        folder, parents = self.run + "/sandboxes", set()
+        for id in os.listdir(folder) if os.path.isdir(folder) else []:
+            for path in host.cgroups():
+                if os.path.basename(path) != id:
+                    continue
+                parents.add(os.path.dirname(path))
+                if os.path.exists(path + "/cgroup.kill"):
+                    with open(path + "/cgroup.kill", "w") as stream:
+                        stream.write("1")
+        wait_for(lambda: not os.path.isdir(folder) or not os.listdir(folder), 10)
+        return parents
+
     def stop(self):
         try:
             for sandbox in self.client.Sandboxes.List(all_tenants=True, page_size=1000, timeout=10).sandboxes:
@@ -128,5 +144,11 @@ class Instance:
             pass
         self.reconnect()
         self.kill_server(signal.SIGTERM)
+        parents = self.end_stock()
         self.kill_warden(signal.SIGTERM)
+        for folder in parents:
+            try:
+                os.rmdir(folder)
+            except OSError:
+                pass  # another instance's, or not empty: the checks of "nothing is left" will say so
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -52,7 +52,8 @@ def main():
             secret = admin.Admin.CreateKey(tenant=name, name="test").secret
             clients[name] = Client(f"unix:{instance.run}/paddock.sock", key=secret)
         alpha, beta = clients["alpha"], clients["beta"]
-        sandbox = alpha.Sandboxes.Create(template="base", metadata={"who": "alpha"})
+        sandbox = alpha.Sandboxes.Create(
+            paddock_rpc.message("CreateSandboxRequest")(template="base", metadata={"who": "alpha"}))
         check("tenancy/the owner can use it", alpha.run(sandbox.id, "true")[0].exit_code == 0, "")
         check("tenancy/the tenant comes from the key", sandbox.tenant == "alpha", sandbox.tenant)
         check_foreign_ids(alpha, beta, sandbox.id)
