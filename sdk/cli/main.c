@@ -3,6 +3,7 @@
 #include "format.h"
 #include <errno.h>
 #include <locale.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,6 +118,9 @@ int main(int argc, char **argv)
 	struct cli cli = {0};
 	int used, status;
 
+	/* Chunks of a megabyte come and go; without this each is mapped, faulted in and unmapped again. */
+	mallopt(M_MMAP_THRESHOLD, 16 << 20);
+	mallopt(M_TRIM_THRESHOLD, 64 << 20);
 	setlocale(LC_CTYPE, "");
 	cli.color = color_wanted();
 	if (argc == 2 && !strcmp(argv[1], "--version"))

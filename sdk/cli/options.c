@@ -71,9 +71,9 @@ static int option_error(int c, char **argv, int before, struct pdk_error *err)
 /* One option, or the end of options: 1 when there is nothing more to parse. */
 static int parse_one(struct args *args, const struct parser *parser, int argc, char **argv, struct pdk_error *err)
 {
-	bool dashes = optind < argc && !strcmp(argv[optind], "--");
-	int leading = args->command->leading;
 	int before = optind ? optind : 1;
+	bool dashes = before < argc && !strcmp(argv[before], "--");
+	int leading = args->command->leading;
 	int c = getopt_long(argc, argv, parser->shorts, parser->longs, NULL);
 	const struct option_spec *spec;
 

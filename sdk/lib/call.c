@@ -3,6 +3,7 @@
 #include "sandbox/base/cleanup.h"
 #include <errno.h>
 #include <grpc/support/time.h>
+#include <stdlib.h>
 #include <string.h>
 
 /*
@@ -69,11 +70,13 @@ static void unary_clear(struct unary *unary)
 static int unary_result(struct paddock_client *client, struct unary *unary, const ProtobufCMessageDescriptor *response,
 			ProtobufCMessage **ret_message, struct pdk_error *err)
 {
+	struct scratch scratch = {0};
 	ProtobufCMessage *message;
 
 	if (unary->status != GRPC_STATUS_OK)
 		return client_fail(client, unary->status, unary->details, err);
-	message = unary->reply ? message_unpack(unary->reply, response) : NULL;
+	message = unary->reply ? message_unpack(unary->reply, response, &scratch) : NULL;
+	free(scratch.data);
 	if (!message)
 		return pdk_fail(err, -EBADMSG, PDK_DATA_LOSS, "the server's answer cannot be read");
 	*ret_message = message;

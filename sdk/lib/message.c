@@ -2,6 +2,7 @@
 
 #include <grpc/byte_buffer_reader.h>
 #include <stdlib.h>
+#include <string.h>
 
 /*
  * protobuf-c can need fifty times a message's size to unpack it. What it may take for one message is bounded
@@ -39,21 +40,36 @@ grpc_byte_buffer *message_pack(const ProtobufCMessage *message)
 	return buffer;
 }
 
-ProtobufCMessage *message_unpack(grpc_byte_buffer *buffer, const ProtobufCMessageDescriptor *type)
+static bool scratch_reserve(struct scratch *scratch, size_t size)
 {
-	size_t left = UNPACK_MAX;
+	uint8_t *grown;
+
+	if (size <= scratch->size)
+		return true;
+	grown = realloc(scratch->data, size);
+	if (!grown)
+		return false;
+	scratch->data = grown;
+	scratch->size = size;
+	return true;
+}
+
+ProtobufCMessage *message_unpack(grpc_byte_buffer *buffer, const ProtobufCMessageDescriptor *type,
+				 struct scratch *scratch)
+{
+	size_t left = UNPACK_MAX, total = grpc_byte_buffer_length(buffer), length = 0;
 	ProtobufCAllocator allocator = {.alloc = bounded_alloc, .free = bounded_free, .allocator_data = &left};
 	grpc_byte_buffer_reader reader;
-	ProtobufCMessage *message;
-	grpc_slice slice;
+	grpc_slice *piece;
 
-	if (!grpc_byte_buffer_reader_init(&reader, buffer))
+	if (!scratch_reserve(scratch, total + 1) || !grpc_byte_buffer_reader_init(&reader, buffer))
 		return NULL;
-	slice = grpc_byte_buffer_reader_readall(&reader);
+	while (grpc_byte_buffer_reader_peek(&reader, &piece) && GRPC_SLICE_LENGTH(*piece) <= total - length) {
+		memcpy(scratch->data + length, GRPC_SLICE_START_PTR(*piece), GRPC_SLICE_LENGTH(*piece));
+		length += GRPC_SLICE_LENGTH(*piece);
+	}
 	grpc_byte_buffer_reader_destroy(&reader);
-	message = protobuf_c_message_unpack(type, &allocator, GRPC_SLICE_LENGTH(slice), GRPC_SLICE_START_PTR(slice));
-	grpc_slice_unref(slice);
-	return message;
+	return protobuf_c_message_unpack(type, &allocator, length, scratch->data);
 }
 
 void paddock_free(void *message)

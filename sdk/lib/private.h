@@ -14,7 +14,14 @@ struct paddock_client {
 
 /* message.c: between protobuf-c messages and gRPC's byte buffers */
 grpc_byte_buffer *message_pack(const ProtobufCMessage *message);
-ProtobufCMessage *message_unpack(grpc_byte_buffer *buffer, const ProtobufCMessageDescriptor *type);
+/* Memory that a stream keeps for putting the pieces of a message together, so that large messages do not map and
+ * unmap it each time. */
+struct scratch {
+	uint8_t *data;
+	size_t size;
+};
+ProtobufCMessage *message_unpack(grpc_byte_buffer *buffer, const ProtobufCMessageDescriptor *type,
+				 struct scratch *scratch);
 
 /* client.c */
 grpc_call *client_new_call(struct paddock_client *client, grpc_completion_queue *cq, const char *path,

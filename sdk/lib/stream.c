@@ -22,6 +22,7 @@ struct paddock_stream {
 	grpc_metadata_array headers;
 	grpc_metadata_array trailers;
 	grpc_byte_buffer *incoming;
+	struct scratch scratch;
 	grpc_status_code status;
 	grpc_slice details;
 	atomic_bool cancelled;
@@ -174,7 +175,7 @@ int paddock_stream_next(struct paddock_stream *stream, int64_t timeout_ms, void 
 	stream->reading = false;
 	if (!event.success || !stream->incoming)
 		return stream_end(stream, err);
-	message = message_unpack(stream->incoming, stream->response);
+	message = message_unpack(stream->incoming, stream->response, &stream->scratch);
 	grpc_byte_buffer_destroy(stream->incoming);
 	stream->incoming = NULL;
 	if (!message)
@@ -232,5 +233,6 @@ void paddock_stream_free(struct paddock_stream *stream)
 	       GRPC_OP_COMPLETE)
 		;
 	grpc_completion_queue_destroy(stream->cq);
+	free(stream->scratch.data);
 	free(stream);
 }

@@ -50,6 +50,17 @@ static void two_dashes_end_the_options(void **state)
 	args_clear(&args);
 }
 
+static void two_dashes_may_come_first(void **state)
+{
+	struct pdk_error err = {0};
+	struct args args;
+
+	assert_int_equal(PARSE(&args, "run", &err, WORD("--"), WORD("head"), WORD("-c"), WORD("--rm")), 0);
+	assert_int_equal(args.argc, 3);
+	assert_false(args_has(&args, "rm"));
+	args_clear(&args);
+}
+
 static void options_may_stand_behind_operands(void **state)
 {
 	struct pdk_error err = {0};
@@ -139,6 +150,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(options_of_a_command_line_inside_are_not_ours),
 		cmocka_unit_test(two_dashes_end_the_options),
+		cmocka_unit_test(two_dashes_may_come_first),
 		cmocka_unit_test(options_may_stand_behind_operands),
 		cmocka_unit_test(wrong_command_lines_are_refused),
 		cmocka_unit_test(mistyped_commands_are_recognised),
