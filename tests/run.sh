@@ -6,7 +6,7 @@
 #
 #	--only SUITE  only this suite (repeatable): "unit", "asan", or the name of a folder of tests/
 #	--fast        leave out the suites that say "# slow" and the sanitizer build
-#	--asan        the sanitizer build too: unit tests and the api suite against it (always done when CI is set)
+#	--asan        the sanitizer build too: unit tests and the api suite against it
 #	--list        print the names of the suites
 #
 # How suites are found and what they print: tests/README.md.
@@ -17,7 +17,7 @@ SOURCE=$PWD
 CI=${CI:-}
 ONLY=()
 FAST=
-ASAN=${CI:+1}
+ASAN=
 PASSED=0 FAILED=0 SKIPPED=0
 LOGS=
 STARTED=$SECONDS

@@ -62,7 +62,7 @@ class Keys(Case):
         self.assertIn(made.key.id, {k.id for k in listed.keys})
         tail = made.secret.rsplit("_", 1)[1][-20:] if made.secret.count("_") == 2 else made.secret[-20:]
         self.assertNotIn(tail, str(listed))
-        for path in (self.instance.data, self.instance.log):
+        for path in (self.instance.data + "/store", self.instance.data + "/audit.head", self.instance.log):
             self.assertNotEqual(subprocess.run(["grep", "-rqaF", "--", tail, path]).returncode, 0, "the secret is on disk")
 
     def test_who_am_i(self):

