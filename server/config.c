@@ -22,6 +22,7 @@ struct config server_config;
 
 enum type {
 	TYPE_TEXT,
+	TYPE_LEVEL, /* of the log: text of enum log_level */
 	TYPE_BOOL,
 	TYPE_U32,
 	TYPE_SIZE,        /* uint64_t bytes */
@@ -65,7 +66,7 @@ static const struct option options[] = {
 	{FIELD(tls_client_ca), .type = TYPE_TEXT, .initial = "",
 	 .help = "set: clients must present a certificate of this CA"},
 	{FIELD(reflection), .type = TYPE_BOOL, .initial = "false", .help = "server reflection, for holders of a key"},
-	{FIELD(log_level), .type = TYPE_TEXT, .initial = "info", .help = "error, warn, info or debug"},
+	{FIELD(log_level), .type = TYPE_LEVEL, .initial = "info", .help = "error, warn, info or debug"},
 	{FIELD(max_streams), .type = TYPE_U32, .initial = "1000", .min = 1, .max = 100000,
 	 .help = "concurrent calls of one connection"},
 	{FIELD(shutdown_grace_ms), .type = TYPE_DURATION_32, .initial = "5s", .max = 600000,
@@ -209,6 +210,8 @@ static int parse_value(const struct option *option, const char *text, struct con
 	switch (option->type) {
 	case TYPE_TEXT:
 		return parse_text(option, text, field);
+	case TYPE_LEVEL:
+		return log_level_parse(text) < 0 ? -EINVAL : parse_text(option, text, field);
 	case TYPE_BOOL:
 		return parse_bool(text, field);
 	case TYPE_FACTOR:
@@ -227,6 +230,8 @@ static const char *expectation(enum type type)
 	switch (type) {
 	case TYPE_TEXT:
 		return "a shorter text without control characters";
+	case TYPE_LEVEL:
+		return "error, warn, info or debug";
 	case TYPE_BOOL:
 		return "true or false";
 	case TYPE_U32:
@@ -428,8 +433,6 @@ int config_check(const struct config *config, struct pdk_error *err)
 		return rc;
 	if (config->metrics_listen[0] && !is_loopback(config->metrics_listen))
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "metrics_listen: must be loopback");
-	if (log_level_parse(config->log_level) < 0)
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "log_level: must be error, warn, info or debug");
 	if (!config->default_template[0] || !config->user[0])
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "default_template and user must not be empty");
 	return 0;
@@ -457,6 +460,7 @@ static void format_value(const struct option *option, const struct config *confi
 
 	switch (option->type) {
 	case TYPE_TEXT:
+	case TYPE_LEVEL:
 		snprintf(out, size, "%s", (const char *)field);
 		break;
 	case TYPE_BOOL:
