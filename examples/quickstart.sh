@@ -123,7 +123,7 @@ fetch_source() {
 	for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
 		[ ! -e "$file" ] || sed -n 's/^deb /deb-src /p' "$file" >"$folder/parts/$(basename "$file" .list).list"
 	done
-	local options=(-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$folder/parts" -o Dir::State::Lists="$folder/lists")
+	local options=(-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$folder/parts" -o Dir::State::Lists="$folder/lists" -o APT::Sandbox::User=root)
 	apt-get -qq "${options[@]}" update
 	(cd "$CACHE/source" && apt-get -qq "${options[@]}" source --download-only "$1")
 }
@@ -159,7 +159,7 @@ archive=$(ls "$CACHE/source/$PROJECT"_*.orig.tar.[gx]z | head -1)
 sandbox=$("$PADDOCK" create --lifetime 1h --memory 1G)
 echo "sandbox $sandbox"
 "$PADDOCK" cp "$archive" "$sandbox:/home/user/source.tar"
-"$PADDOCK" exec "$sandbox" -- sh -c 'mkdir project && tar -xf source.tar -C project --strip-components=1 && cd project && git init -q . && git add -A &&
+"$PADDOCK" exec "$sandbox" -- sh -c 'python3 -m tarfile -e source.tar unpacked && mv unpacked/* project && cd project && git init -q . && git add -A &&
 	git -c user.name=quickstart -c user.email=quickstart@localhost commit -q -m "as released" && git log --oneline && ls | head -8'
 
 bold "4. Build it and run its tests inside (no network there)"
