@@ -406,6 +406,26 @@ static int save_recipe(struct cli *cli, char *const argv[], const char *path)
 	return rc;
 }
 
+/* Written aside and renamed: the kept tar is whole, or it is not there, also when two builds keep the same one. */
+static int keep_recipe(struct cli *cli, const char *path, char *const argv[], Paddock__V1__BuildTemplateHeader *header)
+{
+	_cleanup_free_ char *aside = NULL;
+	_cleanup_fd_ int fd = -1;
+	int rc;
+
+	if (asprintf(&aside, "%s.XXXXXX", path) < 0)
+		abort();
+	fd = mkostemp(aside, O_CLOEXEC);
+	if (fd < 0)
+		return pdk_fail_errno(&cli->err, -errno, "%s", path);
+	rc = run_recipe(cli, argv, header, fd);
+	if (rc == 0 && (fchmod(fd, 0644) < 0 || rename(aside, path) < 0))
+		rc = pdk_fail_errno(&cli->err, -errno, "%s", path);
+	if (rc < 0)
+		unlink(aside);
+	return rc;
+}
+
 static int build_recipe(struct cli *cli, const struct args *args, char *argv[RECIPE_ARGS_MAX])
 {
 	Paddock__V1__BuildTemplateHeader__LabelsEntry label = PADDOCK__V1__BUILD_TEMPLATE_HEADER__LABELS_ENTRY__INIT;
@@ -413,13 +433,12 @@ static int build_recipe(struct cli *cli, const struct args *args, char *argv[REC
 	Paddock__V1__BuildTemplateHeader header = PADDOCK__V1__BUILD_TEMPLATE_HEADER__INIT;
 	const char *name = args_value(args, "name");
 	const char *keep_path = args_value(args, "keep");
-	_cleanup_fd_ int keep = -1;
 	char digest[RECIPE_DIGEST_SIZE];
-	bool operator= false;
+	bool is_operator = false;
 	int rc = cli_connect(cli);
 
 	if (rc == 0)
-		rc = check_rights(cli, &operator);
+		rc = check_rights(cli, &is_operator);
 	if (rc < 0)
 		return rc;
 	recipe_digest(argv, digest);
@@ -431,16 +450,8 @@ static int build_recipe(struct cli *cli, const struct args *args, char *argv[REC
 	header.labels = labels;
 	header.n_labels = 1;
 	header.replace = true;
-	header.public_ = operator&& !args_has(args, "private");
-	if (!keep_path)
-		return run_recipe(cli, argv, &header, 0);
-	keep = open(keep_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	if (keep < 0)
-		return pdk_fail_errno(&cli->err, -errno, "%s", keep_path);
-	rc = run_recipe(cli, argv, &header, keep);
-	if (rc < 0)
-		unlink(keep_path);
-	return rc;
+	header.public_ = is_operator && !args_has(args, "private");
+	return keep_path ? keep_recipe(cli, keep_path, argv, &header) : run_recipe(cli, argv, &header, 0);
 }
 
 static int cmd_template_build(struct cli *cli, const struct args *args)

@@ -1,0 +1,167 @@
+#!/bin/bash
+# The paddock command and libpaddock against a real instance, as somebody uses them. Arguments select tests.
+set -uo pipefail
+SOURCE=$(cd "$(dirname "$0")/../.." && pwd)
+. "$SOURCE/tests/lib/daemon.sh"
+failed=0
+WORK=$(mktemp -d)
+trap 'daemon_stop; rm -rf "$WORK"' EXIT
+
+# check NAME COMMAND...: one verdict.
+check() {
+	local name=$1 why
+	shift
+	if why=$("$@" 2>&1); then
+		echo "ok $name"
+	else
+		echo "FAIL $name: $(tr -s '[:space:]' ' ' <<<"$why" | tail -c 300)"
+		failed=1
+	fi
+}
+p() { timeout 60 "$PADDOCK" "$@"; }
+same() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; return 1; }; }
+# status WANTED COMMAND...
+status() {
+	local wanted=$1 rc=0
+	shift
+	p "$@" >/dev/null 2>&1 </dev/null || rc=$?
+	same $rc "$wanted"
+}
+
+exit_codes() {
+	status 0 exec $id true && status 7 exec $id -- sh -c 'exit 7' && status 137 exec $id -- sh -c 'kill -9 $$' &&
+		status 124 exec --timeout 300ms $id sleep 20 && status 125 exec $id no-such-program &&
+		status 125 exec iaaaaaaaaaaaaaaaaaaaa true && status 2 exec $id && status 2 list --no-such && status 2 lsit &&
+		status 1 info iaaaaaaaaaaaaaaaaaaaa
+}
+streams_apart() {
+	p exec $id -- sh -c 'echo out; echo err >&2' >"$WORK/out" 2>"$WORK/err" &&
+		same "$(cat "$WORK/out")" out && same "$(cat "$WORK/err")" err
+}
+input_whole() {
+	head -c 5000000 /dev/urandom >"$WORK/in"
+	same "$(p exec -i $id -- sha256sum <"$WORK/in")" "$(sha256sum <"$WORK/in")"
+}
+input_unread() { head -c 5000000 /dev/zero >"$WORK/zero" && p exec -i $id true <"$WORK/zero"; }
+output_whole() { same "$(p exec $id -- head -c 30000000 /dev/zero | wc -c)" 30000000; }
+environment() {
+	same "$(p exec -e A=b --cwd /tmp $id -- sh -c 'echo $A; pwd; id -un')" "$(printf 'b\n/tmp\nuser')" &&
+		same "$(p exec --user root $id -- id -u)" 0
+}
+json_result() {
+	p exec -o json $id -- sh -c 'echo "a\"b"; exit 3' >"$WORK/json"
+	same $? 3 && /usr/bin/python3 -c 'import json,sys
+r = json.load(open(sys.argv[1]))
+assert r["stdout"] == "a\"b\n" and r["exit_code"] == 3, r' "$WORK/json"
+}
+detached() {
+	local n rc=0
+	n=$(p exec -d --tag job $id -- sh -c 'echo 1; sleep 0.3; echo 2; exit 3') && same "$(p logs -f $id "$n")" "$(printf '1\n2')" || return 1
+	p wait $id "$n" || rc=$?
+	same $rc 3 && same "$(p logs $id "$n" --from 2)" 2 && p ps -a $id | grep -q job
+}
+signalled() {
+	local n rc=0
+	n=$(p exec -d $id sleep 100) && same "$(p logs $id "$n")" "" && p signal $id "$n" INT || return 1
+	p wait $id "$n" || rc=$?
+	same $rc 130
+}
+ctrl_c() {
+	local rc=0
+	timeout 30 "$PADDOCK" exec $id -- sh -c 'trap "echo caught; exit 9" INT; echo ready; while :; do sleep 0.05; done' >"$WORK/int" &
+	wait_for 20 grep -q ready "$WORK/int"
+	# The command is the child of timeout.
+	kill -INT "$(pgrep -P $! -x paddock)"
+	wait $! || rc=$?
+	same $rc 9 && grep -q caught "$WORK/int"
+}
+survives_restart() {
+	local rc=0 wanted
+	wanted=$(seq 1 30; echo "rc 4")
+	{ timeout 90 "$PADDOCK" exec $id -- sh -c 'for i in $(seq 1 30); do echo $i; sleep 0.1; done; exit 4'; echo "rc $?"; } >"$WORK/restart" 2>"$WORK/restart.err" &
+	wait_for 20 grep -q 5 "$WORK/restart"
+	kill -9 "$paddockd_pid"
+	wait "$paddockd_pid" 2>/dev/null
+	daemon_start_server
+	wait_for 60 grep -q rc "$WORK/restart"
+	cat "$WORK/restart.err"
+	same "$(cat "$WORK/restart")" "$wanted"
+}
+copy_files() {
+	head -c 3000000 /dev/urandom >"$WORK/file"
+	p cp "$WORK/file" $id:some/dir/file && p cp $id:some/dir/file "$WORK/back" && cmp "$WORK/file" "$WORK/back" &&
+		p cp "$WORK/file" $id:some/dir && same "$(p ls $id:some/dir)" file &&
+		echo text | p cp - $id:text && same "$(p cp $id:text -)" text && same "$(p cat $id:text)" text
+}
+copy_trees() {
+	mkdir -p "$WORK/tree/empty" "$WORK/tree/a/b" "$WORK/to"
+	echo x >"$WORK/tree/a/b/x"
+	ln -s a/b/x "$WORK/tree/link"
+	chmod 755 "$WORK/tree/a/b/x"
+	p cp "$WORK/tree" $id: && p cp $id:tree "$WORK/to" && diff -r --no-dereference "$WORK/tree" "$WORK/to/tree" &&
+		[ -x "$WORK/to/tree/a/b/x" ] && p cp $id:tree "$WORK/renamed" && diff -r --no-dereference "$WORK/tree" "$WORK/renamed" &&
+		p cp "$WORK/tree" $id:other && same "$(p cat $id:other/a/b/x)" x
+}
+hostile_tree() {
+	mkdir "$WORK/safe"
+	p exec $id -- sh -c 'mkdir evil && ln -s /etc evil/out && mkfifo evil/pipe && printf "\033[2Jx" > "evil/$(printf "a\033[31mb")"' &&
+		p cp $id:evil "$WORK/safe/" && [ -L "$WORK/safe/evil/out" ] && [ ! -e "$WORK/safe/evil/pipe" ] &&
+		! p ls $id:evil | grep -q $'\033'
+}
+failed_copy_leaves_nothing() {
+	echo old >"$WORK/kept"
+	! p cp $id:no-such "$WORK/kept" 2>/dev/null && same "$(cat "$WORK/kept")" old && ! ls "$WORK"/kept.* 2>/dev/null
+}
+file_commands() {
+	p mkdir -p $id:m/n && echo 1 | p cp - $id:m/one && p mv $id:m/one m/n/two && same "$(p cat $id:m/n/two)" 1 &&
+		p ls -l $id m/n | grep -q two && p rm -r $id:m && ! p ls $id:m 2>/dev/null
+}
+watching() {
+	timeout 20 "$PADDOCK" watch -r $id:some >"$WORK/watch" &
+	wait_for 20 grep -q ready "$WORK/watch"
+	p exec $id touch some/dir/new
+	wait_for 20 grep -q 'created.*dir/new' "$WORK/watch"
+	local rc=$?
+	pkill -P $! -x paddock
+	wait
+	return $rc
+}
+short_ids() { same "$(p info "${id:0:8}" -o json | grep -c "\"$id\"")" 1 && ! p info i 2>/dev/null >/dev/null || p list -q | grep -q "$id"; }
+lifetimes() { p timeout $id 20m | grep -q "$id ends" && status 2 timeout $id soon; }
+keys() {
+	local key
+	key=$(p key create suite 2>/dev/null) &&
+		same "$(PADDOCK_API_KEY=$key PADDOCK_ADDR=unix:$INSTANCE/run/paddock.sock p list -q | grep -c "$id")" 1 &&
+		! PADDOCK_ADDR=unix:$INSTANCE/run/paddock.sock p list 2>/dev/null &&
+		p key revoke "$(cut -d_ -f2 <<<"$key")" >/dev/null &&
+		! PADDOCK_API_KEY=$key PADDOCK_ADDR=unix:$INSTANCE/run/paddock.sock p list 2>"$WORK/err" && grep -q PADDOCK_API_KEY "$WORK/err"
+}
+run_and_gone() {
+	local before
+	before=$(p list -q | wc -l)
+	same "$(p run -e X=y -- sh -c 'echo $X')" y && same "$(p list -q | wc -l)" "$before"
+}
+terminal() { /usr/bin/python3 "$SOURCE/tests/sdk/terminal.py" "$PADDOCK" $id; }
+json_everywhere() {
+	local command
+	for command in "list" "info $id" "usage $id" "ps -a $id" "ls $id" "template list" "template get base" "tenant list" "key list" \
+		"audit list" "audit verify" "status" "version"; do
+		p $command -o json | /usr/bin/python3 -c 'import json,sys; json.load(sys.stdin)' || { echo "$command"; return 1; }
+	done
+}
+audited() { p audit verify >/dev/null && p audit export >"$WORK/audit" && head -1 "$WORK/audit" | grep -q '"sequence":1,'; }
+helps_on() {
+	! p exce 2>"$WORK/err" && grep -q 'did you mean `paddock exec`' "$WORK/err" &&
+		! PADDOCK_ADDR=unix:/nonexistent p list 2>"$WORK/err" && grep -q 'no server answers at unix:/nonexistent' "$WORK/err"
+}
+killed() { p kill $id >/dev/null && status 125 exec $id true && p list --all | grep -q "$id"; }
+
+daemon_start && daemon_template >&2 || { echo "FAIL instance: it does not start"; exit 1; }
+id=$(p create --lifetime 30m) || { echo "FAIL create: no sandbox"; exit 1; }
+tests="exit_codes streams_apart input_whole input_unread output_whole environment json_result detached signalled ctrl_c
+	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys run_and_gone
+	terminal json_everywhere audited helps_on survives_restart killed"
+for name in ${*:-$tests}; do
+	check $name $name
+done
+exit $failed
