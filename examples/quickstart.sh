@@ -84,17 +84,30 @@ start_directly() {
 	wait_for 60 answers || { tail -5 "$RUNTIME/paddockd.log" >&2; return 1; }
 }
 
+# Sandboxes outlive the daemons by design; here they end with them, also the pre-made ones (through their cgroups, while the
+# warden is there to clean up).
 stop_directly() {
-	local name pid id
-	for id in $("$PADDOCK" list -o json 2>/dev/null | grep -oE '"i[a-z0-9]{20}"' | tr -d '"' | sort -u); do
+	local name pid id path
+	for id in $("$PADDOCK" list --all-tenants -o json 2>/dev/null | grep -oE '"i[a-z0-9]{20}"' | tr -d '"' | sort -u); do
 		"$PADDOCK" kill "$id" >/dev/null 2>&1 || true
 	done
 	for name in paddockd warden; do
 		pid=$(cat "$RUNTIME/$name.pid" 2>/dev/null) || continue
-		if [ "$(readlink "/proc/$pid/exe" 2>/dev/null | sed 's/ (deleted)$//')" != "" ] && grep -qa -e "$RUNTIME" -e paddockd "/proc/$pid/cmdline"; then
+		if [ "$name" = warden ]; then
+			for id in $(ls "$RUNTIME/sandboxes" 2>/dev/null); do
+				for path in $(find /sys/fs/cgroup -type d -name "$id"); do
+					[ ! -e "$path/cgroup.kill" ] || echo 1 >"$path/cgroup.kill"
+				done
+			done
+			wait_for 10 rmdir "$RUNTIME/sandboxes" || true
+		fi
+		# Only what still is our daemon: numbers are used again.
+		case "$(readlink "/proc/$pid/exe" 2>/dev/null)" in
+		*/paddockd* | */paddock-warden*)
 			kill "$pid"
 			while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
-		fi
+			;;
+		esac
 		rm -f "$RUNTIME/$name.pid"
 	done
 }
