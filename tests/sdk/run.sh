@@ -9,12 +9,12 @@ trap 'daemon_stop; rm -rf "$WORK"' EXIT
 
 # check NAME COMMAND...: one verdict.
 check() {
-	local name=$1 why
+	local name=$1
 	shift
-	if why=$("$@" 2>&1); then
+	if "$@" >"$WORK/why" 2>&1; then
 		echo "ok $name"
 	else
-		echo "FAIL $name: $(tr -s '[:space:]' ' ' <<<"$why" | tail -c 300)"
+		echo "FAIL $name: $(tr -s '[:space:]' ' ' <"$WORK/why" | tail -c 300)"
 		failed=1
 	fi
 }
