@@ -2,6 +2,7 @@
 
 #include "pump.h"
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -9,8 +10,8 @@
 /* The server speaks at least every 30 s; silence of two of these and some means that the connection is dead. */
 #define SILENCE_MS 75000
 #define RETRY_FOR_MS 60000
-#define RETRY_FIRST_MS 100
-#define RETRY_MOST_MS 2000
+#define RETRY_EVERY_MS 1000
+#define RETRY_PAUSE_MS 100
 
 static int write_all(int fd, const uint8_t *data, size_t length, struct pdk_error *err)
 {
@@ -163,29 +164,36 @@ static bool is_connection_error(int rc)
 	return rc == 0 || rc == -ECONNREFUSED || rc == -EAGAIN;
 }
 
-static void sleep_ms(long ms)
+static int64_t monotonic_ms(void)
 {
-	struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+	struct timespec now;
 
-	nanosleep(&pause, NULL);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* Attach again until an event came, or a minute has passed. */
 static int follow_again(struct follow *follow)
 {
-	long pause = RETRY_FIRST_MS, waited = 0;
-	int rc;
+	int64_t until = monotonic_ms() + RETRY_FOR_MS, left;
+	int rc = -ECONNREFUSED;
 
 	for (;;) {
 		drop_stream(follow);
+		left = until - monotonic_ms();
+		if (left <= 0 || (follow->pump && pump_gave_up(follow->pump)))
+			return rc;
+		/* Short waits, so that Ctrl-C is heard. */
+		if (paddock_wait_ready(follow->cli->client, left < RETRY_EVERY_MS ? left : RETRY_EVERY_MS,
+				       &follow->cli->err) < 0)
+			continue;
 		rc = follow_attach(follow);
 		if (rc == 0)
 			rc = follow_one(follow);
-		if (rc > 0 || !is_connection_error(rc) || waited >= RETRY_FOR_MS)
-			return rc == 0 ? -ECONNREFUSED : rc;
-		sleep_ms(pause);
-		waited += pause;
-		pause = pause * 2 < RETRY_MOST_MS ? pause * 2 : RETRY_MOST_MS;
+		if (rc > 0 || !is_connection_error(rc))
+			return rc;
+		rc = -ECONNREFUSED;
+		poll(NULL, 0, RETRY_PAUSE_MS);
 	}
 }
 

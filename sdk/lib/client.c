@@ -204,6 +204,25 @@ void paddock_close(struct paddock_client *client)
 	free(client);
 }
 
+int paddock_wait_ready(struct paddock_client *client, int64_t timeout_ms, struct pdk_error *err)
+{
+	gpr_timespec deadline = client_deadline(timeout_ms);
+	grpc_completion_queue *cq = grpc_completion_queue_create_for_pluck(NULL);
+	grpc_connectivity_state state;
+	bool in_time = true;
+
+	while ((state = grpc_channel_check_connectivity_state(client->channel, 1)) != GRPC_CHANNEL_READY && in_time) {
+		grpc_channel_watch_connectivity_state(client->channel, state, deadline, cq, client);
+		/* The watch itself ends at the deadline, without success. */
+		in_time = grpc_completion_queue_pluck(cq, client, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).success;
+	}
+	grpc_completion_queue_shutdown(cq);
+	grpc_completion_queue_destroy(cq);
+	if (state == GRPC_CHANNEL_READY)
+		return 0;
+	return pdk_fail(err, -ETIMEDOUT, PDK_UNAVAILABLE, "no server answers at %s", client->address);
+}
+
 const char *paddock_address(const struct paddock_client *client)
 {
 	return client->address;

@@ -62,6 +62,12 @@ const char *paddock_version(void);
 struct paddock_client *paddock_connect(const char *address, const char *key, struct pdk_error *err);
 /* NULL is fine. All streams of the client must have been freed. */
 void paddock_close(struct paddock_client *client);
+/*
+ * Wait until the connection is there, at most `timeout_ms`: -ETIMEDOUT when it is not. After a server went away, calls
+ * fail at once until a new connection stands; it is made while a thread is inside this library, so a program
+ * that wants to go on afterwards waits here, not in sleep().
+ */
+int paddock_wait_ready(struct paddock_client *client, int64_t timeout_ms, struct pdk_error *err);
 /* The address in use, for messages. Lives as long as the client. */
 const char *paddock_address(const struct paddock_client *client);
 /* Deadline of every unary call from now on, in milliseconds; PADDOCK_NO_TIMEOUT (default): the server's own. */
