@@ -45,7 +45,6 @@ def tolerance(name):
 
 
 def main():
-    others = {"cgroups": host.cgroups(), "processes": host.processes()}
     instance = Instance(retention_ms="1s").start().template()
     try:
         for _ in range(20):
@@ -67,9 +66,10 @@ def main():
         check("leak/the audit chain verifies", verdict.ok, verdict.text)
     finally:
         instance.stop()
-    left = [path for path in host.cgroups() if path not in others["cgroups"]]
+    check("leak/the pool was there to be ended", instance.parents, "no cgroup was seen before the stop")
+    left = [path for path in host.cgroups() if any(path.startswith(own) for own in instance.parents)]
     check("leak/no cgroup after the stop", not left, str(left[:3]))
-    left = [pid for pid in host.processes() if pid not in others["processes"]]
+    left = [pid for pid in host.processes() if host.in_cgroup(pid, instance.parents)]
     check("leak/no process after the stop", not left, str(left[:3]))
     check("leak/no loop device after the stop", instance.data not in "".join(host.loops()), "")
     return done()

@@ -38,6 +38,16 @@ def processes():
     return sorted(found)
 
 
+def in_cgroup(pid, folders):
+    """True if the process is in one of these cgroup folders, in whichever hierarchy."""
+    try:
+        with open(f"/proc/{pid}/cgroup") as stream:
+            text = stream.read()
+    except OSError:
+        return False
+    return any(f"/{os.path.basename(folder)}/" in text for folder in folders)
+
+
 def fds(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 

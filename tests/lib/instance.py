@@ -39,6 +39,7 @@ class Instance:
         self.settings = {"data_dir": self.data, "runtime_dir": self.run, "listen": "", "metrics_listen": ""}
         self.settings.update(settings)
         self.warden = self.server = None
+        self.parents = set()  # after stop(): the folders of cgroups that were this instance's
         self.deaths = []  # exit codes of daemons that ended by themselves
         self._client = None
 
@@ -144,7 +145,7 @@ class Instance:
             pass
         self.reconnect()
         self.kill_server(signal.SIGTERM)
-        parents = self.end_stock()
+        self.parents = parents = self.end_stock()
         self.kill_warden(signal.SIGTERM)
         for folder in parents:
             try:
