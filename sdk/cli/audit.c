@@ -136,15 +136,15 @@ static const struct option_spec list_options[] = {
 	{"action", 0, "PREFIX", "only actions that start so: sandbox., /paddock.v1.Files/"},
 	{"after", 0, "N", "from the record behind this one, oldest first (default: newest first)"},
 	{"limit", 'n', "N", "how many (default: 50)"},
-	{NULL},
+	{},
 };
 
 static const struct option_spec export_options[] = {
 	{"after", 0, "N", "from the record behind this one"},
-	{NULL},
+	{},
 };
 
-static const struct option_spec no_options[] = {{NULL}};
+static const struct option_spec no_options[] = {{}};
 
 const struct command audit_commands[] = {
 	{.name = "list",

@@ -23,7 +23,7 @@
 static const struct option_spec create_options[] = {
 	SANDBOX_OPTIONS,
 	{"idempotency-key", 0, "KEY", "the same key and request give the same sandbox for a day"},
-	{NULL},
+	{},
 };
 
 #define START_OPTIONS(tty_letter)                                                                                      \
@@ -42,20 +42,20 @@ static const struct option_spec run_options[] = {
 	START_OPTIONS(0),
 	{"rm", 0, NULL, "kill the sandbox at the end (this is the default)"},
 	{"keep", 0, NULL, "leave the sandbox running"},
-	{NULL},
+	{},
 };
 
 static const struct option_spec exec_options[] = {
 	START_OPTIONS('t'),
 	{"env", 'e', "NAME[=VALUE]", "environment of the process; may be repeated"},
-	{NULL},
+	{},
 };
 
 static const struct option_spec shell_options[] = {
 	{"user", 'u', "USER", "user (default) or root"},
 	{"cwd", 'w', "DIR", "working directory (default: home)"},
 	{"env", 'e', "NAME[=VALUE]", "environment of the shell; may be repeated"},
-	{NULL},
+	{},
 };
 
 static const struct option_spec list_options[] = {
@@ -65,72 +65,72 @@ static const struct option_spec list_options[] = {
 	{"template", 't', "TEMPLATE", "only made from this template"},
 	{"all-tenants", 0, NULL, "of all tenants (operator only)"},
 	{"quiet", 'q', NULL, "only ids"},
-	{NULL},
+	{},
 };
 
-static const struct option_spec kill_options[] = {{"all", 'a', NULL, "all running sandboxes"}, {NULL}};
+static const struct option_spec kill_options[] = {{"all", 'a', NULL, "all running sandboxes"}, {}};
 static const struct option_spec events_options[] = {
 	{"after", 0, "N", "from the event behind this one (default: from now on)"},
-	{NULL},
+	{},
 };
 static const struct option_spec ps_options[] = {
 	{"all", 'a', NULL, "also those that have ended"},
 	{"wide", 'w', NULL, "whole command lines"},
-	{NULL},
+	{},
 };
 static const struct option_spec logs_options[] = {
 	{"follow", 'f', NULL, "go on until it ends"},
 	{"from", 0, "N", "from this byte of the output"},
-	{NULL},
+	{},
 };
 static const struct option_spec signal_options[] = {
 	{"process-only", 0, NULL, "not its whole process group"},
-	{NULL},
+	{},
 };
 static const struct option_spec wait_options[] = {
 	{"timeout", 0, "DURATION", "give up after this time, with status 124"},
-	{NULL},
+	{},
 };
 
 #define USER_OPTION                                                                                                    \
 	{                                                                                                              \
 		"user", 'u', "USER", "as user (default) or root"                                                       \
 	}
-static const struct option_spec user_options[] = {USER_OPTION, {NULL}};
+static const struct option_spec user_options[] = {USER_OPTION, {}};
 static const struct option_spec ls_options[] = {
 	USER_OPTION,
 	{"long", 'l', NULL, "modes, owners, sizes, times"},
 	{"recursive", 'R', NULL, "all that is below"},
 	{"depth", 0, "N", "so many levels"},
-	{NULL},
+	{},
 };
 static const struct option_spec cat_options[] = {
 	USER_OPTION,
 	{"offset", 0, "N", "from this byte"},
 	{"length", 0, "N", "so many bytes"},
-	{NULL},
+	{},
 };
 static const struct option_spec recursive_options[] = {
 	USER_OPTION,
 	{"recursive", 'r', NULL, "directories and all that is below"},
-	{NULL},
+	{},
 };
 static const struct option_spec mkdir_options[] = {
 	USER_OPTION,
 	{"parents", 'p', NULL, "and those above it; no error if it is there"},
 	{"mode", 'm', "MODE", "octal permissions (default: 0755)"},
-	{NULL},
+	{},
 };
 static const struct option_spec mv_options[] = {
 	USER_OPTION,
 	{"no-replace", 'n', NULL, "fail if the target is there"},
-	{NULL},
+	{},
 };
 static const struct option_spec version_options[] = {
 	{"client", 0, NULL, "do not ask the server"},
-	{NULL},
+	{},
 };
-static const struct option_spec no_options[] = {{NULL}};
+static const struct option_spec no_options[] = {{}};
 
 #define STATUS_TEXT                                                                                                    \
 	"The exit status is the command's; 128+N if signal N ended it, 124 if its time ran out, 125 if Paddock\n"      \

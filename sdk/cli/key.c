@@ -118,15 +118,15 @@ static const struct option_spec create_options_[] = {
 	{"tenant", 0, "TENANT", "whose key (default: default)"},
 	{"scope", 0, "SCOPE", "read, sandbox, template or admin; may be repeated (default: read, sandbox)"},
 	{"expires", 0, "DURATION", "time until it ends (default: never)"},
-	{NULL},
+	{},
 };
 
 static const struct option_spec list_options[] = {
 	{"tenant", 0, "TENANT", "only of this one"},
-	{NULL},
+	{},
 };
 
-static const struct option_spec no_options[] = {{NULL}};
+static const struct option_spec no_options[] = {{}};
 
 const struct command key_commands[] = {
 	{.name = "create",

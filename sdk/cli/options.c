@@ -14,7 +14,7 @@ const struct option_spec global_options[] = {
 	{"output", 'o', "FORMAT", "text (default) or json"},
 	{"addr", 0, "ADDRESS", "the server: unix:PATH, HOST:PORT or https://HOST:PORT"},
 	{"help", 'h', NULL, "show this help"},
-	{NULL},
+	{},
 };
 
 struct parser {

@@ -37,8 +37,8 @@ static const char *const fixed_args[] = {
 	"--customize-hook=chroot \"$1\" useradd --create-home --uid 1000 --user-group --shell /bin/bash user",
 	"--customize-hook=echo paddock > \"$1/etc/hostname\"",
 	"--customize-hook=printf '127.0.0.1\\tlocalhost paddock\\n::1\\tlocalhost ip6-localhost\\n' > \"$1/etc/hosts\"",
-	"--customize-hook=rm -rf \"$1\"/var/lib/apt/lists/* \"$1\"/var/cache/apt/* \"$1\"/var/log/*"
-	" \"$1\"/etc/resolv.conf \"$1\"/etc/dpkg/dpkg.cfg.d/99mmdebstrap \"$1\"/etc/apt/apt.conf.d/99mmdebstrap",
+	("--customize-hook=rm -rf \"$1\"/var/lib/apt/lists/* \"$1\"/var/cache/apt/* \"$1\"/var/log/*"
+	 " \"$1\"/etc/resolv.conf \"$1\"/etc/dpkg/dpkg.cfg.d/99mmdebstrap \"$1\"/etc/apt/apt.conf.d/99mmdebstrap"),
 };
 
 static bool name_valid(const char *text, const char *further)

@@ -457,7 +457,7 @@ static int build_recipe(struct cli *cli, const struct args *args, char *argv[REC
 static int cmd_template_build(struct cli *cli, const struct args *args)
 {
 	struct recipe recipe = {.suite = args_value(args, "suite"), .mirror = args_value(args, "mirror")};
-	char *argv[RECIPE_ARGS_MAX] = {NULL};
+	char *argv[RECIPE_ARGS_MAX] = {};
 	const char *text;
 	int index = 0, rc;
 
@@ -477,18 +477,18 @@ static int cmd_template_build(struct cli *cli, const struct args *args)
 	return rc;
 }
 
-static const struct option_spec no_options[] = {{NULL}};
+static const struct option_spec no_options[] = {{}};
 
 static const struct option_spec remove_options[] = {
 	{"force", 'f', NULL, "even while sandboxes use it"},
-	{NULL},
+	{},
 };
 
 static const struct option_spec import_options[] = {
 	{"replace", 0, NULL, "let the name move to the new content"},
 	{"public", 0, NULL, "for all tenants (operator only)"},
 	{"max-size", 0, "SIZE", "limit of unpacked bytes"},
-	{NULL},
+	{},
 };
 
 static const struct option_spec build_options[] = {
@@ -500,7 +500,7 @@ static const struct option_spec build_options[] = {
 	{"private", 0, NULL, "only for the caller's tenant"},
 	{"force", 'f', NULL, "build even if the recipe has not changed"},
 	{"to-tar", 0, "FILE", "write the tar there instead of sending it (for `template import`)"},
-	{NULL},
+	{},
 };
 
 const struct command template_commands[] = {

@@ -143,7 +143,7 @@ static int cmd_tenant_remove(struct cli *cli, const struct args *args)
 	return rc;
 }
 
-static const struct option_spec no_options[] = {{NULL}};
+static const struct option_spec no_options[] = {{}};
 
 static const struct option_spec quota_options[] = {
 	{"max-sandboxes", 0, "N", "living at once"},
@@ -153,12 +153,12 @@ static const struct option_spec quota_options[] = {
 	{"total-disk", 0, "SIZE", "of all its sandboxes"},
 	{"creates-per-minute", 0, "N", "how fast sandboxes may be created"},
 	{"max-templates", 0, "N", "templates of its own"},
-	{NULL},
+	{},
 };
 
 static const struct option_spec remove_options[] = {
 	{"force", 'f', NULL, "kill its living sandboxes"},
-	{NULL},
+	{},
 };
 
 const struct command tenant_commands[] = {

@@ -117,13 +117,14 @@ file_commands() {
 		p ls -l $id m/n | grep -q two && p rm -r $id:m && ! p ls $id:m 2>/dev/null
 }
 watching() {
+	local pid rc=0
 	timeout 20 "$PADDOCK" watch -r $id:some >"$WORK/watch" &
+	pid=$!
 	wait_for 20 grep -q ready "$WORK/watch"
 	p exec $id touch some/dir/new
-	wait_for 20 grep -q 'created.*dir/new' "$WORK/watch"
-	local rc=$?
-	pkill -P $! -x paddock
-	wait
+	wait_for 20 grep -q 'created.*dir/new' "$WORK/watch" || rc=1
+	pkill -P $pid -x paddock
+	wait $pid
 	return $rc
 }
 short_ids() { same "$(p info "${id:0:8}" -o json | grep -c "\"$id\"")" 1 && ! p info i 2>/dev/null >/dev/null || p list -q | grep -q "$id"; }

@@ -129,7 +129,7 @@ static void a_tree_is_unpacked_under_its_new_name(void **state)
 	const struct row rows[] = {
 		{"old/", S_IFDIR | 0755, NULL, NULL, NULL},          {"old/a", S_IFREG | 0755, NULL, NULL, "first"},
 		{"old/sub/b", S_IFREG | 0644, NULL, NULL, "second"}, {"old/same", S_IFREG | 0644, NULL, "old/a", NULL},
-		{"old/link", S_IFLNK | 0777, "sub/b", NULL, NULL},   {NULL},
+		{"old/link", S_IFLNK | 0777, "sub/b", NULL, NULL},   {},
 	};
 	struct stat st;
 
@@ -149,7 +149,7 @@ static void names_that_leave_are_refused(void **state)
 	int i;
 
 	for (i = 0; names[i]; i++) {
-		const struct row rows[] = {{names[i], S_IFREG | 0644, NULL, NULL, "dead"}, {NULL}};
+		const struct row rows[] = {{names[i], S_IFREG | 0644, NULL, NULL, "dead"}, {}};
 
 		assert_true(unpack(rows, NULL) < 0);
 		assert_true(unpack(rows, "new") < 0);
@@ -161,12 +161,12 @@ static void a_symbolic_link_is_not_followed(void **state)
 	const struct row through[] = {
 		{"d/out", S_IFLNK | 0777, "../../outside", NULL, NULL},
 		{"d/out/canary", S_IFREG | 0644, NULL, NULL, "dead"},
-		{NULL},
+		{},
 	};
 	const struct row over[] = {
 		{"d/out", S_IFLNK | 0777, "../../outside/canary", NULL, NULL},
 		{"d/out", S_IFREG | 0644, NULL, NULL, "mine"},
-		{NULL},
+		{},
 	};
 
 	unpack(through, NULL);
@@ -176,7 +176,7 @@ static void a_symbolic_link_is_not_followed(void **state)
 
 static void a_link_that_was_there_is_not_followed(void **state)
 {
-	const struct row rows[] = {{"d/canary", S_IFREG | 0644, NULL, NULL, "dead"}, {NULL}};
+	const struct row rows[] = {{"d/canary", S_IFREG | 0644, NULL, NULL, "dead"}, {}};
 
 	assert_int_equal(symlink("../outside", "in/d"), 0);
 	unpack(rows, NULL);
@@ -186,13 +186,13 @@ static void a_hard_link_stays_inside(void **state)
 {
 	const struct row rows[] = {
 		{"d/x", S_IFREG | 0644, NULL, "../outside/canary", NULL},
-		{NULL},
+		{},
 	};
 	const struct row linked[] = {
 		{"d/out", S_IFLNK | 0777, "../../outside", NULL, NULL},
 		{"d/x", S_IFREG | 0644, NULL, "d/out/canary", NULL},
 		{"d/x", S_IFREG | 0644, NULL, NULL, "dead"},
-		{NULL},
+		{},
 	};
 
 	assert_true(unpack(rows, NULL) < 0);
@@ -205,7 +205,7 @@ static void special_files_and_bits_are_dropped(void **state)
 		{"d/fifo", S_IFIFO | 0644, NULL, NULL, NULL},
 		{"d/null", S_IFCHR | 0666, NULL, NULL, NULL},
 		{"d/suid", S_IFREG | 06755, NULL, NULL, "x"},
-		{NULL},
+		{},
 	};
 	struct stat st;
 
@@ -218,7 +218,7 @@ static void special_files_and_bits_are_dropped(void **state)
 
 static void a_broken_stream_is_an_error(void **state)
 {
-	const struct row rows[] = {{"d/a", S_IFREG | 0644, NULL, NULL, "content"}, {NULL}};
+	const struct row rows[] = {{"d/a", S_IFREG | 0644, NULL, NULL, "content"}, {}};
 	struct stream stream = {0};
 	struct pdk_error err = {0};
 	uint64_t entries;
