@@ -79,6 +79,7 @@ static void mistakes_name_their_line(void **state)
 		{"memory_overcommit = 0x2", "test:1: memory_overcommit: must be a factor (like 1.5)"},
 		{"memory_overcommit = 2 3", "test:1: memory_overcommit: must be a factor (like 1.5)"},
 		{"data_dir = /a\x01", "test:1: data_dir: must be a shorter text without control characters"},
+		{"sudo = true\nlog_level = loud", "test:2: log_level: must be error, warn, info or debug"},
 		{" = 3", "test:1: unknown name \"\""},
 	};
 
@@ -119,7 +120,6 @@ static void values_must_fit_together(void **state)
 		"runtime_dir = run",
 		"runtime_dir = /run/%41",
 		"data_dir =",
-		"log_level = loud",
 		"default_template =",
 		"user =",
 		"listen = 127.0.0.1.evil.example:80",
