@@ -23,7 +23,8 @@
  * Output: a frame is written at once if nothing waits before it; what the socket does not take becomes a
  * `chunk`. Descriptors are sent with the first byte, and are duplicated only if they have to wait.
  *
- * The first error is kept in `broken`; every later call returns it.
+ * The first error is kept in `broken`; every later call returns it. A peer that is gone for writing (`deaf`) is
+ * not broken yet: what it said before it left may still wait in the socket, and link_input() brings it before the end.
  */
 
 #define READ_SIZE 16384u
@@ -42,6 +43,7 @@ struct chunk {
 struct link {
 	int fd;
 	int broken;
+	bool deaf; /* nobody reads what we write */
 	size_t max_payload;
 	link_handler handler;
 	void *arg;
@@ -141,6 +143,17 @@ static int break_link(struct link *link, int rc)
 
 /* Output */
 
+/* A write has failed. */
+static int break_output(struct link *link, int rc)
+{
+	if (rc != -EPIPE)
+		return break_link(link, rc);
+	link->deaf = true;
+	while (link->first)
+		drop_first_chunk(link);
+	return rc;
+}
+
 /* Bytes taken by the socket, 0 when it is full, or a negative errno. */
 static ssize_t write_some(int fd, struct iovec *iov, size_t n_iov, const int *fds, unsigned int n_fds)
 {
@@ -224,7 +237,7 @@ static int send_frame(struct link *link, uint32_t stream, enum link_kind kind, u
 	ssize_t written = 0;
 	int rc;
 
-	if (link->broken)
+	if (link->broken || link->deaf)
 		return -EPIPE;
 	if (length > LINK_PAYLOAD_MAX || n_fds > LINK_FDS_MAX)
 		return -EMSGSIZE;
@@ -234,7 +247,7 @@ static int send_frame(struct link *link, uint32_t stream, enum link_kind kind, u
 	if (!link->first) {
 		written = write_some(link->fd, iov, length ? 2 : 1, fds, n_fds);
 		if (written < 0)
-			return break_link(link, (int)written);
+			return break_output(link, (int)written);
 		if ((size_t)written == sizeof(header) + length)
 			return 0;
 	}
@@ -266,6 +279,10 @@ int link_flush(struct link *link)
 		bool with_fds = chunk->n_fds && !chunk->written;
 		ssize_t n = write_some(link->fd, &iov, 1, chunk->fds, with_fds ? chunk->n_fds : 0);
 
+		if (n == -EPIPE) {
+			break_output(link, (int)n);
+			return 0;
+		}
 		if (n < 0)
 			return break_link(link, (int)n);
 		if (!n)

@@ -75,7 +75,8 @@ int link_send(struct link *link, uint32_t stream, enum link_kind kind, const voi
 	      const int *fds, unsigned int n_fds);
 int link_send_credit(struct link *link, uint32_t stream, uint32_t credit);
 
-/* Write what is queued. 0, or a negative errno that ends the link (never -EAGAIN). */
+/* Write what is queued. 0, or a negative errno that ends the link (never -EAGAIN). A peer that is gone is no error here:
+ * link_input() brings what it said last, then -ECONNRESET. */
 int link_flush(struct link *link);
 /* Read and dispatch at most `max_frames` frames (0: until the socket is empty). 1 = more may wait, 0 = drained,
  * -ECONNRESET = the peer closed, -EPROTO = it broke the protocol, or what the handler returned. */

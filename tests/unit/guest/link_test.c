@@ -244,6 +244,22 @@ static void test_peer_gone(void **state)
 	assert_int_equal(link_send(pair->b, 1, LINK_EVENT, "x", 1, NULL, 0), -EPIPE);
 }
 
+/* A peer that answers and leaves while we still write to it: its answer arrives, whichever comes first. */
+static void test_last_words(void **state)
+{
+	struct pair *pair = *state;
+
+	assert_int_equal(link_send(pair->a, 1, LINK_REPLY, "why", 3, NULL, 0), 0);
+	assert_int_equal(link_send(pair->a, 1, LINK_END, NULL, 0, NULL, 0), 0);
+	link_free(STEAL_PTR(pair->a));
+	assert_int_equal(link_send(pair->b, 1, LINK_REQUEST, NULL, 0, NULL, 0), -EPIPE);
+	assert_int_equal(link_flush(pair->b), 0);
+	assert_int_equal(link_events(pair->b) & EPOLLOUT, 0);
+	assert_int_equal(link_input(pair->b, 0), -ECONNRESET);
+	assert_int_equal(pair->at_b.frames, 2);
+	assert_int_equal(pair->at_b.kind, LINK_END);
+}
+
 static void test_handler_ends_link(void **state)
 {
 	struct pair *pair = *state;
@@ -290,6 +306,7 @@ int main(void)
 		cmocka_unit_test(test_protocol_violations),
 		cmocka_unit_test_setup_teardown(test_byte_by_byte, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_peer_gone, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_last_words, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_handler_ends_link, setup, teardown),
 		cmocka_unit_test(test_buffer),
 	};
