@@ -37,8 +37,8 @@ crun_bundle() {
 }
 
 daemon_start "max_sandboxes = $((live + 200))" "quota_max_sandboxes = $((live + 200))" \
-	"memory_overcommit = 1000" "disk_overcommit = 1000000" "default_memory_bytes = 256M" "pool_size = 16" \
-	"quota_creates_per_minute = 10000000" "quota_total_memory_bytes = 100T" "quota_total_disk_bytes = 10000T"
+	"memory_overcommit = 1000" "disk_overcommit = 1000" "default_memory_bytes = 256M" "pool_size = 16" \
+	"quota_creates_per_minute = 10000000" "quota_total_memory_bytes = 100T" "quota_total_disk_bytes = 1000T"
 daemon_template
 crun_bundle
 sleep 3
