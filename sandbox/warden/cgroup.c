@@ -1,6 +1,5 @@
 #include "cgroup.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -513,19 +512,7 @@ int cgroup_open_procs(const char *id)
 
 static void enumerate_group(const struct hierarchy *h, void (*found)(const char *id))
 {
-	int fd = openat(h->group, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-
-	if (!dir) {
-		if (fd >= 0)
-			close(fd);
-		return;
-	}
-	while ((entry = readdir(dir)))
-		if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
-			found(entry->d_name);
-	closedir(dir);
+	file_each(h->group, true, found);
 }
 
 void cgroup_enumerate(void (*found)(const char *id))

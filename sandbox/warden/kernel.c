@@ -1,5 +1,6 @@
 #include "kernel.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,4 +91,21 @@ unsigned long long clock_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (unsigned long long)now.tv_sec * 1000 + (unsigned long long)now.tv_nsec / 1000000;
+}
+
+void file_each(int dir, bool only_directories, void (*found)(const char *name))
+{
+	int fd = openat(dir, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (!stream) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while ((entry = readdir(stream)))
+		if (entry->d_name[0] != '.' && (!only_directories || entry->d_type == DT_DIR))
+			found(entry->d_name);
+	closedir(stream);
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
@@ -35,6 +36,8 @@ unsigned long long file_read_number(int dir, const char *path, unsigned long lon
 unsigned long long file_read_key(int dir, const char *path, const char *key, unsigned long long missing);
 /* mkdir that takes an existing directory for success. */
 int file_mkdir(int dir, const char *path, mode_t mode);
+/* Call `found` for every entry of a directory but those that start with a dot; nothing if it cannot be read. */
+void file_each(int dir, bool only_directories, void (*found)(const char *name));
 /* Milliseconds of CLOCK_MONOTONIC. */
 unsigned long long clock_ms(void);
 

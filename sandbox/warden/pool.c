@@ -344,19 +344,7 @@ int pool_trash_work(void)
 
 void pool_enumerate(enum pool_dir which, void (*found)(const char *name))
 {
-	int fd = openat(dirs[which], ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-
-	if (!dir) {
-		if (fd >= 0)
-			close(fd);
-		return;
-	}
-	while ((entry = readdir(dir)))
-		if (entry->d_name[0] != '.')
-			found(entry->d_name);
-	closedir(dir);
+	file_each(dirs[which], false, found);
 }
 
 static void discard_stock(const char *name)

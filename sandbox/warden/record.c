@@ -1,6 +1,5 @@
 #include "record.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -91,19 +90,7 @@ int record_remove(const char *id)
 
 void record_enumerate(void (*found)(const char *id))
 {
-	int fd = openat(sandboxes, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-
-	if (!dir) {
-		if (fd >= 0)
-			close(fd);
-		return;
-	}
-	while ((entry = readdir(dir)))
-		if (entry->d_name[0] != '.')
-			found(entry->d_name);
-	closedir(dir);
+	file_each(sandboxes, false, found);
 }
 
 /* Names of sockets are short and paths are not: reach the directory through its descriptor. */
