@@ -6,7 +6,8 @@ import threading
 import time
 
 from api import Case, Code, grpc, pb, unique
-from paddock import enum, rss_bytes, wait_until
+import host
+from paddock import enum, wait_until
 
 REGULAR, DIRECTORY, SYMLINK, OTHER = (enum("FILE_TYPE_" + n) for n in ("REGULAR", "DIRECTORY", "SYMLINK", "OTHER"))
 MIB = 1 << 20
@@ -246,7 +247,7 @@ class Read(FileCase):
         """F10: 1 TiB of nothing is streamed, bounded, and can be abandoned."""
         self.sh(f"truncate -s 1T {self.dir}/sparse || truncate -s 100G {self.dir}/sparse")
         pid, count = self.instance.paddockd.pid, 0
-        before = rss_bytes(pid)
+        before = host.rss(pid)
         stream = self.files.Read(**self.at(self.dir + "/sparse"))
         for chunk in stream:
             self.assertLessEqual(len(chunk.data), MIB)
@@ -254,7 +255,7 @@ class Read(FileCase):
             if count > 64 * MIB:
                 break
         stream.cancel()
-        self.assertLess(rss_bytes(pid) - before, 24 * MIB)
+        self.assertLess(host.rss(pid) - before, 24 * MIB)
         self.assertEqual(self.client.read(self.box, self.dir + "/sparse", offset=50 << 30, length=10), b"\0" * 10)
 
     def test_shrinks_and_grows(self):
@@ -399,7 +400,7 @@ class Write(FileCase):
         pid, digest = self.instance.paddockd.pid, hashlib.sha256()
         block = os.urandom(MIB)
         box = self.new_box(resources=pb.Resources(disk_bytes=1 << 30))
-        before = rss_bytes(pid)
+        before = host.rss(pid)
 
         def messages():
             yield pb.WriteFileRequest(header=pb.WriteFileHeader(sandbox_id=box, path=b"big"))
@@ -407,12 +408,12 @@ class Write(FileCase):
                 digest.update(block)
                 yield pb.WriteFileRequest(data=block)
         self.assertEqual(self.files.Write(messages()).size, 300 * MIB)
-        self.assertLess(rss_bytes(pid) - before, 48 * MIB)
+        self.assertLess(host.rss(pid) - before, 48 * MIB)
         back = hashlib.sha256()
         for chunk in self.files.Read(sandbox_id=box, path=b"big"):
             back.update(chunk.data)
         self.assertEqual(back.hexdigest(), digest.hexdigest())
-        self.assertLess(rss_bytes(pid) - before, 48 * MIB)
+        self.assertLess(host.rss(pid) - before, 48 * MIB)
 
 
 class Change(FileCase):

@@ -8,7 +8,8 @@ import threading
 import time
 
 from api import Case, Code, grpc, pb, unique
-from paddock import Result, enum, rss_bytes, wait_until
+import host
+from paddock import Result, enum, wait_until
 
 STDOUT, STDERR, PTY = (enum("STREAM_" + n) for n in ("STDOUT", "STDERR", "PTY"))
 
@@ -451,16 +452,16 @@ class SlowReaders(Case):
         id = next(follow).started.process_id
         next(follow)
         time.sleep(2)
-        before = rss_bytes(pid)
+        before = host.rss(pid)
         taken = self.client.Processes.List(sandbox_id=self.box, include_ended=True).processes
         produced = next(p.output_bytes for p in taken if p.process_id == id)
         self.assertLess(produced, 1 << 30, "the process did not wait")
         time.sleep(3)
-        self.assertLess(rss_bytes(pid) - before, 16 << 20)
+        self.assertLess(host.rss(pid) - before, 16 << 20)
         follow.cancel()
         slow.close()
         self.assertEqual(self.client.Processes.Wait(sandbox_id=self.box, process_id=id, deadline=60).output_bytes, 2 << 30)
-        self.assertLess(rss_bytes(pid) - before, 32 << 20)
+        self.assertLess(host.rss(pid) - before, 32 << 20)
 
     def test_fast_reader_gets_everything(self):
         count = 0

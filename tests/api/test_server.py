@@ -17,7 +17,8 @@ import urllib.request
 from google.protobuf import descriptor_pb2
 
 from api import Case, Code, Instance, grpc
-from paddock import PADDOCKD, SOURCE, enum, free_port, message_class, rss_bytes, wait_until
+import host
+from paddock import PADDOCKD, SOURCE, enum, free_port, message_class, wait_until
 
 
 class Health(Case):
@@ -173,10 +174,10 @@ class Robustness(Case):
         pid = self.instance.paddockd.pid
         for _ in range(100):
             self.client.run(self.box, "/bin/true")
-        before = rss_bytes(pid)
+        before = host.rss(pid)
         for _ in range(400):
             self.client.run(self.box, "/bin/true")
-        self.assertLess(rss_bytes(pid) - before, 8 << 20)
+        self.assertLess(host.rss(pid) - before, 8 << 20)
 
 
 class Configuration(unittest.TestCase):

@@ -2,11 +2,12 @@
 """L04, L13, P07: after 1,000 create/run/kill cycles the host looks as before."""
 import os
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from check import check, done
 import host
-from instance import Instance, wait_for
+from paddock import Instance, eventually
 
 CYCLES = int(os.environ.get("LEAK_CYCLES", "1000"))
 
@@ -20,7 +21,7 @@ def look(instance):
         "loop devices": len(host.loops()),
         "processes": len(host.processes()),
         "namespaces": len(host.namespaces()),
-        "fds of paddockd": host.fds(instance.server.pid),
+        "fds of paddockd": host.fds(instance.paddockd.pid),
         "fds of the warden": host.fds(instance.warden.pid),
         "runtime files": len(host.files(instance.run)),
     }
@@ -28,8 +29,8 @@ def look(instance):
 
 def cycle(client):
     sandbox = client.Sandboxes.Create(template="base")
-    exited, out, _ = client.run(sandbox.id, "echo", "alive")
-    assert exited.exit_code == 0 and out == b"alive\n", (exited, out)
+    ran = client.run(sandbox.id, "echo", "alive")
+    assert ran.code == 0 and ran.out == b"alive\n", (ran.code, ran.out)
     client.Sandboxes.Kill(sandbox_id=sandbox.id)
 
 
@@ -45,31 +46,32 @@ def tolerance(name):
 
 
 def main():
-    instance = Instance(retention_ms="1s").start().template()
+    instance = Instance(template="base", pool="20G", tcp=False, retention_ms="1s")
     try:
+        instance.start()
         for _ in range(20):
-            cycle(instance.client)
-        wait_for(lambda: instance.client.Admin.GetStatus().pooled >= 4, 20)
-        wait_for(lambda: False, 3)
-        before, rss = look(instance), host.rss(instance.server.pid)
+            cycle(instance.admin)
+        eventually(lambda: instance.admin.Admin.GetStatus().pooled >= 4, 20)
+        time.sleep(3)
+        before, rss = look(instance), host.rss(instance.paddockd.pid)
         for _ in range(CYCLES):
-            cycle(instance.client)
-        wait_for(lambda: settled(instance, before), 60, 0.5)
-        after, rss_after = look(instance), host.rss(instance.server.pid)
+            cycle(instance.admin)
+        eventually(lambda: settled(instance, before), 60)
+        after, rss_after = look(instance), host.rss(instance.paddockd.pid)
         for name in before:
             check(f"leak/{name} after {CYCLES} cycles",
                       abs(after[name] - before[name]) <= tolerance(name), f"{before[name]} -> {after[name]}")
         check("leak/memory of paddockd", rss_after < rss * 1.5 + (16 << 20), f"{rss} -> {rss_after}")
-        ids = instance.client.Sandboxes.List(all_tenants=True).sandboxes
+        ids = instance.admin.Sandboxes.List(all_tenants=True).sandboxes
         check("leak/no sandbox is listed", not ids, str(len(ids)))
-        verdict = instance.client.Audit.Verify()
+        verdict = instance.admin.Audit.Verify()
         check("leak/the audit chain verifies", verdict.ok, verdict.text)
     finally:
         instance.stop()
-    check("leak/the pool was there to be ended", instance.parents, "no cgroup was seen before the stop")
-    left = [path for path in host.cgroups() if any(path.startswith(own) for own in instance.parents)]
+    check("leak/the pool was there to be ended", instance.groups, "no cgroup was seen before the stop")
+    left = [path for path in host.cgroups() if any(path.startswith(own) for own in instance.groups)]
     check("leak/no cgroup after the stop", not left, str(left[:3]))
-    left = [pid for pid in host.processes() if host.in_cgroup(pid, instance.parents)]
+    left = [pid for pid in host.processes() if host.in_cgroup(pid, instance.groups)]
     check("leak/no process after the stop", not left, str(left[:3]))
     check("leak/no loop device after the stop", instance.data not in "".join(host.loops()), "")
     return done()

@@ -4,10 +4,6 @@ import re
 import subprocess
 
 
-def count(lines):
-    return len(lines)
-
-
 def mounts(pid="self"):
     with open(f"/proc/{pid}/mountinfo") as stream:
         return sorted(line.split(" ", 3)[3] for line in stream)

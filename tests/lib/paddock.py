@@ -105,7 +105,8 @@ class Client:
         self.Health = _Service(self, "grpc.health.v1.Health")
         self.Reflection = _Service(self, "grpc.reflection.v1.ServerReflection")
 
-    def call(self, path, request=None, /, *, deadline=None, grpc_metadata=None, **fields):
+    def call(self, path, request=None, /, *, deadline=None, grpc_metadata=None, later=False, **fields):
+        """`later`: a unary call gives a future."""
         service, method = path[1:].split("/")
         descriptor = POOL.FindServiceByName(service).FindMethodByName(method)
         proto = all_methods()[path]
@@ -118,7 +119,8 @@ class Client:
             request = _factory.GetPrototype(descriptor.input_type)(**fields)
         if grpc_metadata is None:
             grpc_metadata = [("authorization", "Bearer " + self.key)] if self.key else []
-        return stub(request, timeout=self.timeout if deadline is None else deadline, metadata=grpc_metadata)
+        send = stub.future if later else stub
+        return send(request, timeout=self.timeout if deadline is None else deadline, metadata=grpc_metadata)
 
     def close(self):
         self.channel.close()
@@ -170,6 +172,18 @@ class Client:
         for last in self.Templates.Build(messages(), deadline=300):
             pass
         return last.template
+
+
+def code_of(call):
+    """Make a call to its end: the name of its gRPC status and the text."""
+    try:
+        result = call()
+        if hasattr(result, "__next__"):
+            for _ in result:
+                pass
+        return "OK", ""
+    except grpc.RpcError as error:
+        return error.code().name, error.details()
 
 
 class Result:
@@ -224,12 +238,11 @@ def wait_until(check, seconds=30, what="condition"):
         time.sleep(0.02)
 
 
-def rss_bytes(pid):
-    with open(f"/proc/{pid}/status") as f:
-        for line in f:
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) << 10
-    return 0
+def eventually(check, seconds):
+    """As wait_until(), but running out of time is only False: the check that follows says what is wrong."""
+    with contextlib.suppress(TimeoutError):
+        return bool(wait_until(check, seconds))
+    return False
 
 
 def mini_template():
@@ -273,6 +286,8 @@ class Instance:
         self.settings.update({k: str(v) for k, v in settings.items()})
         self.warden = self.paddockd = None
         self.complaints = []
+        self.deaths = []  # exit codes of daemons that were started again
+        self.groups = set()  # after stop(): the folders of cgroups that were this instance's
         self._clients = []
 
     def __enter__(self):
@@ -325,17 +340,22 @@ class Instance:
         with open(path, "rb") as f:
             self.admin.build_template("base", f, public=True)
 
-    def start_warden(self):
+    def start_warden(self, env=None):
+        if self.warden:
+            self.deaths.append(self.warden.poll())
         with open(self.warden_log, "ab") as log:
             self.warden = subprocess.Popen(
                 [WARDEN, "--data-dir", self.data, "--runtime-dir", self.run, "--user", "paddock", "--pool-size", self.pool,
                  "--libexec-dir", self.libexec, "--policy-dir", SOURCE + "/policies"] + self.warden_options,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})})
         self._wait(self.warden, lambda: os.path.exists(self.run + "/warden.sock"), self.warden_log)
 
-    def start_paddockd(self):
+    def start_paddockd(self, env=None):
+        if self.paddockd:
+            self.deaths.append(self.paddockd.poll())
         with open(self.log, "ab") as log:
-            self.paddockd = subprocess.Popen([PADDOCKD, "--config", self.conf], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.paddockd = subprocess.Popen([PADDOCKD, "--config", self.conf], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                             env={**os.environ, **(env or {})})
         self._wait(self.paddockd, self._listens, self.log)
         self.admin = self.client("unix:" + self.run + "/admin.sock")
         self._wait(self.paddockd, self._answers, self.log)
@@ -424,9 +444,9 @@ class Instance:
         for client in self._clients:
             client.close()
         self._end(self.paddockd, signal.SIGTERM, "paddockd", self.log)
-        groups = self._end_stock()
+        self.groups = self._end_stock()
         self._end(self.warden, signal.SIGTERM, "warden", self.warden_log)
-        for group in groups:
+        for group in self.groups:
             with contextlib.suppress(OSError):
                 os.rmdir(group)
         if os.environ.get("KEEP"):

@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from check import check, done
 import grpc
 import host
-from instance import Instance
+from paddock import Instance
 
 CREATES = int(os.environ.get("OVERLOAD_CREATES", "10000"))
 QUOTA = 20
@@ -30,7 +30,7 @@ def throw(client, count):
 
     for _ in range(count):
         started = time.monotonic()
-        future = client.Sandboxes.Create.future(template="base")
+        future = client.Sandboxes.Create(template="base", later=True)
         future.add_done_callback(lambda f, s=started: latency.append(time.monotonic() - s))
         waiting.append((started, future))
         if len(waiting) >= 500:
@@ -41,21 +41,23 @@ def throw(client, count):
 
 
 def main():
-    instance = Instance(quota_max_sandboxes=QUOTA, quota_creates_per_minute=10000000).start().template()
+    instance = Instance(template="base", pool="20G", tcp=False, quota_max_sandboxes=QUOTA,
+                        quota_creates_per_minute=10000000)
     try:
-        client = instance.client
-        rss = host.rss(instance.server.pid)
+        instance.start()
+        client = instance.admin
+        rss = host.rss(instance.paddockd.pid)
         codes, ids, latency = throw(client, CREATES)
         text = codes.pop("text", "")
         check("overload/exactly the quota is admitted", codes.get("OK") == QUOTA, str(codes))
         check("overload/the rest is RESOURCE_EXHAUSTED", codes.get("RESOURCE_EXHAUSTED") == CREATES - QUOTA,
                   str(codes))
         check("overload/the text names the quota", "max_sandboxes" in text, text)
-        grown = host.rss(instance.server.pid) - rss
+        grown = host.rss(instance.paddockd.pid) - rss
         check("overload/memory of paddockd grew by less than 200 MB", grown < 200 << 20, str(grown))
         check("overload/half are answered within a second at 500 at once", latency[len(latency) // 2] < 1.0,
                   f"{latency[len(latency) // 2]:.3f} s")
-        works = [client.run(id, "true")[0].exit_code for id in ids]
+        works = [client.run(id, "true").code for id in ids]
         check("overload/every admitted sandbox works", works == [0] * QUOTA, str(works))
         started = time.monotonic()
         client.Sandboxes.Kill(sandbox_id=ids[0])
