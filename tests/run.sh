@@ -188,7 +188,7 @@ find "$BUILD" -maxdepth 1 -name 'logs.*' -type d ! -path "$LOGS" -mtime +1 -exec
 
 say "packages"
 must install tests/lib/install.sh build run test
-build "$BUILD" -DCMAKE_BUILD_TYPE=RelWithDebInfo
+build "$BUILD" -DPADDOCK_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
 
 if wanted unit; then
 	run_unit "$BUILD" unit
@@ -209,7 +209,7 @@ if { [ -n "$ASAN" ] && [ ${#ONLY[@]} = 0 ]; } || { [ ${#ONLY[@]} -gt 0 ] && want
 	export BUILD=$SOURCE/build-asan
 	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 	export LSAN_OPTIONS=suppressions=$SOURCE/tests/lib/lsan.supp
-	build "$BUILD" -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DPADDOCK_SANITIZE=address;undefined"
+	build "$BUILD" -DPADDOCK_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DPADDOCK_SANITIZE=address;undefined"
 	run_unit "$BUILD" asan-unit
 	[ -z "$(suite_programs api)" ] || run_suite api asan-api
 fi
