@@ -15,7 +15,7 @@ static void fail(const char *what, const struct pdk_error *err)
 
 struct paddock_client *bench_connect(void)
 {
-	struct pdk_error err = { 0 };
+	struct pdk_error err = {0};
 	struct paddock_client *client = paddock_connect(NULL, NULL, &err);
 
 	if (!client)
@@ -27,7 +27,7 @@ static char *create(struct paddock_client *client, Paddock__V1__Resources *resou
 {
 	Paddock__V1__CreateSandboxRequest request = PADDOCK__V1__CREATE_SANDBOX_REQUEST__INIT;
 	Paddock__V1__Sandbox *sandbox = NULL;
-	struct pdk_error err = { 0 };
+	struct pdk_error err = {0};
 	char *id;
 
 	request.timeout_ms = 3600000;
@@ -52,11 +52,19 @@ char *bench_create_cold(struct paddock_client *client)
 	return create(client, &resources);
 }
 
+char *bench_create_sized(struct paddock_client *client, uint64_t memory_bytes)
+{
+	Paddock__V1__Resources resources = PADDOCK__V1__RESOURCES__INIT;
+
+	resources.memory_bytes = memory_bytes;
+	return create(client, &resources);
+}
+
 void bench_kill(struct paddock_client *client, const char *id)
 {
 	Paddock__V1__KillSandboxRequest request = PADDOCK__V1__KILL_SANDBOX_REQUEST__INIT;
 	Paddock__V1__Sandbox *sandbox = NULL;
-	struct pdk_error err = { 0 };
+	struct pdk_error err = {0};
 
 	request.sandbox_id = (char *)id;
 	if (paddock_sandbox_kill(client, &request, &sandbox, &err) < 0)
@@ -64,14 +72,11 @@ void bench_kill(struct paddock_client *client, const char *id)
 	paddock_free(sandbox);
 }
 
-uint64_t bench_exec(struct paddock_client *client, const char *id, char *const *argv, size_t n_argv)
+struct paddock_stream *bench_start(struct paddock_client *client, const char *id, char *const *argv, size_t n_argv)
 {
 	Paddock__V1__StartProcessRequest request = PADDOCK__V1__START_PROCESS_REQUEST__INIT;
-	Paddock__V1__ProcessEvent *event = NULL;
-	struct pdk_error err = { 0 };
+	struct pdk_error err = {0};
 	struct paddock_stream *stream;
-	uint64_t bytes = 0;
-	int rc;
 
 	request.sandbox_id = (char *)id;
 	request.argv = (char **)argv;
@@ -79,6 +84,17 @@ uint64_t bench_exec(struct paddock_client *client, const char *id, char *const *
 	stream = paddock_process_start(client, &request, &err);
 	if (!stream)
 		fail("start", &err);
+	return stream;
+}
+
+uint64_t bench_exec(struct paddock_client *client, const char *id, char *const *argv, size_t n_argv)
+{
+	Paddock__V1__ProcessEvent *event = NULL;
+	struct pdk_error err = {0};
+	struct paddock_stream *stream = bench_start(client, id, argv, n_argv);
+	uint64_t bytes = 0;
+	int rc;
+
 	while ((rc = paddock_stream_next(stream, PADDOCK_NO_TIMEOUT, &event, &err)) > 0) {
 		if (event->event_case == PADDOCK__V1__PROCESS_EVENT__EVENT_OUTPUT)
 			bytes += event->output->data.len;
@@ -96,7 +112,7 @@ uint64_t bench_exec(struct paddock_client *client, const char *id, char *const *
 
 void bench_true(struct paddock_client *client, const char *id)
 {
-	static char *const argv[] = { (char *)"/bin/true" };
+	static char *const argv[] = {(char *)"/bin/true"};
 
 	bench_exec(client, id, argv, 1);
 }
@@ -110,7 +126,7 @@ double bench_file_read(struct paddock_client *client, const char *id, const char
 {
 	Paddock__V1__ReadFileRequest request = PADDOCK__V1__READ_FILE_REQUEST__INIT;
 	Paddock__V1__FileChunk *chunk = NULL;
-	struct pdk_error err = { 0 };
+	struct pdk_error err = {0};
 	struct paddock_stream *stream;
 	uint64_t start = bench_now_ns();
 	uint64_t bytes = 0;
@@ -138,7 +154,7 @@ double bench_file_write(struct paddock_client *client, const char *id, const cha
 	Paddock__V1__WriteFileHeader header = PADDOCK__V1__WRITE_FILE_HEADER__INIT;
 	Paddock__V1__WriteFileRequest request = PADDOCK__V1__WRITE_FILE_REQUEST__INIT;
 	Paddock__V1__FileInfo *info = NULL;
-	struct pdk_error err = { 0 };
+	struct pdk_error err = {0};
 	uint64_t start = bench_now_ns();
 	struct paddock_stream *stream = paddock_file_write(client, &err);
 

@@ -84,19 +84,22 @@ static double rate(uint64_t bytes, uint64_t start)
 	return (double)bytes / 1e6 / ((double)(bench_now_ns() - start) / 1e9);
 }
 
-double floor_pipe_relay_socket(uint64_t bytes)
+double floor_pipe_relay_socket(char *const *argv)
 {
-	int tube[2];
-	int sockets[2];
-	uint64_t start = bench_now_ns();
-	uint64_t got;
-	pid_t producer;
-	pid_t relay;
+	posix_spawn_file_actions_t actions;
+	int tube[2], sockets[2];
+	uint64_t start = bench_now_ns(), got;
+	pid_t producer, relay;
 
-	if (pipe(tube) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) < 0)
+	if (pipe2(tube, O_CLOEXEC) < 0 || fcntl(tube[1], F_SETPIPE_SZ, 1 << 20) < 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) < 0)
 		fail("pipe");
-	producer = copy_child(-1, tube[1], bytes, (int[]){ tube[0], sockets[0], sockets[1] }, 3);
-	relay = copy_child(tube[0], sockets[1], UINT64_MAX, (int[]){ tube[1], sockets[0] }, 2);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, tube[1], STDOUT_FILENO);
+	if (posix_spawnp(&producer, argv[0], &actions, NULL, argv, environ) != 0)
+		fail(argv[0]);
+	posix_spawn_file_actions_destroy(&actions);
+	relay = copy_child(tube[0], sockets[1], UINT64_MAX, (int[]){tube[1], sockets[0]}, 2);
 	close(tube[0]);
 	close(tube[1]);
 	close(sockets[1]);
@@ -107,24 +110,41 @@ double floor_pipe_relay_socket(uint64_t bytes)
 	return rate(got, start);
 }
 
-double floor_file_socket(const char *from, const char *to)
+/* One side of a socket pair copies `from` in a child; this side copies it to `to`. Both are closed. */
+static double through_socket(int from, int to, uint64_t limit)
 {
-	int source = open(from, O_RDONLY | O_CLOEXEC);
-	int target = to ? open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
 	int sockets[2];
-	uint64_t start = bench_now_ns();
-	uint64_t got;
+	uint64_t start = bench_now_ns(), got;
 	pid_t pid;
 
-	if (source < 0 || (to && target < 0) || socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) < 0)
-		fail(from);
-	pid = copy_child(source, sockets[1], UINT64_MAX, (int[]){ sockets[0] }, 1);
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) < 0)
+		fail("socketpair");
+	pid = copy_child(from, sockets[1], limit, (int[]){sockets[0]}, 1);
 	close(sockets[1]);
-	close(source);
-	got = copy(sockets[0], target, UINT64_MAX);
+	got = copy(sockets[0], to, UINT64_MAX);
 	close(sockets[0]);
-	if (target >= 0)
-		close(target);
+	if (from >= 0)
+		close(from);
+	if (to >= 0)
+		close(to);
 	waitpid(pid, NULL, 0);
 	return rate(got, start);
+}
+
+double floor_socket_file(const char *path, uint64_t bytes)
+{
+	int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	if (file < 0)
+		fail(path);
+	return through_socket(-1, file, bytes);
+}
+
+double floor_file_socket(const char *path)
+{
+	int file = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (file < 0)
+		fail(path);
+	return through_socket(file, -1, UINT64_MAX);
 }

@@ -8,11 +8,13 @@
 /* Spawn a program, wait for its end, with its stdout on /dev/null: one timing. Returns its exit code. */
 int floor_spawn(struct sample *sample, char *const *argv);
 
-/* MB/s of: a process writes `bytes` to a pipe, a relay reads it and writes it to a unix socket, this process reads. */
-double floor_pipe_relay_socket(uint64_t bytes);
+/* MB/s of: a program writes to a pipe (of 1 MB, as Paddock's are), a relay reads it and writes it to a unix socket,
+ * this process reads until the end. */
+double floor_pipe_relay_socket(char *const *argv);
 
-/* MB/s of: a process reads a file and writes it to a unix socket, this process reads it (and writes it to `to`
- * when given). */
-double floor_file_socket(const char *from, const char *to);
+/* MB/s of: a process writes zeros to a unix socket, this one reads them and writes them to a new file. */
+double floor_socket_file(const char *path, uint64_t bytes);
+/* MB/s of: a process reads a file and writes it to a unix socket, this one reads it. */
+double floor_file_socket(const char *path);
 
 #endif

@@ -26,26 +26,41 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# A bundle for crun that holds nothing but /bin/true, the same program that everybody runs here.
+# A bundle for crun that holds nothing but the program that it runs: bundle NAME PROGRAM [ARGUMENT]...
 crun_bundle() {
-	mkdir -p "$work/bundle/rootfs"/{proc,dev,tmp,sys}
-	for file in /bin/true $(ldd /bin/true | grep -oE '/[^ ]+'); do
-		install -D "$(readlink -f "$file")" "$work/bundle/rootfs$file"
+	local folder=$work/$1 program=$2 file
+	shift
+	mkdir -p "$folder/rootfs"/{proc,dev,tmp,sys}
+	for file in /bin/true "$program" $(ldd /bin/true "$program" | grep -oE '/[^ :]+( |$)' | sort -u); do
+		install -D "$(readlink -f "$file")" "$folder/rootfs$file"
 	done
-	(cd "$work/bundle" && crun spec &&
-		sed -i 's/"terminal": true/"terminal": false/; s/"sh"$/"\/bin\/true"/' config.json)
+	(cd "$folder" && crun spec && python3 - "$@" <<'PY'
+import json, sys
+config = json.load(open("config.json"))
+config["process"].update(terminal=False, args=sys.argv[1:])
+json.dump(config, open("config.json", "w"))
+PY
+	)
 }
 
 daemon_start "max_sandboxes = $((live + 200))" "quota_max_sandboxes = $((live + 200))" \
 	"memory_overcommit = 1000" "disk_overcommit = 1000" "default_memory_bytes = 256M" "pool_size = 16" \
 	"quota_creates_per_minute = 10000000" "quota_total_memory_bytes = 100T" "quota_total_disk_bytes = 1000T"
 daemon_template
-crun_bundle
+crun_bundle bundle /bin/true
+crun_bundle running /bin/sleep 3600
 sleep 3
 # crun refuses hybrid cgroups: in a mount namespace of its own the v2 tree is out of its sight.
-unshare --mount sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"' sh \
-	"$BUILD/tests/bench/paddock-bench" --rounds "$rounds" --live "$live" --crun-bundle "$work/bundle" \
-	--curve "$out/create.dat" | tee "$out/table.md"
+unshare --mount sh -c '
+	umount /sys/fs/cgroup/unified 2>/dev/null
+	crun --cgroup-manager=cgroupfs run --detach --bundle "$1" paddock-bench-running </dev/null >/dev/null 2>&1
+	shift
+	"$@"
+	rc=$?
+	crun --cgroup-manager=cgroupfs delete --force paddock-bench-running
+	exit $rc
+' sh "$work/running" "$BUILD/tests/bench/paddock-bench" --rounds "$rounds" --live "$live" --paddockd "$paddockd_pid" \
+	--crun-bundle "$work/bundle" --crun-container paddock-bench-running --curve "$out/create.dat" | tee "$out/table.md"
 if [ -s "$out/create.dat" ] && command -v gnuplot >/dev/null; then
 	gnuplot <<PLOT
 set terminal pngcairo size 900,480

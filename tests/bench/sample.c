@@ -47,5 +47,5 @@ double sample_quantile_ms(struct sample *sample, double q)
 void sample_free(struct sample *sample)
 {
 	free(sample->ns);
-	*sample = (struct sample){ 0 };
+	*sample = (struct sample){0};
 }

@@ -1,0 +1,36 @@
+#ifndef PADDOCK_BENCH_MEASURE_H
+#define PADDOCK_BENCH_MEASURE_H
+
+#include "client.h"
+#include "sample.h"
+#include <sys/types.h>
+
+/*
+ * The parts of the benchmark. Each measures Paddock and its floor in turns, so that the ratio holds where absolute
+ * numbers drift, and prints one line of the table for each: what, Paddock's number, the other's number, the ratio, the
+ * aim.
+ */
+
+struct bench_options {
+	int rounds;          /* of everything that is short */
+	int live;            /* sandboxes that are alive at once at the end; below 8: that part is left out */
+	const char *bundle;  /* of crun, with /bin/true; NULL: no such line */
+	const char *running; /* name of a container that crun runs; NULL: no such line */
+	const char *curve;   /* file for the picture's numbers; NULL: none */
+	pid_t paddockd;      /* whose memory is looked at; 0: no such line */
+};
+
+void bench_row(const char *what, double ours, double theirs, const char *unit, const char *aim);
+
+/* life.c: create, run, destroy */
+void bench_lives(struct paddock_client *client, const struct bench_options *options);
+/* exec.c: a command in a running sandbox, one unary call */
+void bench_commands(struct paddock_client *client, const struct bench_options *options);
+/* stream.c: bytes out of and into a sandbox */
+void bench_streams(struct paddock_client *client, const struct bench_options *options);
+/* live.c: many idle sandboxes */
+void bench_many(struct paddock_client *client, const struct bench_options *options);
+
+extern char *const bench_true_argv[];
+
+#endif
