@@ -14,6 +14,7 @@
 #include <sys/epoll.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -49,7 +50,8 @@ static void private_root(void)
 	FILE *passwd;
 
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("proc", "/proc", "proc", 0, NULL) < 0 ||
-	    mount("tmpfs", "/run", "tmpfs", 0, "mode=755") < 0 || mount("tmpfs", "/home", "tmpfs", 0, "mode=755") < 0)
+	    mount("tmpfs", "/run", "tmpfs", 0, "mode=755") < 0 || mount("tmpfs", "/home", "tmpfs", 0, "mode=755") < 0 ||
+	    mount("tmpfs", "/root", "tmpfs", 0, "mode=700") < 0)
 		_exit(99);
 	passwd = fopen("/run/passwd", "w");
 
@@ -58,6 +60,15 @@ static void private_root(void)
 		_exit(96);
 	if (mkdir("/home/user", 0755) < 0 || chown("/home/user", 1000, 1000) < 0)
 		_exit(98);
+}
+
+static void copy_program(int from, const char *to)
+{
+	int target = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+
+	while (sendfile(target, from, NULL, 1 << 20) > 0)
+		;
+	close(target);
 }
 
 /* What the warden gives it: an id of its own, and ambient capabilities, some of which root inside needs. */
@@ -80,11 +91,16 @@ static void become_init(void)
 	}
 }
 
+/* The programs are opened first: the build folder may be out of sight or of reach for the ids inside. */
 static void run_init(int listener)
 {
+	char *const argv[] = {(char *)"paddock-init", NULL};
 	int archive = open(PADDOCK_ARCHIVE_BINARY, O_RDONLY | O_CLOEXEC);
+	int init = open(PADDOCK_INIT_BINARY, O_RDONLY | O_CLOEXEC);
+	int sudo = open(PADDOCK_SUDO_BINARY, O_RDONLY | O_CLOEXEC);
 
 	private_root();
+	copy_program(sudo, "/run/sudo");
 	if (archive >= 0)
 		dup2(archive, 14);
 	dup2(listener, 13);
@@ -94,7 +110,7 @@ static void run_init(int listener)
 	else
 		close(4);
 	become_init();
-	execl(PADDOCK_INIT_BINARY, "paddock-init", NULL);
+	fexecve(init, argv, environ);
 	_exit(97);
 }
 
