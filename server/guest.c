@@ -518,6 +518,19 @@ int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char 
 	return rc < 0 ? (int)rc : 0;
 }
 
+int guest_resumed(struct guest *guest, uint64_t paused_ms)
+{
+	Paddock__Internal__GuestResumed resumed = PADDOCK__INTERNAL__GUEST_RESUMED__INIT;
+	Paddock__Internal__GuestRequest request = PADDOCK__INTERNAL__GUEST_REQUEST__INIT;
+	int64_t rc;
+
+	resumed.paused_ms = paused_ms;
+	request.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_RESUMED;
+	request.resumed = &resumed;
+	rc = guest_call(guest, &request, 0, ignore_reply, NULL);
+	return rc < 0 ? (int)rc : 0;
+}
+
 struct guest *guest_create(struct sandbox *sandbox, int fd, char *const *env, size_t n_env, const char *hostname,
 			   void (*ready)(struct guest *guest, int rc, void *arg), void *arg)
 {

@@ -38,6 +38,8 @@ int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char 
 /* Open a stream with a request. Returns the stream number (> 0) or a negative errno. `credit` > 0 grants events. */
 int64_t guest_call(struct guest *guest, const Paddock__Internal__GuestRequest *request, uint32_t credit,
 		   guest_reply_handler handler, void *arg);
+/* Say how long nothing ran inside, right before it goes on. */
+int guest_resumed(struct guest *guest, uint64_t paused_ms);
 /* A further request on an open stream. */
 int guest_continue(struct guest *guest, uint32_t stream, const Paddock__Internal__GuestRequest *request);
 int guest_credit(struct guest *guest, uint32_t stream, uint32_t credit);

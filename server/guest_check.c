@@ -41,6 +41,7 @@ unsigned int guest_replies_max(guest_op op)
 	case OP(SETUP):
 	case OP(FORGET):
 	case OP(CLOSE_STDIN):
+	case OP(RESUMED):
 		return 1;
 	case OP(_NOT_SET):
 	case _PADDOCK__INTERNAL__GUEST_REQUEST__OP__CASE_IS_INT_SIZE:
@@ -82,6 +83,7 @@ static result_case expected_result(guest_op op, unsigned int index, uint64_t han
 	case OP(RESIZE):
 	case OP(FORGET):
 	case OP(CLOSE_STDIN):
+	case OP(RESUMED):
 	case OP(_NOT_SET):
 	case _PADDOCK__INTERNAL__GUEST_REQUEST__OP__CASE_IS_INT_SIZE:
 		break;

@@ -91,8 +91,11 @@ void sandbox_end(struct sandbox *sandbox, Paddock__V1__EndReason reason, const c
 	loop_timer_cancel(&private->timer);
 	if (private->pooled)
 		sandbox_pool_lost(sandbox, was_ready);
+	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
+	private->paused_unix_ms = 0;
 	store_intent(sandbox);
 	end_create(sandbox);
+	sandbox_pause_fail(sandbox);
 	if (!private->pooled)
 		processes_end(sandbox);
 	guest_free(STEAL_PTR(sandbox->guest));

@@ -126,7 +126,7 @@ void sandbox_expiry_stop(void)
 	ended_count = 0;
 }
 
-static void change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint64_t timeout_ms)
+void sandbox_change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint64_t timeout_ms)
 {
 	struct store_batch *batch = store_batch_create();
 	int64_t before = sandbox->expires_unix_ms;
@@ -142,7 +142,7 @@ static void change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint6
 		return;
 	}
 	sandbox->private->timeout_ms = timeout_ms;
-	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)
+	if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING)
 		sandbox_arm_expiry(sandbox);
 	sandbox_event(sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_TIMEOUT_SET);
 	reply = sandbox_reply(call, sandbox);
@@ -171,5 +171,5 @@ void sandboxes_set_timeout(struct rpc_call *call, const struct ProtobufCMessage 
 	else if (request->timeout_ms == 0)
 		sandbox_kill_for(call, sandbox);
 	else
-		change_timeout(call, sandbox, request->timeout_ms);
+		sandbox_change_timeout(call, sandbox, request->timeout_ms);
 }

@@ -12,7 +12,10 @@
  * Life of a sandbox (state; entered by; leaves to):
  *
  *	CREATING  Create without a pool hit, or a refill of the pool; -> RUNNING, KILLING
- *	RUNNING   init answered, the record is on its way to the store; -> KILLING
+ *	RUNNING   init answered, the record is on its way to the store; -> PAUSING, KILLING
+ *	PAUSING   Pause: the warden is asked to freeze it (sandbox_pause.c); -> PAUSED, RUNNING, KILLING
+ *	PAUSED    nothing in it runs; `guest` is NULL when the server was restarted meanwhile; -> RESUMING, KILLING
+ *	RESUMING  Resume: the link is there again, the warden thaws it; -> RUNNING, PAUSED, KILLING
  *	KILLING   sandbox_end() for any reason: processes are ended, the link is closed, the warden is asked to
  *		  remove everything (again after a reconnect); -> KILLED, FAILED
  *	KILLED    the warden said that nothing is left, after Kill or the timeout; forgotten after retention
@@ -43,7 +46,7 @@ struct sandbox_owner {
 	struct sandbox_owner *next_bucket;
 	struct sandbox *newest; /* its sandboxes, ended ones included */
 	uint32_t known;
-	uint32_t living;       /* CREATING, RUNNING, KILLING */
+	uint32_t living;       /* those that have not ended */
 	uint32_t keys;         /* remembered idempotency keys */
 	uint64_t memory_bytes; /* limits of the living */
 	uint64_t disk_bytes;
@@ -68,6 +71,13 @@ struct sandbox_private {
 	struct idempotency *idempotency; /* the key that waits for this create */
 	struct sandbox_waiter *creators;
 	struct sandbox_waiter *killers;
+	struct sandbox_waiter *pausers, *resumers;
+	Paddock__V1__PauseMode pause_mode; /* PAUSED and RESUMING; 0 otherwise */
+	int64_t paused_unix_ms;
+	uint64_t paused_ns; /* loop_now_ns() then; 0: before this server started */
+	uint64_t resume_timeout_ms;
+	bool thawed; /* RESUMING: the warden has done its part */
+	bool frozen; /* reconciliation: as the warden's list says */
 	uint64_t timeout_ms;     /* as Create asked: counts from RUNNING */
 	bool pooled;             /* pre-made and not yet claimed */
 	bool counted;            /* in the owner's and admission's sums */
@@ -94,7 +104,7 @@ void sandbox_drop(struct sandbox *sandbox);
 void sandbox_count(struct sandbox *sandbox);
 void sandbox_uncount(struct sandbox *sandbox);
 void sandbox_each(void (*visit)(struct sandbox *sandbox, void *arg), void *arg); /* visit may drop the visited */
-/* CREATING, RUNNING and KILLING ones of a tenant (NULL: of all), without pre-made ones. */
+/* The ones of a tenant (NULL: of all) that have not ended, without pre-made ones. */
 void sandbox_each_living(const char *tenant, void (*visit)(const struct sandbox *sandbox, void *arg), void *arg);
 struct sandbox_owner *sandbox_owner_find(const char *tenant);
 struct sandbox_owner *sandbox_owner_get(const char *tenant); /* makes it; NULL when out of memory */
@@ -153,7 +163,20 @@ void sandbox_kill_for(struct rpc_call *call, struct sandbox *sandbox);
 void sandbox_exited(const struct warden_reply *event);
 void sandbox_audit(struct store_batch *batch, const struct sandbox *sandbox, const char *action, const char *detail);
 
+/* --- sandbox_pause.c --- */
+/* It is ending: tell who waits for a pause or a resume. */
+void sandbox_pause_fail(struct sandbox *sandbox);
+/* RESUMING, and the link is connected: say how long it stood still, and let it go on. */
+void sandbox_resume_thaw(struct sandbox *sandbox);
+/* The warden could not be asked for a link after all. */
+void sandbox_resume_unattached(struct sandbox *sandbox);
+/* RESUMING: one of the two things that it waits for came. */
+void sandbox_resume_done(struct sandbox *sandbox);
+/* The record says PAUSED or RUNNING, the warden says `frozen`: make the cgroup follow the record. */
+void sandbox_settle_pause(struct sandbox *sandbox, bool frozen);
+
 /* --- sandbox_expiry.c --- */
+void sandbox_change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint64_t timeout_ms);
 void sandbox_arm_expiry(struct sandbox *sandbox);
 void sandbox_arm_retention(struct sandbox *sandbox);
 void sandbox_expiry_stop(void);
@@ -207,8 +230,8 @@ int page_token_read(const char *tenant, const char *token, struct page_cursor *r
 
 /* --- sandbox_reconcile.c --- */
 void sandbox_reconcile(void);
-/* Make the link of a RUNNING sandbox again. */
-void sandbox_attach(struct sandbox *sandbox);
+/* Make the link of a RUNNING or RESUMING sandbox again. False: the warden is away. */
+bool sandbox_attach(struct sandbox *sandbox);
 
 /* --- templates.c --- */
 /* A sandbox of this template ended: content without a name may go now. */

@@ -16,6 +16,8 @@
  *	CREATING	any	  removed; nobody was told that it exists
  *	RUNNING		alive	  adopted: new link, its processes taken over; killed at once if it expired
  *	RUNNING		gone	  FAILED, HOST_LOST
+ *	PAUSED		alive	  kept; frozen again if it is not (and a RUNNING one that is frozen goes on)
+ *	PAUSED		gone	  FAILED, HOST_LOST
  *	KILLING		any	  the tear-down is finished, with the reason that was decided
  *	nothing		alive	  removed (pre-made ones, half-made ones)
  *
@@ -36,9 +38,14 @@ static struct loop_timer status_timer;
 
 /* --- adoption --- */
 
+static bool is_awake(const struct sandbox *sandbox)
+{
+	return sandbox->state == RUNNING || sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RESUMING;
+}
+
 static void on_processes_adopted(struct sandbox *sandbox, int rc)
 {
-	if (sandbox->state != RUNNING || !sandbox->private->adopting)
+	if (!is_awake(sandbox) || !sandbox->private->adopting)
 		return;
 	sandbox->private->adopting = false;
 	if (rc < 0) {
@@ -47,13 +54,14 @@ static void on_processes_adopted(struct sandbox *sandbox, int rc)
 	}
 	log_event(LOG_INFO, "sandbox.adopted", "sandbox", sandbox->id, "tenant", sandbox->tenant, NULL);
 	sandbox_audit(NULL, sandbox, "sandbox.adopted", NULL);
+	sandbox_resume_done(sandbox);
 }
 
 static void on_guest_ready(struct guest *guest, int rc, void *arg)
 {
 	struct sandbox *sandbox = arg;
 
-	if (sandbox->state != RUNNING)
+	if (!is_awake(sandbox))
 		return;
 	if (rc < 0)
 		sandbox_end_soon(sandbox, HOST_LOST, "its init did not answer after a restart of the server");
@@ -67,12 +75,14 @@ static void on_attached(const struct warden_reply *reply, int *fd, void *arg)
 	const struct text_list *env = sandbox->private->env;
 
 	sandbox->private->creating_in_warden = false;
-	if (sandbox->state != RUNNING) {
+	if (!is_awake(sandbox)) {
 		sandbox_tear_down(sandbox);
 		return;
 	}
-	if (reply->status == -ECONNRESET)
-		return; /* the next reconciliation attaches */
+	if (reply->status == -ECONNRESET) {
+		sandbox_resume_unattached(sandbox);
+		return; /* the next reconciliation attaches, or the next Resume */
+	}
 	if (reply->status < 0 || *fd < 0) {
 		log_event(LOG_ERROR, "sandbox.attach_failed", "sandbox", sandbox->id, "errno", log_i64(reply->status),
 			  "reason", reply->text, NULL);
@@ -83,9 +93,11 @@ static void on_attached(const struct warden_reply *reply, int *fd, void *arg)
 				      sandbox->hostname, on_guest_ready, sandbox);
 	if (!sandbox->guest)
 		sandbox_end(sandbox, HOST_LOST, "the link to the sandbox could not be made");
+	else
+		sandbox_resume_thaw(sandbox);
 }
 
-void sandbox_attach(struct sandbox *sandbox)
+bool sandbox_attach(struct sandbox *sandbox)
 {
 	struct warden_request request = {.op = WARDEN_ATTACH};
 
@@ -93,6 +105,7 @@ void sandbox_attach(struct sandbox *sandbox)
 	sandbox->private->adopting = true;
 	/* As for a create: a kill has to wait for the reply, which carries a descriptor and a pointer to us. */
 	sandbox->private->creating_in_warden = warden_call(&request, -1, on_attached, sandbox) >= 0;
+	return sandbox->private->creating_in_warden;
 }
 
 /* --- the warden's list --- */
@@ -128,10 +141,12 @@ static void list_entry(const struct warden_reply *reply)
 	if (!sandbox_id_valid(reply->id))
 		return;
 	sandbox = sandbox_get(reply->id);
-	if (sandbox && sandbox_is_living(sandbox))
+	if (sandbox && sandbox_is_living(sandbox)) {
 		sandbox->private->seen = true;
-	else
+		sandbox->private->frozen = reply->flags & WARDEN_FROZEN;
+	} else {
 		remove_stranger(reply->id);
+	}
 }
 
 static void mark_expected(struct sandbox *sandbox, void *arg)
@@ -154,8 +169,10 @@ static void compare(struct sandbox *sandbox, void *arg)
 			sandbox_end(sandbox, HOST_LOST, "it was gone when the sandbox manager came back");
 	} else if (sandbox->state == KILLING) {
 		sandbox_tear_down(sandbox);
-	} else if (sandbox->state == RUNNING && !sandbox->guest && !private->creating_in_warden) {
-		sandbox_attach(sandbox);
+	} else {
+		sandbox_settle_pause(sandbox, private->frozen);
+		if (sandbox->state == RUNNING && !sandbox->guest && !private->creating_in_warden)
+			sandbox_attach(sandbox);
 	}
 }
 
@@ -285,7 +302,9 @@ static void decide(struct sandbox *sandbox, void *arg)
 	} else if (private->seen) {
 		loading->adopted++;
 		sandbox_arm_expiry(sandbox);
-		sandbox_attach(sandbox);
+		sandbox_settle_pause(sandbox, private->frozen);
+		if (sandbox->state == RUNNING)
+			sandbox_attach(sandbox);
 	} else {
 		loading->lost++;
 		sandbox_end(sandbox, HOST_LOST, "it was gone when the server started");

@@ -65,6 +65,16 @@ static Paddock__Internal__SandboxIntent intent_of(const struct sandbox *sandbox)
 	return PADDOCK__INTERNAL__SANDBOX_INTENT__SANDBOX_INTENT_NONE;
 }
 
+/* What is between the two is settled by the record after a crash: sandbox_pause.c. */
+static Paddock__V1__SandboxState stored_state(const struct sandbox *sandbox)
+{
+	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSING)
+		return PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING;
+	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RESUMING)
+		return PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSED;
+	return sandbox->state;
+}
+
 static void fill_record(const struct sandbox *sandbox, Paddock__Internal__StoredSandbox *record)
 {
 	const struct sandbox_private *private = sandbox->private;
@@ -74,11 +84,13 @@ static void fill_record(const struct sandbox *sandbox, Paddock__Internal__Stored
 	record->tenant = (char *)sandbox->tenant;
 	record->template_id = (char *)sandbox->template_id;
 	record->template_name = (char *)sandbox->template_name;
-	record->state = sandbox->state;
+	record->state = stored_state(sandbox);
 	record->created_unix_ms = sandbox->created_unix_ms;
 	record->expires_unix_ms = sandbox->expires_unix_ms;
 	record->ended_unix_ms = sandbox->ended_unix_ms;
 	record->end_reason = sandbox->end_reason;
+	record->pause_mode = private->pause_mode;
+	record->paused_unix_ms = private->paused_unix_ms;
 	if (private->end_text)
 		record->end_text = private->end_text;
 	record->memory_bytes = sandbox->limits.memory_bytes;
@@ -166,6 +178,8 @@ static int from_record(struct sandbox *sandbox, const Paddock__Internal__StoredS
 	sandbox->expires_unix_ms = record->expires_unix_ms;
 	sandbox->ended_unix_ms = record->ended_unix_ms;
 	sandbox->end_reason = record->end_reason;
+	sandbox->private->pause_mode = record->pause_mode;
+	sandbox->private->paused_unix_ms = record->paused_unix_ms;
 	sandbox->limits.memory_bytes = record->memory_bytes;
 	sandbox->limits.disk_bytes = record->disk_bytes;
 	sandbox->limits.max_inodes = record->max_inodes;
@@ -246,6 +260,8 @@ Paddock__V1__Sandbox *sandbox_message(const struct sandbox *sandbox, void *space
 	message->created_unix_ms = sandbox->created_unix_ms;
 	message->expires_unix_ms = sandbox->expires_unix_ms;
 	message->ended_unix_ms = sandbox->ended_unix_ms;
+	message->pause_mode = sandbox->private->pause_mode;
+	message->paused_unix_ms = sandbox->private->paused_unix_ms;
 	/* Both are decided when KILLING begins, but "empty while it lives". */
 	if (!sandbox_is_living(sandbox)) {
 		message->end_reason = sandbox->end_reason;

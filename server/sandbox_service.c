@@ -52,7 +52,7 @@ static int validate_list(const struct rpc_call *call, const Paddock__V1__ListSan
 	int rc = validate_count("states", request->n_states, 8, err);
 
 	for (size_t i = 0; rc >= 0 && i < request->n_states; i++)
-		rc = validate_range("states", (uint64_t)request->states[i], 1, 5, err);
+		rc = validate_range("states", (uint64_t)request->states[i], 1, 8, err);
 	if (rc >= 0)
 		rc = validate_map("metadata", (const struct validate_entry *const *)request->metadata,
 				  request->n_metadata, 16, 128, 1024, err);
@@ -289,7 +289,8 @@ void sandboxes_get_usage(struct rpc_call *call, const struct ProtobufCMessage *m
 
 	if (rc >= 0) {
 		rpc_audit_object(call, sandbox->id, NULL);
-		if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)
+		if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING &&
+		    sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSED)
 			rc = pdk_fail(&err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox is not running");
 	}
 	if (rc >= 0)

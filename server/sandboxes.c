@@ -279,9 +279,8 @@ void sandbox_each_living(const char *tenant, void (*visit)(const struct sandbox 
 
 bool sandbox_is_living(const struct sandbox *sandbox)
 {
-	return sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING ||
-	       sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING ||
-	       sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLING;
+	return sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLED &&
+	       sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_FAILED;
 }
 
 bool sandbox_visible(const struct principal *principal, const struct sandbox *sandbox)
@@ -310,8 +309,10 @@ int sandbox_find_running(const struct rpc_call *call, const char *id, struct san
 		return rc;
 	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING)
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox is still being created");
-	if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)
+	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLING || !sandbox_is_living(sandbox))
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
+	if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)
+		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox is paused; resume it first");
 	if (!sandbox->guest || sandbox->private->adopting)
 		return pdk_fail(err, -EAGAIN, PDK_UNAVAILABLE,
 				"sandbox is being taken over after a restart; try again");

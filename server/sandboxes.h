@@ -26,7 +26,7 @@ struct sandbox {
 	int64_t expires_unix_ms;
 	int64_t ended_unix_ms;
 	struct warden_limits limits;
-	struct guest *guest; /* the link to its init; NULL unless RUNNING */
+	struct guest *guest; /* the link to its init; NULL unless RUNNING, and perhaps while it is paused */
 	struct process_list *processes; /* processes.c only; starts as NULL, freed by processes_forget() */
 	struct sandbox_private *private; /* sandboxes.c only */
 };
@@ -34,7 +34,7 @@ struct sandbox {
 /* The owner check, in one place: the caller's sandbox in any state, or NOT_FOUND "sandbox not found" for ids that do
  * not parse, do not exist or are another tenant's. The operator sees all. */
 int sandbox_find(const struct rpc_call *call, const char *id, struct sandbox **ret, struct pdk_error *err);
-/* As above, and it must be RUNNING (FAILED_PRECONDITION "sandbox has ended" otherwise). */
+/* As above, and it must be RUNNING (FAILED_PRECONDITION "sandbox has ended" or "sandbox is paused" otherwise). */
 int sandbox_find_running(const struct rpc_call *call, const char *id, struct sandbox **ret, struct pdk_error *err);
 
 /* Called by guest.c when the link to init broke for good: ends the sandbox as FAILED unless it is being killed. */
@@ -56,6 +56,8 @@ void sandboxes_get(struct rpc_call *call, const struct ProtobufCMessage *request
 void sandboxes_list(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_set_timeout(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_kill(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_pause(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_resume(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_watch_events(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_get_usage(struct rpc_call *call, const struct ProtobufCMessage *request);
 

@@ -41,6 +41,8 @@ const struct rpc_method rpc_table[] = {
 	ROW(Sandboxes, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_sandboxes_request, list_sandboxes_response, sandboxes_list),
 	ROW(Sandboxes, SetTimeout, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, set_timeout_request, sandbox, sandboxes_set_timeout),
 	ROW(Sandboxes, Kill, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, kill_sandbox_request, sandbox, sandboxes_kill),
+	ROW(Sandboxes, Pause, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, pause_sandbox_request, sandbox, sandboxes_pause),
+	ROW(Sandboxes, Resume, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, resume_sandbox_request, sandbox, sandboxes_resume),
 	ROW(Sandboxes, WatchEvents, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, watch_events_request, sandbox_event, sandboxes_watch_events),
 	ROW(Sandboxes, GetUsage, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, get_usage_request, sandbox_usage, sandboxes_get_usage),
 

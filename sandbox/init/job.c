@@ -334,3 +334,13 @@ void job_check_deadlines(struct init *init)
 		kill(job->pid, SIGKILL);
 	}
 }
+
+void job_postpone(struct init *init, uint64_t by_ms)
+{
+	for (struct job *job = init->jobs; job; job = job->next) {
+		if (!job->deadline)
+			continue;
+		job->deadline += by_ms;
+		init_wake_at(init, job->deadline);
+	}
+}

@@ -30,5 +30,6 @@ void job_cancel(struct init *init, struct job *job);
 void job_cancel_all(struct init *init);
 void job_ended(struct init *init, pid_t pid, int status);
 void job_check_deadlines(struct init *init);
+void job_postpone(struct init *init, uint64_t by_ms);
 
 #endif

@@ -79,6 +79,8 @@ static void timer_ready(struct init *init, struct source *source, uint32_t event
 
 	if (read(source->fd, &ticks, sizeof(ticks)) < 0)
 		return;
+	/* After a pause this comes first, but how long it was is waiting in the link. */
+	session_catch_up(init);
 	process_check_deadlines(init);
 	job_check_deadlines(init);
 	sudo_resume(init);

@@ -377,6 +377,16 @@ void process_check_deadlines(struct init *init)
 	}
 }
 
+void process_postpone(struct init *init, uint64_t by_ms)
+{
+	for (struct process *process = init->processes; process; process = process->next) {
+		if (!process->deadline)
+			continue;
+		process->deadline += by_ms;
+		init_wake_at(init, process->deadline);
+	}
+}
+
 /* Requests about a handle */
 
 int process_signal(struct init *init, uint32_t stream, const guest_message(Signal) * request, struct pdk_error *err)

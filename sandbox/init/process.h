@@ -65,6 +65,8 @@ bool process_ended(struct init *init, pid_t pid, int status);
 /* The relay of a terminal has nothing left. */
 void process_drained(struct init *init, struct process *process);
 void process_check_deadlines(struct init *init);
+/* Nothing ran for that long: the time limits stood still. */
+void process_postpone(struct init *init, uint64_t by_ms);
 
 bool process_has_stream(const struct init *init, uint32_t stream);
 void process_detach_stream(struct init *init, uint32_t stream);

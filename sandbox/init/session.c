@@ -4,6 +4,7 @@
 #include "sandbox/init/process.h"
 #include "sandbox/init/sudo.h"
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -14,6 +15,7 @@
 #define UNPACK_MEMORY_MAX (32u << 20)
 #define ENV_COUNT_MAX 4096u
 #define ENV_BYTES_MAX (1u << 20)
+#define PAUSED_MAX_MS (1ull << 40)
 
 struct session {
 	struct source source;
@@ -173,6 +175,16 @@ static int take_setup(struct init *init, uint32_t stream, const guest_message(Se
 	return 0;
 }
 
+static int take_resumed(struct init *init, uint32_t stream, uint64_t paused_ms, struct pdk_error *err)
+{
+	if (paused_ms > PAUSED_MAX_MS)
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "paused_ms: too long");
+	process_postpone(init, paused_ms);
+	job_postpone(init, paused_ms);
+	session_done(init, stream);
+	return 0;
+}
+
 static int take_request(struct init *init, uint32_t stream, const guest_request *request, struct pdk_error *err)
 {
 	switch (request->op_case) {
@@ -190,6 +202,8 @@ static int take_request(struct init *init, uint32_t stream, const guest_request 
 		return process_close_stdin(init, stream, request->close_stdin->handle, err);
 	case GUEST_OP(ADOPT):
 		return process_adopt(init, stream, request->adopt->handle, err);
+	case GUEST_OP(RESUMED):
+		return take_resumed(init, stream, request->resumed->paused_ms, err);
 	case GUEST_OP(FORGET):
 		return process_forget(init, stream, request->forget->handle, err);
 	case GUEST_OP(STAT):
@@ -330,4 +344,14 @@ void session_accept(struct init *init, struct source *source, uint32_t events)
 	if (source_add(init, &session->source, STEAL_FD(fd), EPOLLIN, session_ready) < 0)
 		session->broken = true;
 	sudo_resume(init);
+}
+
+void session_catch_up(struct init *init)
+{
+	struct pollfd waiting = {.fd = init->listen.fd, .events = POLLIN};
+
+	if (poll(&waiting, 1, 0) == 1)
+		session_accept(init, &init->listen, EPOLLIN);
+	if (init->session && !init->session->broken)
+		session_input(init, init->session);
 }

@@ -16,6 +16,9 @@ void session_accept(struct init *init, struct source *source, uint32_t events);
  * waiting already, so do not sleep. */
 bool session_check(struct init *init);
 
+/* Accept and read what is waiting already, before something that it may change. */
+void session_catch_up(struct init *init);
+
 /* Is there a link, and nothing waits to be written? */
 bool session_is_idle(const struct init *init);
 

@@ -442,6 +442,14 @@ int cgroup_frozen(const char *id)
 	return file_read_key(v2.group, path, "frozen", 0) == 1;
 }
 
+bool cgroup_freezing(const char *id)
+{
+	char path[128], text[8];
+
+	snprintf(path, sizeof(path), "%s/cgroup.freeze", id);
+	return file_read(v2.group, path, text, sizeof(text)) > 0 && text[0] == '1';
+}
+
 static int leaf_remove(const struct hierarchy *h, const char *id)
 {
 	if (unlinkat(h->group, id, AT_REMOVEDIR) == 0 || errno == ENOENT)

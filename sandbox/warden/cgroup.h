@@ -32,6 +32,8 @@ int cgroup_kill(const char *id);
 int cgroup_freeze(const char *id, bool frozen);
 /* 1 when the leaf is frozen (or thawed, as asked), 0 not yet. */
 int cgroup_frozen(const char *id);
+/* True from the request to freeze until that to thaw. */
+bool cgroup_freezing(const char *id);
 /* Remove all leaves. -EBUSY while a process is left in one. 0 if there are none. */
 int cgroup_remove(const char *id);
 /* Fill the memory, cpu and pids fields. */

@@ -28,15 +28,16 @@ enum warden_op {
 				 * (WARDEN_MORE) before */
 	WARDEN_TEMPLATE_REMOVE, /* template; -EBUSY while a sandbox uses it */
 	WARDEN_TEMPLATE_LIST,   /* one reply per template (WARDEN_MORE), then one with an empty template */
-	WARDEN_FREEZE,          /* id */
-	WARDEN_THAW,            /* id */
-	WARDEN_STOCK,           /* value = how many layers, namespaces and uid ranges to hold ready; 0..256 */
-	WARDEN_STATUS,          /* reply.status_info */
-	WARDEN_EVENT_EXITED,    /* warden -> paddockd, serial 0: the sandbox's init died; id, value = wait status,
-				 * usage; what was left of the sandbox is already being removed */
+	WARDEN_FREEZE,       /* id; replies when nothing in it runs. Stays over restarts of both until THAW or KILL */
+	WARDEN_THAW,         /* id */
+	WARDEN_STOCK,        /* value = how many layers, namespaces and uid ranges to hold ready; 0..256 */
+	WARDEN_STATUS,       /* reply.status_info */
+	WARDEN_EVENT_EXITED, /* warden -> paddockd, serial 0: the sandbox's init died; id, value = wait status,
+			      * usage; what was left of the sandbox is already being removed */
 };
 
-#define WARDEN_MORE 1u /* reply.flags: further replies with this serial follow */
+#define WARDEN_MORE 1u   /* reply.flags: further replies with this serial follow */
+#define WARDEN_FROZEN 2u /* reply.flags of LIST: the sandbox is, or is to be, frozen */
 
 struct warden_limits {
 	uint64_t memory_bytes;

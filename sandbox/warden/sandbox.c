@@ -29,11 +29,13 @@
 #define START_TIMEOUT_MS 10000
 #define REMOVE_TIMEOUT_MS 10000
 #define RETRY_MS 2
+#define FREEZE_TIMEOUT_MS 10000
+#define FREEZE_SPINS 20    /* of 50 us: most sandboxes stand still by then, and nobody else waits noticeably */
 #define SANDBOXES_MAX 9000 /* a pidfd and, while starting, three descriptors of 20,000 */
 
 static struct sandbox *table[BUCKETS];
 static unsigned int count;
-static unsigned int busy; /* in STARTING or DYING: these have deadlines */
+static unsigned int busy; /* in STARTING or DYING, or freezing: these have deadlines */
 static unsigned int stock_wanted;
 static int init_program = -1, archive_program = -1;
 
@@ -98,6 +100,24 @@ int sandbox_setup(struct pdk_error *err)
 		return init_program;
 	archive_program = child_load_program("paddock-archive", 0555, err);
 	return archive_program < 0 ? archive_program : 0;
+}
+
+static void answer_freezer(struct sandbox *s, int rc, const struct pdk_error *err)
+{
+	if (!s->freezer.connection)
+		return;
+	serve_status(s->freezer, s->id, rc, err);
+	s->freezer.connection = 0;
+	busy--;
+}
+
+/* A freeze that was not answered yet is answered by what ends it. */
+static void cancel_freezer(struct sandbox *s)
+{
+	struct pdk_error err;
+
+	pdk_fail(&err, -ECANCELED, PDK_ABORTED, "something else was asked for meanwhile");
+	answer_freezer(s, -ECANCELED, &err);
 }
 
 /* --- the end --- */
@@ -187,6 +207,7 @@ static void on_exit_of_init(struct watch *watch, uint32_t events)
 			return;
 	}
 	if (s->state != SANDBOX_DYING) {
+		cancel_freezer(s);
 		if (s->announce)
 			log_info("sandbox_exited", s->id, "wait status %d", s->wait_status);
 		s->state = SANDBOX_DYING;
@@ -198,6 +219,7 @@ static void on_exit_of_init(struct watch *watch, uint32_t events)
 
 static void begin_removal(struct sandbox *s)
 {
+	cancel_freezer(s);
 	if (s->state != SANDBOX_STARTING && s->state != SANDBOX_DYING)
 		busy++;
 	s->state = SANDBOX_DYING;
@@ -530,20 +552,42 @@ int sandbox_usage(const char *id, struct warden_usage *usage, struct pdk_error *
 	return 0;
 }
 
-int sandbox_freeze(const char *id, bool frozen, struct pdk_error *err)
+/* Processes that fork or sleep uninterruptibly stand still a little later. */
+static void check_freezer(struct sandbox *s, unsigned long long now)
 {
-	struct sandbox *s;
-	int rc = find_running(id, &s, err);
+	struct pdk_error err;
 
-	if (rc < 0)
-		return rc;
-	rc = cgroup_freeze(id, frozen);
-	if (rc < 0)
-		return pdk_fail_errno(err, rc, frozen ? "freeze the sandbox" : "thaw the sandbox");
-	/* A process in an uninterruptible wait freezes when it returns; it runs no code of its own until then. */
-	for (int i = 0; i < 20 && cgroup_frozen(id) != frozen; i++)
-		usleep(500);
-	return 0;
+	if (cgroup_frozen(s->id)) {
+		answer_freezer(s, 0, NULL);
+	} else if (now > s->deadline_ms) {
+		cgroup_freeze(s->id, false);
+		pdk_fail(&err, -ETIMEDOUT, PDK_DEADLINE_EXCEEDED, "a process in it does not stop within %u s",
+			 FREEZE_TIMEOUT_MS / 1000);
+		answer_freezer(s, -ETIMEDOUT, &err);
+	}
+}
+
+void sandbox_freeze(const char *id, bool frozen, struct ticket ticket)
+{
+	struct sandbox *s = NULL;
+	struct pdk_error err;
+	int rc = find_running(id, &s, &err);
+
+	if (rc == 0) {
+		cancel_freezer(s);
+		rc = cgroup_freeze(id, frozen);
+		if (rc < 0)
+			pdk_fail_errno(&err, rc, frozen ? "freeze the sandbox" : "thaw the sandbox");
+	}
+	for (int i = 0; rc == 0 && frozen && i < FREEZE_SPINS && !cgroup_frozen(id); i++)
+		usleep(50);
+	if (rc < 0 || !frozen || cgroup_frozen(id)) {
+		serve_status(ticket, rc == 0 ? id : NULL, rc, &err);
+		return;
+	}
+	s->freezer = ticket;
+	s->deadline_ms = clock_ms() + FREEZE_TIMEOUT_MS;
+	busy++;
 }
 
 unsigned int sandbox_count(void)
@@ -578,6 +622,8 @@ static void tick_one(struct sandbox *s, unsigned long long now)
 	if (s->state == SANDBOX_STARTING && now > s->deadline_ms) {
 		pdk_fail(&err, -ETIMEDOUT, PDK_DEADLINE_EXCEEDED, "the sandbox did not start in time");
 		create_failed(s, -ETIMEDOUT, &err);
+	} else if (s->state == SANDBOX_RUNNING && s->freezer.connection) {
+		check_freezer(s, now);
 	} else if (s->state == SANDBOX_DYING && s->exit_watch.fd < 0 && now >= s->retry_ms) {
 		try_remove(s);
 	}

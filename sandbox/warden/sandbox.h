@@ -44,6 +44,7 @@ struct sandbox {
 	int wait_status;
 	bool announce; /* paddockd knows it as running: tell when it dies by itself */
 	struct ticket creator;
+	struct ticket freezer; /* RUNNING: waits until everything stands still, at most until `deadline_ms` */
 	struct ticket killers[SANDBOX_KILLERS_MAX];
 	unsigned int n_killers;
 	struct pdk_error failure; /* why a create failed, told when it is removed */
@@ -63,7 +64,8 @@ void sandbox_kill(const char *id, struct ticket ticket);
 int sandbox_attach(const char *id, int *ret_fd, struct pdk_error *err);
 int sandbox_limit(const char *id, const struct warden_limits *limits, struct pdk_error *err);
 int sandbox_usage(const char *id, struct warden_usage *usage, struct pdk_error *err);
-int sandbox_freeze(const char *id, bool frozen, struct pdk_error *err);
+/* Answers when nothing in it runs any more, or when it does not come to that (and then it is thawed again). */
+void sandbox_freeze(const char *id, bool frozen, struct ticket ticket);
 unsigned int sandbox_count(void);
 bool sandbox_uses_template(const char *template_id);
 void sandbox_each(void (*visit)(const struct sandbox *sandbox, void *arg), void *arg);

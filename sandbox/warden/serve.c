@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "import.h"
 #include "log.h"
 #include "loop.h"
@@ -212,8 +213,10 @@ static void op_simple(const struct warden_request *request, struct ticket ticket
 		rc = limits_check(&request->limits, &err);
 	if (rc == 0 && request->op == WARDEN_LIMITS)
 		rc = sandbox_limit(request->id, &request->limits, &err);
-	else if (rc == 0)
-		rc = sandbox_freeze(request->id, request->op == WARDEN_FREEZE, &err);
+	if (rc == 0 && request->op != WARDEN_LIMITS) {
+		sandbox_freeze(request->id, request->op == WARDEN_FREEZE, ticket);
+		return;
+	}
 	serve_status(ticket, rc == 0 ? request->id : NULL, rc, &err);
 }
 
@@ -239,6 +242,8 @@ static void list_one(const struct sandbox *sandbox, void *arg)
 
 	if (sandbox->state != SANDBOX_RUNNING)
 		return;
+	if (cgroup_freezing(sandbox->id))
+		reply.flags |= WARDEN_FROZEN;
 	memcpy(reply.id, sandbox->id, SANDBOX_ID_SIZE);
 	memcpy(reply.template_id, sandbox->template_id, TEMPLATE_ID_SIZE);
 	serve_reply(*(struct ticket *)arg, &reply, -1);

@@ -68,7 +68,11 @@ static const struct option_spec list_options[] = {
 	{},
 };
 
-static const struct option_spec kill_options[] = {{"all", 'a', NULL, "all running sandboxes"}, {}};
+static const struct option_spec kill_options[] = {{"all", 'a', NULL, "all living sandboxes"}, {}};
+static const struct option_spec resume_options[] = {
+	{"lifetime", 0, "DURATION", "time until it is killed, from now (default: what was left)"},
+	{},
+};
 static const struct option_spec events_options[] = {
 	{"after", 0, "N", "from the event behind this one (default: from now on)"},
 	{},
@@ -182,6 +186,25 @@ const struct command commands[] = {
 	 .operand = OPERAND_SANDBOX,
 	 .details = "Counted from now; longer or shorter than what was left.\n\nExamples\n"
 		    "  paddock timeout i4k 2h\n"},
+	{.name = "pause",
+	 .group = "Sandboxes",
+	 .summary = "Stop everything in sandboxes until they are resumed",
+	 .synopsis = "SANDBOX...",
+	 .options = no_options,
+	 .run = cmd_pause,
+	 .min_operands = 1,
+	 .max_operands = -1,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "Memory stays. The time until they are killed goes on; the time limits of processes stand still.\n"},
+	{.name = "resume",
+	 .group = "Sandboxes",
+	 .summary = "Let paused sandboxes go on where they were",
+	 .synopsis = "SANDBOX...",
+	 .options = resume_options,
+	 .run = cmd_resume,
+	 .min_operands = 1,
+	 .max_operands = -1,
+	 .operand = OPERAND_SANDBOX},
 	{.name = "kill",
 	 .group = "Sandboxes",
 	 .summary = "Kill sandboxes",

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const state_names[] = {"?", "creating", "running", "killing", "killed", "failed"};
+static const char *const state_names[] = {"?",      "creating", "running", "killing", "killed",
+					  "failed", "pausing",  "paused",  "resuming"};
 static const char *const reason_names[] = {"-", "killed", "timeout", "create failed", "init died", "host lost"};
 
 static const char *state_name(Paddock__V1__SandboxState state)
@@ -143,7 +144,10 @@ static int list_states(struct cli *cli, const struct args *args, Paddock__V1__Li
 		for (i = 1; i < ARRAY_SIZE(state_names) && strcmp(state_names[i], text) != 0; i++)
 			;
 		if (i == ARRAY_SIZE(state_names) || request->n_states == 8)
-			return cli_usage(cli, "--state: creating, running, killing, killed or failed, not '%s'", text);
+			return cli_usage(cli,
+					 "--state: creating, running, pausing, paused, resuming, killing, killed or "
+					 "failed, not '%s'",
+					 text);
 		states[request->n_states++] = i;
 	}
 	return 0;
@@ -250,6 +254,11 @@ static void print_sandbox(const struct cli *cli, const Paddock__V1__Sandbox *san
 
 	field_print(cli->color, "Sandbox", sandbox->id);
 	field_print(cli->color, "State", state_name(sandbox->state));
+	if (sandbox->paused_unix_ms) {
+		snprintf(text, sizeof(text), "%s (%s)", format_time(time, sandbox->paused_unix_ms),
+			 format_age(age, sandbox->paused_unix_ms));
+		field_print(cli->color, "Paused", text);
+	}
 	snprintf(text, sizeof(text), "%.64s (%.64s)", sandbox->template_name, sandbox->template_);
 	field_print(cli->color, "Template", text);
 	field_print(cli->color, "Tenant", sandbox->tenant);
@@ -326,12 +335,14 @@ static int kill_all(struct cli *cli, json_t *array)
 {
 	Paddock__V1__ListSandboxesRequest request = PADDOCK__V1__LIST_SANDBOXES_REQUEST__INIT;
 	Paddock__V1__ListSandboxesResponse *page = NULL;
-	Paddock__V1__SandboxState states[] = {PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING};
+	Paddock__V1__SandboxState states[] = {
+		PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING, PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSING,
+		PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSED, PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RESUMING};
 	size_t i, n = 1;
 	int rc = cli_connect(cli);
 
 	request.states = states;
-	request.n_states = 1;
+	request.n_states = ARRAY_SIZE(states);
 	request.page_size = 1000;
 	/* Always the first page: what it showed is gone when it is asked for again. */
 	while (rc == 0 && n > 0) {
@@ -432,7 +443,7 @@ int cmd_usage(struct cli *cli, const struct args *args)
 
 static void print_event(const struct cli *cli, const Paddock__V1__SandboxEvent *event)
 {
-	static const char *const types[] = {"?", "created", "timeout set", "ended"};
+	static const char *const types[] = {"?", "created", "timeout set", "ended", "paused", "resumed"};
 	char time[FORMAT_SIZE];
 
 	if (cli->json) {

@@ -9,6 +9,8 @@ int sandbox_create_from_args(struct cli *cli, const struct args *args, Paddock__
 int cmd_create(struct cli *cli, const struct args *args);
 int cmd_list(struct cli *cli, const struct args *args);
 int cmd_info(struct cli *cli, const struct args *args);
+int cmd_pause(struct cli *cli, const struct args *args);
+int cmd_resume(struct cli *cli, const struct args *args);
 int cmd_kill(struct cli *cli, const struct args *args);
 int cmd_timeout(struct cli *cli, const struct args *args);
 int cmd_usage(struct cli *cli, const struct args *args);

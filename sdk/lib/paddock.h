@@ -114,6 +114,8 @@ void paddock_stream_free(struct paddock_stream *stream);
 	X(sandbox_list, Sandboxes, List, ListSandboxesRequest, ListSandboxesResponse)                                  \
 	X(sandbox_set_timeout, Sandboxes, SetTimeout, SetTimeoutRequest, Sandbox)                                      \
 	X(sandbox_kill, Sandboxes, Kill, KillSandboxRequest, Sandbox)                                                  \
+	X(sandbox_pause, Sandboxes, Pause, PauseSandboxRequest, Sandbox)                                               \
+	X(sandbox_resume, Sandboxes, Resume, ResumeSandboxRequest, Sandbox)                                            \
 	X(sandbox_usage, Sandboxes, GetUsage, GetUsageRequest, SandboxUsage)                                           \
 	X(process_list, Processes, List, ListProcessesRequest, ListProcessesResponse)                                  \
 	X(process_send_input, Processes, SendInput, SendInputRequest, SendInputResponse)                               \

@@ -22,6 +22,8 @@ static struct {
 	int listener, connection, import;
 	struct warden_request import_request;
 	char living[SET_MAX][24];
+	char frozen[SET_MAX][24]; /* ids; an id may be listed after its end */
+	unsigned int n_frozen;
 	unsigned int n_living;
 	char template_id[16][48];
 	unsigned int n_templates;
@@ -70,6 +72,25 @@ static int find(const char *id)
 	return -1;
 }
 
+static int find_frozen(const char *id)
+{
+	for (unsigned int i = 0; i < warden.n_frozen; i++) {
+		if (strcmp(warden.frozen[i], id) == 0)
+			return (int)i;
+	}
+	return -1;
+}
+
+static void freeze(const char *id, bool frozen)
+{
+	int at = find_frozen(id);
+
+	if (frozen && at < 0)
+		memcpy(warden.frozen[warden.n_frozen++], id, 24);
+	else if (!frozen && at >= 0)
+		memmove(warden.frozen[at], warden.frozen[--warden.n_frozen], 24);
+}
+
 static void reply_with_link(const struct warden_request *request)
 {
 	struct warden_reply reply = {0};
@@ -88,6 +109,7 @@ static void serve_lists(const struct warden_request *request)
 
 	if (request->op == WARDEN_LIST) {
 		for (unsigned int i = 0; i < warden.n_living; i++) {
+			reply.flags = WARDEN_MORE | (find_frozen(warden.living[i]) >= 0 ? WARDEN_FROZEN : 0);
 			memcpy(reply.id, warden.living[i], sizeof(reply.id));
 			reply_to(request, reply, -1);
 		}
@@ -161,9 +183,13 @@ static void serve(const struct warden_request *request, int fd)
 	case WARDEN_STATUS:
 		reply.total_disk_bytes = warden.disk;
 		break;
-	case WARDEN_LIMITS:
 	case WARDEN_FREEZE:
 	case WARDEN_THAW:
+		reply.status = at >= 0 ? 0 : -ENOENT;
+		if (at >= 0)
+			freeze(request->id, request->op == WARDEN_FREEZE);
+		break;
+	case WARDEN_LIMITS:
 	case WARDEN_STOCK:
 	case WARDEN_EVENT_EXITED:
 		break;
@@ -286,7 +312,7 @@ void fake_warden_start(const char *runtime_dir)
 	assert(warden.listener >= 0);
 	assert(bind(warden.listener, (struct sockaddr *)&address, sizeof(address)) == 0);
 	assert(listen(warden.listener, 4) == 0);
-	warden.n_living = warden.n_templates = warden.n_held = 0;
+	warden.n_frozen = warden.n_living = warden.n_templates = warden.n_held = 0;
 	warden.held_op = 0;
 	warden.imported = 0;
 	warden.disk = 0;
@@ -353,6 +379,22 @@ bool fake_warden_has(const char *id)
 
 	LOCKED(has = find(id) >= 0);
 	return has;
+}
+
+void fake_warden_freeze(const char *id, bool frozen)
+{
+	char whole[24] = {0};
+
+	snprintf(whole, sizeof(whole), "%s", id);
+	LOCKED(freeze(whole, frozen));
+}
+
+bool fake_warden_frozen(const char *id)
+{
+	bool frozen;
+
+	LOCKED(frozen = find_frozen(id) >= 0);
+	return frozen;
 }
 
 void fake_warden_forget(const char *id)

@@ -18,6 +18,8 @@ void fake_warden_fail(enum warden_op op, unsigned int n, int status, const char 
 void fake_warden_add(const char *id);
 bool fake_warden_has(const char *id);
 /* It goes, and nobody is told. */
+void fake_warden_freeze(const char *id, bool frozen);
+bool fake_warden_frozen(const char *id);
 void fake_warden_forget(const char *id);
 /* Remove it and send WARDEN_EVENT_EXITED. */
 void fake_warden_exit(const char *id, int status, uint64_t oom_kills);

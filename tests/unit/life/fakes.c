@@ -544,6 +544,10 @@ void rpc_send(struct rpc_call *call, const ProtobufCMessage *message)
 		loop_defer(sent_later, call);
 }
 
+void rpc_audit_detail(struct rpc_call *call, const char *json)
+{
+}
+
 void rpc_audit_object(struct rpc_call *call, const char *sandbox_id, const char *object)
 {
 	snprintf(call->object, sizeof(call->object), "%s", sandbox_id ? sandbox_id : object);
@@ -690,6 +694,17 @@ void fake_guest_break_all(const char *text)
 int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char *hostname)
 {
 	fake_guest_setups++;
+	return 0;
+}
+
+unsigned int fake_guest_resumed;
+uint64_t fake_guest_paused_ms;
+
+int guest_resumed(struct guest *guest, uint64_t paused_ms)
+{
+	assert_non_null(guest);
+	fake_guest_resumed++;
+	fake_guest_paused_ms = paused_ms;
 	return 0;
 }
 

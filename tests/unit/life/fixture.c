@@ -77,6 +77,7 @@ int life_setup(void **state)
 	defaults();
 	fake_store_reset();
 	fake_guest_silent = fake_guest_refuses = false;
+	fake_guest_resumed = 0;
 	fake_guest_setups = fake_processes_ended = fake_processes_forgotten = fake_processes_adopted = 0;
 	fake_warden_start(runtime_dir);
 	life_add_base_record();
@@ -140,6 +141,27 @@ struct rpc_call *life_set_timeout(const char *tenant, const char *id, uint64_t t
 	request.sandbox_id = (char *)id;
 	request.timeout_ms = timeout_ms;
 	sandboxes_set_timeout(call, &request.base);
+	return call;
+}
+
+struct rpc_call *life_pause(const char *tenant, const char *id)
+{
+	Paddock__V1__PauseSandboxRequest request = PADDOCK__V1__PAUSE_SANDBOX_REQUEST__INIT;
+	struct rpc_call *call = fake_call(tenant);
+
+	request.sandbox_id = (char *)id;
+	sandboxes_pause(call, &request.base);
+	return call;
+}
+
+struct rpc_call *life_resume(const char *tenant, const char *id, uint64_t timeout_ms)
+{
+	Paddock__V1__ResumeSandboxRequest request = PADDOCK__V1__RESUME_SANDBOX_REQUEST__INIT;
+	struct rpc_call *call = fake_call(tenant);
+
+	request.sandbox_id = (char *)id;
+	request.timeout_ms = timeout_ms;
+	sandboxes_resume(call, &request.base);
 	return call;
 }
 

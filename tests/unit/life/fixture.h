@@ -23,6 +23,8 @@ struct rpc_call *life_create(const char *tenant);
 struct rpc_call *life_create_with(const char *tenant, const Paddock__V1__CreateSandboxRequest *request);
 struct rpc_call *life_kill(const char *tenant, const char *id);
 struct rpc_call *life_set_timeout(const char *tenant, const char *id, uint64_t timeout_ms);
+struct rpc_call *life_pause(const char *tenant, const char *id);
+struct rpc_call *life_resume(const char *tenant, const char *id, uint64_t timeout_ms);
 struct rpc_call *life_get(const char *tenant, const char *id);
 struct rpc_call *life_list(const char *tenant, const Paddock__V1__ListSandboxesRequest *request);
 struct rpc_call *life_watch(const char *tenant, const char *id, uint64_t after);

@@ -1,0 +1,327 @@
+#include "guest.h"
+#include "log.h"
+#include "loop.h"
+#include "rpc.h"
+#include "sandbox/base/cleanup.h"
+#include "sandbox_internal.h"
+#include "validate.h"
+#include "warden_client.h"
+#include <errno.h>
+#include <string.h>
+
+/*
+ * Pause and Resume. The first caller of either starts it, the others wait for the same end; who asks for the
+ * opposite meanwhile waits until it is there and starts from it, so states are linear.
+ *
+ *	RUNNING   Pause: PAUSING, WARDEN_FREEZE
+ *	PAUSING   frozen: PAUSED, durable, then the callers are answered. Failed: RUNNING, the callers hear why
+ *	PAUSED    Resume: RESUMING. The link to init is made again if a restart took it; over it init hears how
+ *		  long it stood still, before it can run (GuestResumed); WARDEN_THAW
+ *	RESUMING  thawed, and the link is there: RUNNING, durable, then the callers are answered. Failed: PAUSED
+ *
+ * Only RUNNING and PAUSED are ever in the store. What a crash or a lost warden leaves between the two is put right by
+ * sandbox_settle_pause(): the record decides, and the cgroup follows it.
+ */
+
+#define STATE(name) PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_##name
+#define EVENT(name) PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_##name
+#define FREEZE PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_FREEZE
+#define TIMEOUT_MIN_MS 1000
+#define TIMEOUT_MAX_MS 86400000
+
+static void begin_pause(struct sandbox *sandbox);
+static void begin_resume(struct sandbox *sandbox);
+
+static void on_waiter_cancel(struct rpc_call *call, const struct pdk_error *why)
+{
+	/* What was begun goes on: the caller can ask again what became of it. */
+	sandbox_waiter_remove(rpc_user(call));
+	rpc_fail(call, why);
+}
+
+static void fail_all(struct sandbox_waiter **list, const struct pdk_error *err)
+{
+	struct sandbox_waiter *waiter;
+
+	while ((waiter = sandbox_waiter_take(list)))
+		rpc_fail(waiter->call, err);
+}
+
+void sandbox_pause_fail(struct sandbox *sandbox)
+{
+	struct pdk_error err;
+
+	pdk_fail(&err, -ECANCELED, PDK_ABORTED, "sandbox was ended meanwhile");
+	fail_all(&sandbox->private->pausers, &err);
+	fail_all(&sandbox->private->resumers, &err);
+}
+
+static int ask_warden(struct sandbox *sandbox, enum warden_op op, warden_reply_handler handler)
+{
+	struct warden_request request = {.op = op};
+
+	memcpy(request.id, sandbox->id, SANDBOX_ID_SIZE);
+	return warden_call(&request, -1, handler, sandbox);
+}
+
+/* Give everybody the sandbox as it is; the first one's audit record goes into `batch`, if there is one. */
+static void answer_all(struct sandbox *sandbox, struct sandbox_waiter **list, struct store_batch *batch)
+{
+	struct sandbox_waiter *waiter;
+
+	while ((waiter = sandbox_waiter_take(list))) {
+		Paddock__V1__Sandbox *reply = sandbox_reply(waiter->call, sandbox);
+
+		if (!reply)
+			continue;
+		if (batch)
+			rpc_finish_commit(waiter->call, STEAL_PTR(batch), &reply->base);
+		else
+			rpc_finish(waiter->call, &reply->base);
+	}
+	if (batch)
+		store_commit(batch, NULL, NULL);
+}
+
+/* A new state: durable together with the first waiter's audit record, then everybody is told. */
+static void settle(struct sandbox *sandbox, struct sandbox_waiter **list, Paddock__V1__SandboxEvent__Type event)
+{
+	struct store_batch *batch = store_batch_create();
+	struct pdk_error err;
+
+	sandbox_event(sandbox, event);
+	if (!batch || sandbox_store(batch, sandbox) < 0) {
+		store_batch_free(batch);
+		pdk_fail_errno(&err, -ENOMEM, "storing the state");
+		fail_all(list, &err);
+		return;
+	}
+	if (!*list)
+		sandbox_audit(batch, sandbox, event == EVENT(PAUSED) ? "sandbox.paused" : "sandbox.resumed", NULL);
+	answer_all(sandbox, list, batch);
+}
+
+static void refuse(struct sandbox *sandbox, Paddock__V1__SandboxState back, struct sandbox_waiter **list,
+		   const struct warden_reply *reply, const char *what)
+{
+	struct pdk_error err;
+
+	sandbox->state = back;
+	pdk_fail(&err, -EIO, PDK_UNAVAILABLE, "sandbox could not be %s: %s", what,
+		 reply && reply->text[0] ? reply->text : "the sandbox manager is away; try again");
+	log_event(LOG_ERROR, "sandbox.pause_failed", "sandbox", sandbox->id, "reason", err.text, NULL);
+	fail_all(list, &err);
+}
+
+/* --- pause --- */
+
+static void on_frozen(const struct warden_reply *reply, int *fd, void *arg)
+{
+	struct sandbox *sandbox = arg;
+	struct sandbox_private *private = sandbox->private;
+
+	if (sandbox->state != STATE(PAUSING))
+		return;
+	if (reply->status < 0) {
+		refuse(sandbox, STATE(RUNNING), &private->pausers, reply, "paused");
+		answer_all(sandbox, &private->resumers, NULL);
+		return;
+	}
+	sandbox->state = STATE(PAUSED);
+	private->pause_mode = FREEZE;
+	private->paused_unix_ms = loop_wall_ms();
+	private->paused_ns = loop_now_ns();
+	settle(sandbox, &private->pausers, EVENT(PAUSED));
+	if (private->resumers)
+		begin_resume(sandbox);
+}
+
+static void begin_pause(struct sandbox *sandbox)
+{
+	sandbox->state = STATE(PAUSING);
+	if (ask_warden(sandbox, WARDEN_FREEZE, on_frozen) < 0)
+		refuse(sandbox, STATE(RUNNING), &sandbox->private->pausers, NULL, "paused");
+}
+
+/* --- resume --- */
+
+/* How long nothing ran. After a restart only the wall clock knows. */
+static uint64_t paused_for_ms(const struct sandbox *sandbox)
+{
+	const struct sandbox_private *private = sandbox->private;
+	int64_t by_wall = loop_wall_ms() - private->paused_unix_ms;
+
+	if (private->paused_ns)
+		return (loop_now_ns() - private->paused_ns) / 1000000;
+	return by_wall > 0 ? (uint64_t)by_wall : 0;
+}
+
+static void resume_failed(struct sandbox *sandbox, const struct warden_reply *reply)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	private->resume_timeout_ms = 0;
+	refuse(sandbox, STATE(PAUSED), &private->resumers, reply, "resumed");
+	answer_all(sandbox, &private->pausers, NULL);
+}
+
+void sandbox_resume_done(struct sandbox *sandbox)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	if (sandbox->state != STATE(RESUMING) || !private->thawed || private->adopting)
+		return;
+	sandbox->state = STATE(RUNNING);
+	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
+	private->paused_unix_ms = 0;
+	if (private->resume_timeout_ms) {
+		private->timeout_ms = private->resume_timeout_ms;
+		sandbox->expires_unix_ms = loop_wall_ms() + (int64_t) private->resume_timeout_ms;
+		sandbox_arm_expiry(sandbox);
+		private->resume_timeout_ms = 0;
+	}
+	settle(sandbox, &private->resumers, EVENT(RESUMED));
+	if (private->pausers)
+		begin_pause(sandbox);
+}
+
+static void on_thawed(const struct warden_reply *reply, int *fd, void *arg)
+{
+	struct sandbox *sandbox = arg;
+
+	if (sandbox->state != STATE(RESUMING))
+		return;
+	if (reply->status < 0) {
+		resume_failed(sandbox, reply);
+		return;
+	}
+	sandbox->private->thawed = true;
+	sandbox_resume_done(sandbox);
+}
+
+void sandbox_resume_thaw(struct sandbox *sandbox)
+{
+	if (sandbox->state != STATE(RESUMING))
+		return;
+	/* A link that does not take it breaks by itself, and that ends the sandbox. */
+	(void)guest_resumed(sandbox->guest, paused_for_ms(sandbox));
+	/* Should it stay paused after all, only what is to come has not been told yet. */
+	sandbox->private->paused_ns = loop_now_ns();
+	if (ask_warden(sandbox, WARDEN_THAW, on_thawed) < 0)
+		resume_failed(sandbox, NULL);
+}
+
+void sandbox_resume_unattached(struct sandbox *sandbox)
+{
+	if (sandbox->state == STATE(RESUMING))
+		resume_failed(sandbox, NULL);
+}
+
+static void begin_resume(struct sandbox *sandbox)
+{
+	sandbox->state = STATE(RESUMING);
+	sandbox->private->thawed = false;
+	if (sandbox->guest)
+		sandbox_resume_thaw(sandbox);
+	else if (!sandbox_attach(sandbox))
+		resume_failed(sandbox, NULL);
+}
+
+/* --- after a restart or a reconnect --- */
+
+static void on_settled(const struct warden_reply *reply, int *fd, void *arg)
+{
+	if (reply->status < 0)
+		log_event(LOG_ERROR, "sandbox.settle_failed", "sandbox", reply->id, "errno", log_i64(reply->status),
+			  "reason", reply->text, NULL);
+}
+
+void sandbox_settle_pause(struct sandbox *sandbox, bool frozen)
+{
+	if (sandbox->state == STATE(PAUSED) && !frozen)
+		(void)ask_warden(sandbox, WARDEN_FREEZE, on_settled);
+	else if (sandbox->state == STATE(RUNNING) && frozen)
+		(void)ask_warden(sandbox, WARDEN_THAW, on_settled);
+}
+
+/* --- the calls --- */
+
+static int check_state(const struct sandbox *sandbox, struct pdk_error *err)
+{
+	if (sandbox->state == STATE(CREATING))
+		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox is still being created");
+	if (sandbox->state == STATE(KILLING) || !sandbox_is_living(sandbox))
+		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
+	if (sandbox->state == STATE(RUNNING) && (!sandbox->guest || sandbox->private->adopting))
+		return pdk_fail(err, -EAGAIN, PDK_UNAVAILABLE,
+				"sandbox is being taken over after a restart; try again");
+	return 0;
+}
+
+/* Answer at once when it is in `done` already; otherwise wait in `list`, and begin when it is in `from`. */
+static void reach(struct rpc_call *call, struct sandbox *sandbox, Paddock__V1__SandboxState done,
+		  struct sandbox_waiter **list, Paddock__V1__SandboxState from, void (*begin)(struct sandbox *sandbox))
+{
+	struct pdk_error err;
+
+	if (sandbox->state == done) {
+		Paddock__V1__Sandbox *reply = sandbox_reply(call, sandbox);
+
+		if (reply)
+			rpc_finish(call, &reply->base);
+		return;
+	}
+	if (sandbox_wait(sandbox, list, call, on_waiter_cancel) < 0) {
+		pdk_fail_errno(&err, -ENOMEM, "waiting for the sandbox");
+		rpc_fail(call, &err);
+		return;
+	}
+	if (sandbox->state == from)
+		begin(sandbox);
+}
+
+void sandboxes_pause(struct rpc_call *call, const struct ProtobufCMessage *message)
+{
+	const Paddock__V1__PauseSandboxRequest *request = (const void *)message;
+	struct sandbox *sandbox;
+	struct pdk_error err;
+	int rc = validate_optional_range("mode", (uint64_t)request->mode, FREEZE, FREEZE, &err);
+
+	if (rc >= 0)
+		rc = sandbox_find(call, request->sandbox_id, &sandbox, &err);
+	if (rc >= 0) {
+		rpc_audit_object(call, sandbox->id, NULL);
+		rpc_audit_detail(call, "{\"mode\":\"freeze\"}");
+		rc = check_state(sandbox, &err);
+	}
+	if (rc < 0)
+		rpc_fail(call, &err);
+	else
+		reach(call, sandbox, STATE(PAUSED), &sandbox->private->pausers, STATE(RUNNING), begin_pause);
+}
+
+void sandboxes_resume(struct rpc_call *call, const struct ProtobufCMessage *message)
+{
+	const Paddock__V1__ResumeSandboxRequest *request = (const void *)message;
+	struct sandbox *sandbox;
+	struct pdk_error err;
+	int rc = validate_optional_range("timeout_ms", request->timeout_ms, TIMEOUT_MIN_MS, TIMEOUT_MAX_MS, &err);
+
+	if (rc >= 0)
+		rc = sandbox_find(call, request->sandbox_id, &sandbox, &err);
+	if (rc >= 0) {
+		rpc_audit_object(call, sandbox->id, NULL);
+		rc = check_state(sandbox, &err);
+	}
+	if (rc < 0) {
+		rpc_fail(call, &err);
+		return;
+	}
+	if (sandbox->state == STATE(RUNNING) && request->timeout_ms) {
+		sandbox_change_timeout(call, sandbox, request->timeout_ms);
+		return;
+	}
+	if (request->timeout_ms)
+		sandbox->private->resume_timeout_ms = request->timeout_ms;
+	reach(call, sandbox, STATE(RUNNING), &sandbox->private->resumers, STATE(PAUSED), begin_resume);
+}
