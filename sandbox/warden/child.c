@@ -107,17 +107,10 @@ static void reset_signals(void)
 	umask(022);
 }
 
-/* The parts that every confined child shares and that need the host's root id. */
-static int enter_limits(const char *id, int netns)
+/* A program in anonymous memory would be invisible to a gate on execve. Per pid namespace; the kernel lets only the
+ * host's root id write it, with CAP_SYS_ADMIN over the namespace. */
+static int refuse_memory_programs(void)
 {
-	int rc = cgroup_join_v1(id);
-
-	if (rc < 0)
-		return rc;
-	if (unshare(CLONE_NEWCGROUP) < 0 || setns(netns, CLONE_NEWNET) < 0 || setsid() < 0)
-		return -errno;
-	/* A program in anonymous memory would be invisible to a gate on execve. Per pid namespace, and only root writes
-	 * it. */
 	return child_has_memfd_noexec() ? file_write(AT_FDCWD, "/proc/sys/vm/memfd_noexec", "2") : 0;
 }
 
@@ -128,6 +121,12 @@ static int become_mounter(uint32_t base)
 	    setresuid(base, base, base) < 0)
 		return -errno;
 	return 0;
+}
+
+/* Id 0 of the user namespace that the caller is in. */
+static int become_root(void)
+{
+	return setresuid(0, 0, 0) < 0 || setresgid(0, 0, 0) < 0 ? -errno : 0;
 }
 
 static int limit_resources(void)
@@ -141,13 +140,10 @@ static int limit_resources(void)
 }
 
 /* The last steps: nothing of the host's authority is left after this, and it cannot come back. */
-static int drop_authority(int userns, uid_t id, int ambient)
+static int drop_authority(uid_t id, int ambient)
 {
-	int rc;
+	int rc = limit_resources();
 
-	if (setns(userns, CLONE_NEWUSER) < 0)
-		return -errno;
-	rc = limit_resources();
 	if (rc == 0)
 		rc = caps_bound();
 	if (rc < 0)
@@ -190,43 +186,115 @@ static void exec_program(int status, char *const *argv)
 	fail(status, "execute the program", -errno);
 }
 
-void child_run_sandbox(const struct child_plan *plan)
+/* The first process, in the sandbox's namespaces; its capabilities are those over the sandbox's user namespace. It
+ * still has the host's root id, which has no name inside: see refuse_memory_programs(). */
+static int enter_sandbox(const struct child_plan *plan, const struct rootfs_parts *parts, const char **step)
+{
+	int rc;
+
+	*step = "set the host name";
+	if (setsid() < 0 || sethostname(plan->hostname, strlen(plan->hostname)) < 0)
+		return -errno;
+	*step = "set vm.memfd_noexec";
+	rc = refuse_memory_programs();
+	if (rc < 0)
+		return rc;
+	rc = rootfs_enter(parts, step);
+	if (rc < 0)
+		return rc;
+	FAULT("child_pivoted");
+	*step = "change ids";
+	return become_root();
+}
+
+struct descriptors {
+	int status, listener, archive, program;
+};
+
+static void run_first(const struct child_plan *plan, const struct rootfs_parts *parts, const struct descriptors *fds)
+	__attribute__((noreturn));
+static void run_first(const struct child_plan *plan, const struct rootfs_parts *parts, const struct descriptors *fds)
 {
 	static char *const argv[] = {(char *)"paddock-init", NULL};
-	int status = park(plan->status), listener = park(plan->listener), archive = park(plan->archive);
-	int program = park(plan->program);
 	const char *step;
-	int rc, null;
+	int rc = enter_sandbox(plan, parts, &step), null;
 
-	reset_signals();
-	rc = enter_limits(plan->id, plan->netns);
 	if (rc < 0)
-		fail(status, "enter the cgroup and network", rc);
-	FAULT("child_joined");
-	if (sethostname(plan->hostname, strlen(plan->hostname)) < 0)
-		fail(status, "set the host name", -errno);
-	rc = become_mounter(plan->rootfs.base);
-	if (rc < 0)
-		fail(status, "change ids", rc);
-	rc = rootfs_enter(&plan->rootfs, &step);
-	if (rc < 0)
-		fail(status, step, rc);
-	FAULT("child_pivoted");
+		fail(fds->status, step, rc);
 	null = open_null();
 	if (null < 0)
-		fail(status, "open /dev/null", null);
-	rc = drop_authority(plan->rootfs.userns, INIT_ID, 1);
+		fail(fds->status, "open /dev/null", null);
+	rc = drop_authority(INIT_ID, 1);
 	if (rc < 0)
-		fail(status, "drop privileges", rc);
+		fail(fds->status, "drop privileges", rc);
 	FAULT("child_dropped");
 	null = park(null);
-	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 || dup2(listener, 3) < 0 ||
-	    dup2(archive, 4) < 0 || dup3(program, FD_PROGRAM, O_CLOEXEC) < 0 || dup3(status, FD_STATUS, O_CLOEXEC) < 0)
-		fail(status, "place descriptors", -errno);
+	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 || dup2(fds->listener, 3) < 0 ||
+	    dup2(fds->archive, 4) < 0 || dup3(fds->program, FD_PROGRAM, O_CLOEXEC) < 0 ||
+	    dup3(fds->status, FD_STATUS, O_CLOEXEC) < 0)
+		fail(fds->status, "place descriptors", -errno);
 	rc = check_descriptors(4, FD_STATUS);
 	if (rc < 0)
 		fail(FD_STATUS, "check descriptors", rc);
 	exec_program(FD_STATUS, argv);
+}
+
+/* The capabilities of the host end here. */
+static int enter_owner(const struct child_plan *plan)
+{
+	int rc = become_root();
+
+	if (rc < 0)
+		return rc;
+	return setns(plan->rootfs.userns, CLONE_NEWUSER) < 0 || setns(plan->netns, CLONE_NEWNET) < 0 ? -errno : 0;
+}
+
+void child_run_builder(const struct child_plan *plan)
+{
+	struct clone_args args = {
+		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_PARENT |
+			 CLONE_PARENT_SETTID,
+		.parent_tid = (uint64_t)(uintptr_t)plan->first,
+	};
+	struct descriptors fds = {park(plan->status), park(plan->listener), park(plan->archive), park(plan->program)};
+	struct rootfs_parts parts;
+	const char *step;
+	pid_t pid;
+	int rc;
+
+	reset_signals();
+	rc = cgroup_join_v1(plan->id);
+	if (rc < 0)
+		fail(fds.status, "enter the cgroup", rc);
+	FAULT("child_joined");
+	rc = become_mounter(plan->rootfs.base);
+	if (rc < 0)
+		fail(fds.status, "change ids", rc);
+	rc = rootfs_prepare(&plan->rootfs, &parts, &step);
+	if (rc < 0)
+		fail(fds.status, step, rc);
+	rc = enter_owner(plan);
+	if (rc < 0)
+		fail(fds.status, "enter the user and network namespace", rc);
+	FAULT("child_entered");
+	pid = kernel_clone3(&args);
+	if (pid == 0)
+		run_first(plan, &parts, &fds);
+	if (pid < 0)
+		fail(fds.status, "clone the first process", -errno);
+	_exit(0);
+}
+
+/* A job's namespaces belong to the host; only its credentials are those of its own user namespace. */
+static int confine_job(const struct child_job *job)
+{
+	int rc = cgroup_join_v1(job->id);
+
+	if (rc < 0)
+		return rc;
+	if (unshare(CLONE_NEWCGROUP) < 0 || setns(job->netns, CLONE_NEWNET) < 0 || setsid() < 0)
+		return -errno;
+	return refuse_memory_programs();
 }
 
 void child_run_job(const struct child_job *job)
@@ -238,13 +306,13 @@ void child_run_job(const struct child_job *job)
 
 	reset_signals();
 	input = park(input);
-	rc = enter_limits(job->id, job->netns);
+	rc = confine_job(job);
 	if (rc < 0)
 		fail(status, "enter the cgroup and network", rc);
 	rc = rootfs_enter_import(job->name, job->is_template, job->userns, &step);
 	if (rc < 0)
 		fail(status, step, rc);
-	rc = drop_authority(job->userns, 0, 0);
+	rc = setns(job->userns, CLONE_NEWUSER) < 0 ? -errno : drop_authority(0, 0);
 	if (rc < 0)
 		fail(status, "drop privileges", rc);
 	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0 /* its one line of error */ ||

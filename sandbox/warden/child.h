@@ -16,17 +16,25 @@ struct child_failure {
 	char step[60];
 };
 
+/*
+ * A sandbox takes two processes. The builder is cloned into the cgroup with the host's capabilities and a copy of the
+ * mount namespace; it makes the file systems, enters the sandbox's user namespace, and clones the first process as
+ * its own sibling (CLONE_PARENT), so that the new namespaces belong to that user namespace. Then it exits. The kernel
+ * writes the first process's id to `first`, in memory shared with the warden, before it can run: the warden knows every
+ * child that there is, whenever the builder dies.
+ */
 struct child_plan {
 	const char *id; /* of the cgroup */
 	const char *hostname;
 	struct rootfs_plan rootfs;
+	pid_t *first;
 	int netns;
 	int status;
 	int listener; /* becomes fd 3 */
 	int archive;  /* becomes fd 4 */
 	int program;  /* sealed memfd of paddock-init */
 };
-void child_run_sandbox(const struct child_plan *plan) __attribute__((noreturn));
+void child_run_builder(const struct child_plan *plan) __attribute__((noreturn));
 
 /* A confined helper on a directory of the pool: no network, no process of others, no root but its own. */
 struct child_job {

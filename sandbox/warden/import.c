@@ -17,7 +17,6 @@
 #include "kernel.h"
 #include "log.h"
 #include "loop.h"
-#include "netns.h"
 #include "pool.h"
 #include "sandbox.h"
 #include "sandbox/base/cleanup.h"
@@ -140,15 +139,14 @@ static void on_output(struct watch *watch, uint32_t events)
 static const struct warden_limits job_limits = {
 	.memory_bytes = 1ull << 30, .cpu_millis = 1000, .max_pids = 16, .disk_bytes = 1ull << 40};
 
-static int clone_job(int input, int output, int status, int cgroup, int netns, const struct userns *userns,
-		     char *const *argv)
+static int clone_job(int input, int output, int status, int cgroup, const struct userns *userns, char *const *argv)
 {
 	struct child_job child = {
 		.id = JOB_CGROUP,
 		.name = job.name,
 		.is_template = job.verifying,
 		.userns = userns->fd,
-		.netns = netns,
+		.netns = userns->netns,
 		.status = status,
 		.input = input,
 		.output = output,
@@ -186,10 +184,9 @@ static int watch_job(int *output, int *status)
 /* Start one confined child. On failure nothing of it is left. */
 static int run(int input, char *const *argv, struct pdk_error *err)
 {
-	struct userns userns = {.fd = -1};
+	struct userns userns = USERNS_NONE;
 	int out[2] = {-1, -1}, status[2] = {-1, -1};
 	_cleanup_fd_ int cgroup = -1;
-	_cleanup_fd_ int netns = -1;
 	int rc = userns_take(&userns, err);
 
 	if (rc < 0)
@@ -200,11 +197,9 @@ static int run(int input, char *const *argv, struct pdk_error *err)
 	job.failure.error = 0;
 	job.deadline_ms = clock_ms() + EXTRACT_TIMEOUT_MS;
 	rc = cgroup_create(JOB_CGROUP, &job_limits, &cgroup, err);
-	if (rc == 0)
-		rc = netns_take(&netns, err);
 	if (rc == 0 && (pipe2(out, O_CLOEXEC) < 0 || pipe2(status, O_CLOEXEC) < 0))
 		rc = pdk_fail_errno(err, -errno, "make a pipe");
-	if (rc == 0 && (rc = clone_job(input, out[1], status[1], cgroup, netns, &userns, argv)) < 0)
+	if (rc == 0 && (rc = clone_job(input, out[1], status[1], cgroup, &userns, argv)) < 0)
 		pdk_fail_errno(err, rc, "clone the import's process");
 	if (rc == 0 && (rc = watch_job(&out[0], &status[0])) < 0) {
 		pdk_fail_errno(err, rc, "watch the import");
@@ -216,7 +211,7 @@ static int run(int input, char *const *argv, struct pdk_error *err)
 		if (status[i] >= 0)
 			close(status[i]);
 	}
-	close(userns.fd);
+	userns_close(&userns);
 	if (rc < 0 && job.exit_watch.fd < 0) {
 		cgroup_remove(JOB_CGROUP);
 		userns_release(userns.slot, true);

@@ -22,7 +22,6 @@
 #include "kernel.h"
 #include "log.h"
 #include "loop.h"
-#include "netns.h"
 #include "options.h"
 #include "pool.h"
 #include "rootfs.h"
@@ -278,9 +277,9 @@ static int setup(struct pdk_error *err)
 		return pdk_fail_errno(err, rc, "make an epoll");
 	snprintf(policy, sizeof(policy), "%s/seccomp/default.policy", options.policy_dir);
 	if ((rc = setup_place(err)) < 0 || (rc = setup_signals(err)) < 0 || (rc = seccomp_setup(policy, err)) < 0 ||
-	    (rc = netns_setup(err)) < 0 || (rc = cgroup_setup(options.runtime_dir, err)) < 0 ||
-	    (rc = pool_open(err)) < 0 || (rc = rootfs_setup(err)) < 0 || (rc = tools_setup(err)) < 0 ||
-	    (rc = sandbox_setup(err)) < 0 || (rc = import_setup(err)) < 0)
+	    (rc = cgroup_setup(options.runtime_dir, err)) < 0 || (rc = pool_open(err)) < 0 ||
+	    (rc = rootfs_setup(err)) < 0 || (rc = tools_setup(err)) < 0 || (rc = sandbox_setup(err)) < 0 ||
+	    (rc = import_setup(err)) < 0)
 		return rc;
 	drop_mounts();
 	template_reconcile();

@@ -1,17 +1,13 @@
 #ifndef PADDOCK_WARDEN_NETNS_H
 #define PADDOCK_WARDEN_NETNS_H
 
-#include "sandbox/base/error.h"
-
 /*
- * Network namespaces with nothing but `lo`, up. They are owned by the initial user namespace, so no
- * capability inside a sandbox can configure them. Made ahead of time: making one costs half a millisecond,
- * entering a finished one three microseconds.
+ * Network namespaces with nothing but `lo`, up. Each is made together with a sandbox's user namespace and owned by it
+ * (userns.c), as a checkpoint needs; that nothing inside configures it is the work of the capability bounding set (no
+ * CAP_NET_ADMIN, no CAP_NET_RAW).
  */
-int netns_setup(struct pdk_error *err);
-int netns_take(int *ret_fd, struct pdk_error *err);
-/* Make one for the stock. 1 if it did, 0 if the stock holds `wanted`. */
-int netns_stock(unsigned int wanted);
-unsigned int netns_stocked(void);
+
+/* Bring up the network of the namespace that the caller is in. 0 or a negative errno. */
+int netns_configure(void);
 
 #endif

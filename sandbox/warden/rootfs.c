@@ -19,15 +19,20 @@
 /*
  * Theory of operation. The warden's private namespace holds, below RUNTIME_DIR: `pool` (the storage pool),
  * `dev` (a tmpfs with our device nodes), `mask` (a tmpfs with an empty file and an empty directory) and
- * the plain directory `root`. A child clones the namespace and then, all by descriptors:
+ * the plain directory `root`. Two processes, each with a copy of it, all by descriptors:
  *
+ * The builder, with the host's capabilities (rootfs_prepare()), in a namespace that the host owns:
  *  1. attaches a clone of the pool, idmapped to the sandbox's range, over its own copy of `pool`; layers are
  *     named relative to it, so the overlay sees files with the sandbox's host ids, and on disk they are 0..65535;
- *  2. mounts the overlay on `root` and everything else inside it. A directory of the image is reached by
- *     openat2(RESOLVE_NO_SYMLINKS) from the overlay's own descriptor: an image whose /dev is a symlink fails;
- *  3. pivots into it and detaches the old root, with the pool and every other mount of the host.
+ *  2. makes the overlay and the bounded file systems as detached mounts. They belong to the host: no capability
+ *     inside could change their options, were there one.
  *
- * The child's file-system ids are those of the sandbox's root while the overlay is mounted: the kernel works on
+ * The first process of the sandbox, in a namespace that the sandbox's user namespace owns (rootfs_enter()):
+ *  3. attaches the overlay on `root` and everything else inside it. A directory of the image is reached by
+ *     openat2(RESOLVE_NO_SYMLINKS) from the overlay's own descriptor: an image whose /dev is a symlink fails;
+ *  4. mounts and masks its /proc, pivots, and detaches the old root, with the pool and every other mount of the host.
+ *
+ * The builder's file-system ids are those of the sandbox's root while the overlay is mounted: the kernel works on
  * the layers with the mounter's credentials, and an id without a mapping could not even make a whiteout.
  */
 
@@ -200,40 +205,37 @@ static int mount_overlay(const struct rootfs_plan *plan)
 	return new_mount("overlay", list, ARRAY_SIZE(list), MOUNT_COMMON);
 }
 
-static int mount_tmpfs(int root, const char *path, const struct rootfs_plan *plan, const char *mode, uint64_t bytes,
-		       unsigned int attributes)
+static int new_tmpfs(const struct rootfs_plan *plan, const char *mode, uint64_t bytes, unsigned int attributes)
 {
 	char size[32], inodes[32], id[16];
 	struct option list[] = {{"size", size}, {"nr_inodes", inodes}, {"mode", mode},
 				{"uid", id},    {"gid", id},           {"source", "tmpfs"}};
-	_cleanup_fd_ int mnt = -1;
 
 	snprintf(size, sizeof(size), "%" PRIu64, bytes);
 	/* An inode of tmpfs costs about a kilobyte of the sandbox's memory limit. */
 	snprintf(inodes, sizeof(inodes), "%" PRIu64, bytes / 2048);
 	snprintf(id, sizeof(id), "%" PRIu32, plan->base);
-	mnt = new_mount("tmpfs", list, ARRAY_SIZE(list), MOUNT_COMMON | attributes);
-	return mnt < 0 ? mnt : attach(mnt, root, path);
+	return new_mount("tmpfs", list, ARRAY_SIZE(list), MOUNT_COMMON | attributes);
 }
 
-static int mount_dev(int root, const struct rootfs_plan *plan)
+static int new_devpts(const struct rootfs_plan *plan)
 {
 	char tty_gid[16];
 	struct option list[] = {{"newinstance", NULL}, {"ptmxmode", "0666"}, {"mode", "0620"},
 				{"gid", tty_gid},      {"max", "1024"},      {"source", "devpts"}};
-	_cleanup_fd_ int dev = open_tree(AT_FDCWD, dev_path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	_cleanup_fd_ int pts = -1;
-	int rc;
 
-	if (dev < 0)
-		return -errno;
-	rc = attach(dev, root, "dev");
-	if (rc < 0)
-		return rc;
 	snprintf(tty_gid, sizeof(tty_gid), "%" PRIu32, plan->base + 5);
-	pts = new_mount("devpts", list, ARRAY_SIZE(list), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
-	rc = pts < 0 ? pts : attach(pts, dev, "pts");
-	return rc < 0 ? rc : mount_tmpfs(dev, "shm", plan, "1777", plan->memory_bytes / 2, MOUNT_ATTR_NOEXEC);
+	return new_mount("devpts", list, ARRAY_SIZE(list), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+}
+
+static int mount_dev(int root, const struct rootfs_parts *parts)
+{
+	_cleanup_fd_ int dev = open_tree(AT_FDCWD, dev_path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	int rc = dev < 0 ? -errno : attach(dev, root, "dev");
+
+	if (rc == 0)
+		rc = attach(parts->pts, dev, "pts");
+	return rc < 0 ? rc : attach(parts->shm, dev, "shm");
 }
 
 /* Cover one path of our own proc mount; what the kernel does not have needs no mask. */
@@ -301,19 +303,17 @@ static int mount_proc(int root)
 }
 
 /* init's meeting place with its `sudo` client. Owned by init's id, so the sandbox's user cannot replace it. */
-static int make_run(int root, const struct rootfs_plan *plan)
+static int new_run(const struct rootfs_plan *plan)
 {
-	_cleanup_fd_ int run = -1;
-	int rc = mount_tmpfs(root, "run", plan, "0755", 16u << 20, MOUNT_ATTR_NOEXEC);
+	_cleanup_fd_ int run = new_tmpfs(plan, "0755", 16u << 20, MOUNT_ATTR_NOEXEC);
 
-	if (rc < 0)
-		return rc;
-	run = kernel_openat2(root, "run", O_DIRECTORY | O_RDONLY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH);
-	if (run < 0 || mkdirat(run, "paddock", 0755) < 0 || fchmodat(run, "paddock", 0755, 0) < 0 ||
+	if (run < 0)
+		return run;
+	if (mkdirat(run, "paddock", 0755) < 0 || fchmodat(run, "paddock", 0755, 0) < 0 ||
 	    fchownat(run, "paddock", plan->base + 65533, plan->base + 65533, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    mkdirat(run, "lock", 01777) < 0 || fchmodat(run, "lock", 01777, 0) < 0)
 		return -errno;
-	return 0;
+	return STEAL_FD(run);
 }
 
 static int pivot(int root)
@@ -323,9 +323,8 @@ static int pivot(int root)
 	return 0;
 }
 
-int rootfs_enter(const struct rootfs_plan *plan, const char **ret_step)
+int rootfs_prepare(const struct rootfs_plan *plan, struct rootfs_parts *parts, const char **ret_step)
 {
-	_cleanup_fd_ int root = -1;
 	int rc;
 
 	*ret_step = "map the storage pool into the sandbox's ids";
@@ -334,31 +333,48 @@ int rootfs_enter(const struct rootfs_plan *plan, const char **ret_step)
 		return rc;
 	FAULT("child_before_overlay");
 	*ret_step = "mount the root file system";
-	root = mount_overlay(plan);
-	if (root < 0)
-		return root;
-	if (move_mount(root, "", AT_FDCWD, root_path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
-		return -errno;
+	parts->root = mount_overlay(plan);
+	if (parts->root < 0)
+		return parts->root;
 	FAULT("child_before_dev");
+	*ret_step = "make the file systems of /dev, /tmp and /run";
+	parts->pts = new_devpts(plan);
+	parts->shm = new_tmpfs(plan, "1777", plan->memory_bytes / 2, MOUNT_ATTR_NOEXEC);
+	parts->tmp = new_tmpfs(plan, "1777", plan->memory_bytes / 2, 0);
+	parts->run = new_run(plan);
+	if (parts->pts < 0)
+		return parts->pts;
+	if (parts->shm < 0)
+		return parts->shm;
+	return parts->tmp < 0 ? parts->tmp : parts->run < 0 ? parts->run : 0;
+}
+
+int rootfs_enter(const struct rootfs_parts *parts, const char **ret_step)
+{
+	int rc;
+
+	*ret_step = "attach the root file system";
+	if (move_mount(parts->root, "", AT_FDCWD, root_path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return -errno;
 	*ret_step = "mount /dev";
-	rc = mount_dev(root, plan);
+	rc = mount_dev(parts->root, parts);
 	if (rc < 0)
 		return rc;
 	FAULT("child_before_proc");
 	*ret_step = "mount /proc";
-	rc = mount_proc(root);
+	rc = mount_proc(parts->root);
 	if (rc < 0)
 		return rc;
 	FAULT("child_before_tmp");
 	*ret_step = "mount /tmp and /run";
-	rc = mount_tmpfs(root, "tmp", plan, "1777", plan->memory_bytes / 2, 0);
+	rc = attach(parts->tmp, parts->root, "tmp");
 	if (rc == 0)
-		rc = make_run(root, plan);
+		rc = attach(parts->run, parts->root, "run");
 	if (rc < 0)
 		return rc;
 	FAULT("child_before_pivot");
 	*ret_step = "enter the root file system";
-	return pivot(root);
+	return pivot(parts->root);
 }
 
 int rootfs_enter_import(const char *name, int is_template, int userns, const char **ret_step)

@@ -4,8 +4,8 @@
 #include "sandbox/base/error.h"
 #include <stdint.h>
 
-/* The file system that a sandbox sees, built in the cloned child with the host's credentials (so nothing inside
- * can change it) and its own copy of the warden's mount namespace. */
+/* The file system that a sandbox sees: made with the host's capabilities, put together in a mount namespace that the
+ * sandbox's user namespace owns. */
 
 /* Once, in the warden: the shared device directory, the masks, the mount point of roots. */
 int rootfs_setup(struct pdk_error *err);
@@ -18,8 +18,16 @@ struct rootfs_plan {
 	uint32_t base; /* host uid of the sandbox's root */
 	uint64_t memory_bytes;
 };
-/* Build, pivot, detach the old root. 0 or a negative errno, with `*ret_step` naming what failed. */
-int rootfs_enter(const struct rootfs_plan *plan, const char **ret_step);
+
+/* Detached mounts on their way from the builder to the sandbox's first process. */
+struct rootfs_parts {
+	int root, pts, shm, tmp, run;
+};
+/* With the host's capabilities and the file-system ids of the sandbox's root: make the parts. 0 or a negative errno,
+ * with `*ret_step` naming what failed. The descriptors end with the process. */
+int rootfs_prepare(const struct rootfs_plan *plan, struct rootfs_parts *parts, const char **ret_step);
+/* In the sandbox's own namespaces: put them together, pivot, detach the old root. */
+int rootfs_enter(const struct rootfs_parts *parts, const char **ret_step);
 
 /* A root for a confined helper: an empty read-only directory tree with one directory of the pool at /target. */
 int rootfs_enter_import(const char *name, int is_template, int userns, const char **ret_step);

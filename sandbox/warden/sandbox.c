@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,7 +16,6 @@
 #include "child.h"
 #include "kernel.h"
 #include "log.h"
-#include "netns.h"
 #include "options.h"
 #include "pool.h"
 #include "record.h"
@@ -38,6 +38,8 @@ static unsigned int count;
 static unsigned int busy; /* in STARTING or DYING, or freezing: these have deadlines */
 static unsigned int stock_wanted;
 static int init_program = -1, archive_program = -1;
+/* By slot: the first process of a sandbox that is starting, written by the kernel (child.h). Shared with builders. */
+static pid_t *first_processes;
 
 static unsigned int bucket(const char *id)
 {
@@ -66,11 +68,20 @@ static struct sandbox *sandbox_new(const char *id, const char *template_id)
 		return NULL;
 	snprintf(s->id, sizeof(s->id), "%s", id);
 	snprintf(s->template_id, sizeof(s->template_id), "%s", template_id);
-	s->pidfd = s->link = s->exit_watch.fd = s->status_watch.fd = -1;
+	s->pidfd = s->link = s->exit_watch.fd = s->builder_watch.fd = s->status_watch.fd = -1;
 	s->next = table[i];
 	table[i] = s;
 	count++;
 	return s;
+}
+
+static void close_status(struct sandbox *s)
+{
+	int fd = s->status_watch.fd;
+
+	loop_remove(&s->status_watch);
+	if (fd >= 0)
+		close(fd);
 }
 
 static void sandbox_free(struct sandbox *s)
@@ -81,6 +92,7 @@ static void sandbox_free(struct sandbox *s)
 		at = &(*at)->next;
 	*at = s->next;
 	count--;
+	close_status(s);
 	if (s->pidfd >= 0)
 		close(s->pidfd);
 	if (s->link >= 0)
@@ -94,6 +106,10 @@ int sandbox_setup(struct pdk_error *err)
 
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "make the directory of sandboxes");
+	first_processes =
+		mmap(NULL, USERNS_SLOTS * sizeof(pid_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (first_processes == MAP_FAILED)
+		return pdk_fail_errno(err, -errno, "share memory with builders");
 	/* Readable, so that init's own /proc files stay writable for it; it makes itself non-dumpable first of all. */
 	init_program = child_load_program("paddock-init", 0555, err);
 	if (init_program < 0)
@@ -187,6 +203,11 @@ static void try_remove(struct sandbox *s)
 		s->retry_ms = clock_ms() + RETRY_MS;
 }
 
+static bool has_process(const struct sandbox *s)
+{
+	return s->exit_watch.fd >= 0 || s->builder_watch.fd >= 0;
+}
+
 static void on_status(struct watch *watch, uint32_t events);
 
 static void on_exit_of_init(struct watch *watch, uint32_t events)
@@ -198,13 +219,10 @@ static void on_exit_of_init(struct watch *watch, uint32_t events)
 	if (s->child && waitid(P_PIDFD, (id_t)s->pidfd, &info, WEXITED) == 0)
 		s->wait_status = info.si_code == CLD_EXITED ? info.si_status << 8 : info.si_status;
 	FAULT("kill_reaped");
-	if (s->status_watch.fd >= 0) {
-		bool starting = s->state == SANDBOX_STARTING;
-
+	if (s->state == SANDBOX_STARTING) {
 		/* It may have died of a failure that it wrote down: that is the better story. It also ends `s`. */
-		on_status(&s->status_watch, EPOLLIN | EPOLLHUP);
-		if (starting)
-			return;
+		on_status(&s->status_watch, EPOLLIN);
+		return;
 	}
 	if (s->state != SANDBOX_DYING) {
 		cancel_freezer(s);
@@ -214,7 +232,40 @@ static void on_exit_of_init(struct watch *watch, uint32_t events)
 		s->deadline_ms = clock_ms() + REMOVE_TIMEOUT_MS;
 		busy++;
 	}
-	try_remove(s);
+	if (!has_process(s))
+		try_remove(s);
+}
+
+/* Find the process that the builder has cloned, if it has. It is our child and nobody else waits for it, so its number
+ * stays its own until on_exit_of_init(). */
+static void find_first(struct sandbox *s)
+{
+	pid_t pid = s->has_slot ? first_processes[s->slot] : 0;
+
+	if (s->pid || pid <= 0)
+		return;
+	s->pid = pid;
+	s->child = true;
+	s->pidfd = pidfd_open(pid, 0);
+	if (s->pidfd >= 0 && loop_add(&s->exit_watch, s->pidfd, EPOLLIN, on_exit_of_init) == 0)
+		return;
+	/* Out of descriptors or memory: no way to watch it, so it ends here. */
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+static void on_exit_of_builder(struct watch *watch, uint32_t events)
+{
+	struct sandbox *s = CONTAINER_OF(watch, struct sandbox, builder_watch);
+	int fd = watch->fd;
+	siginfo_t info;
+
+	loop_remove(watch);
+	waitid(P_PIDFD, (id_t)fd, &info, WEXITED);
+	close(fd);
+	find_first(s);
+	if (s->state == SANDBOX_DYING && !has_process(s))
+		try_remove(s);
 }
 
 static void begin_removal(struct sandbox *s)
@@ -227,7 +278,7 @@ static void begin_removal(struct sandbox *s)
 	/* Kills frozen processes too, and forks that are under way. */
 	cgroup_kill(s->id);
 	FAULT("kill_signalled");
-	if (s->pidfd < 0 || s->exit_watch.fd < 0)
+	if (!has_process(s))
 		try_remove(s);
 }
 
@@ -266,32 +317,38 @@ static void started(struct sandbox *s)
 	close(STEAL_FD(s->link));
 }
 
-/* The child's words: what failed, or that it is about to execute init, and then the end of the pipe. */
+/* What the pipe says: 1 the end without a failure, 0 not yet the end, or the failure. */
+static int read_status(struct sandbox *s, struct pdk_error *err)
+{
+	struct child_failure word;
+	ssize_t n;
+
+	while ((n = read(s->status_watch.fd, &word, sizeof(word))) == (ssize_t)sizeof(word)) {
+		if (word.error)
+			return pdk_fail_errno(err, -word.error, "%.50s", word.step);
+		s->executing = true;
+	}
+	return n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : 1;
+}
+
+/* The builder's and the first process's words: what failed, or that it is about to execute init, and then the end of
+ * the pipe. */
 static void on_status(struct watch *watch, uint32_t events)
 {
 	struct sandbox *s = CONTAINER_OF(watch, struct sandbox, status_watch);
-	struct child_failure word;
 	struct pdk_error err;
-	int fd = watch->fd, rc = 0;
-	ssize_t n = read(fd, &word, sizeof(word));
+	int rc = read_status(s, &err);
 
-	if (n == (ssize_t)sizeof(word) && word.error == 0) {
-		s->executing = true;
-		/* Usually the end is there by now. If init is gone already, this is the last call. */
-		n = s->exit_watch.fd < 0 || (events & EPOLLHUP) ? read(fd, &word, sizeof(word)) : -EAGAIN;
-		if (n == -EAGAIN)
-			return;
-	}
-	loop_remove(watch);
-	close(fd);
+	if (rc == 0)
+		return;
+	close_status(s);
 	if (s->state != SANDBOX_STARTING)
 		return;
-	if (n == (ssize_t)sizeof(word))
-		rc = pdk_fail_errno(&err, -word.error, "%.50s", word.step);
-	else if (!s->executing || s->exit_watch.fd < 0)
+	find_first(s);
+	if (rc > 0 && (!s->executing || s->exit_watch.fd < 0))
 		rc = pdk_fail(&err, -EIO, PDK_INTERNAL, "the sandbox ended while it started");
 	FAULT("create_started");
-	if (rc == 0 && (rc = record_of(s, true, record_update)) < 0)
+	if (rc > 0 && (rc = record_of(s, true, record_update)) < 0)
 		pdk_fail_errno(&err, rc, "write the sandbox's state");
 	if (rc < 0) {
 		create_failed(s, rc, &err);
@@ -303,19 +360,19 @@ static void on_status(struct watch *watch, uint32_t events)
 
 /* Descriptors that live as long as the call to start(). */
 struct start_fds {
-	int cgroup, listener, netns, status[2];
+	int cgroup, listener, builder, status[2];
 };
 
 static void start_fds_close(struct start_fds *fds)
 {
-	const int all[] = {fds->cgroup, fds->listener, fds->netns, fds->status[0], fds->status[1]};
+	const int all[] = {fds->cgroup, fds->listener, fds->builder, fds->status[0], fds->status[1]};
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
 		if (all[i] >= 0)
 			close(all[i]);
 }
 
-static int prepare(struct sandbox *s, struct start_fds *fds, struct userns *userns, struct pdk_error *err)
+static int prepare(struct sandbox *s, struct start_fds *fds, struct pdk_error *err)
 {
 	int rc = pool_layer_take(s->id, s->limits.disk_bytes, err);
 
@@ -331,17 +388,14 @@ static int prepare(struct sandbox *s, struct start_fds *fds, struct userns *user
 	if (s->link < 0)
 		return pdk_fail_errno(err, s->link, "make the sandbox's socket");
 	FAULT("create_socket");
-	rc = netns_take(&fds->netns, err);
-	if (rc < 0)
-		return rc;
-	return pipe2(fds->status, O_CLOEXEC) < 0 ? pdk_fail_errno(err, -errno, "make a pipe") : 0;
+	return pipe2(fds->status, O_CLOEXEC | O_NONBLOCK) < 0 ? pdk_fail_errno(err, -errno, "make a pipe") : 0;
 }
 
 /*
  * Safe with a hostile paddockd: of what it said only the checked id, the template (found in our own list), the host
  * name (letters, digits, `-`, `.`) and numbers within bounds take part. The child never sees a path of its choosing.
  */
-static int spawn(struct sandbox *s, struct start_fds *fds, int userns, struct pdk_error *err)
+static int spawn(struct sandbox *s, struct start_fds *fds, const struct userns *userns, struct pdk_error *err)
 {
 	struct child_plan plan = {
 		.id = s->id,
@@ -349,38 +403,45 @@ static int spawn(struct sandbox *s, struct start_fds *fds, int userns, struct pd
 		.rootfs = {.id = s->id,
 			   .template_id = s->template_id,
 			   .tools = tools_layer(),
-			   .userns = userns,
-			   .base = userns_base(s->slot),
+			   .userns = userns->fd,
+			   .base = userns->base,
 			   .memory_bytes = s->limits.memory_bytes},
-		.netns = fds->netns,
+		.first = &first_processes[s->slot],
+		.netns = userns->netns,
 		.status = fds->status[1],
 		.listener = fds->listener,
 		.archive = archive_program,
 		.program = init_program,
 	};
 	struct clone_args args = {
-		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD | CLONE_INTO_CGROUP,
-		.pidfd = (uint64_t)(uintptr_t)&s->pidfd,
+		.flags = CLONE_NEWNS | CLONE_PIDFD | CLONE_INTO_CGROUP,
+		.pidfd = (uint64_t)(uintptr_t)&fds->builder,
 		.exit_signal = SIGCHLD,
 		.cgroup = (uint64_t)fds->cgroup,
 	};
+	pid_t pid;
 
-	s->pid = kernel_clone3(&args);
-	if (s->pid == 0)
-		child_run_sandbox(&plan);
-	if (s->pid < 0)
-		return pdk_fail_errno(err, -errno, "clone the sandbox's first process");
-	s->child = true;
+	pid = kernel_clone3(&args);
+	if (pid == 0)
+		child_run_builder(&plan);
+	if (pid < 0)
+		return pdk_fail_errno(err, -errno, "clone the sandbox's builder");
 	FAULT("create_cloned");
 	return 0;
 }
 
-static int watch_child(struct sandbox *s, struct start_fds *fds, struct pdk_error *err)
+static int watch_builder(struct sandbox *s, struct start_fds *fds, struct pdk_error *err)
 {
-	int rc = loop_add(&s->exit_watch, s->pidfd, EPOLLIN, on_exit_of_init);
+	int rc = loop_add(&s->builder_watch, fds->builder, EPOLLIN, on_exit_of_builder);
 
-	if (rc == 0)
+	if (rc < 0) {
+		cgroup_kill(s->id);
+		waitid(P_PIDFD, (id_t)fds->builder, &(siginfo_t){0}, WEXITED);
+		find_first(s);
+	} else {
+		(void)STEAL_FD(fds->builder);
 		rc = loop_add(&s->status_watch, fds->status[0], EPOLLIN, on_status);
+	}
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "watch the sandbox");
 	(void)STEAL_FD(fds->status[0]);
@@ -390,23 +451,22 @@ static int watch_child(struct sandbox *s, struct start_fds *fds, struct pdk_erro
 static int start(struct sandbox *s, struct pdk_error *err)
 {
 	struct start_fds fds __attribute__((cleanup(start_fds_close))) = {-1, -1, -1, {-1, -1}};
-	struct userns userns = {.fd = -1};
-	_cleanup_fd_ int userns_fd = -1;
+	_cleanup_(userns_close) struct userns userns = USERNS_NONE;
 	int rc = userns_take(&userns, err);
 
 	if (rc < 0)
 		return rc;
-	userns_fd = userns.fd;
 	s->slot = userns.slot;
 	s->has_slot = true;
+	first_processes[s->slot] = 0;
 	rc = record_of(s, false, record_create);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "write the sandbox's state");
 	FAULT("create_record");
-	rc = prepare(s, &fds, &userns, err);
+	rc = prepare(s, &fds, err);
 	if (rc == 0)
-		rc = spawn(s, &fds, userns_fd, err);
-	return rc < 0 ? rc : watch_child(s, &fds, err);
+		rc = spawn(s, &fds, &userns, err);
+	return rc < 0 ? rc : watch_builder(s, &fds, err);
 }
 
 static void start_or_fail(struct sandbox *s)
@@ -624,7 +684,7 @@ static void tick_one(struct sandbox *s, unsigned long long now)
 		create_failed(s, -ETIMEDOUT, &err);
 	} else if (s->state == SANDBOX_RUNNING && s->freezer.connection) {
 		check_freezer(s, now);
-	} else if (s->state == SANDBOX_DYING && s->exit_watch.fd < 0 && now >= s->retry_ms) {
+	} else if (s->state == SANDBOX_DYING && !has_process(s) && now >= s->retry_ms) {
 		try_remove(s);
 	}
 }
@@ -650,14 +710,13 @@ void sandbox_set_stock(unsigned int wanted)
 
 int sandbox_refill(void)
 {
-	return pool_stock(stock_wanted) || netns_stock(stock_wanted) || userns_stock(stock_wanted);
+	return pool_stock(stock_wanted) || userns_stock(stock_wanted);
 }
 
 unsigned int sandbox_stocked(void)
 {
 	unsigned int least = pool_stocked();
 
-	least = netns_stocked() < least ? netns_stocked() : least;
 	return userns_stocked() < least ? userns_stocked() : least;
 }
 

@@ -13,12 +13,13 @@
  *
  * SANDBOX_WAITING   entered by a CREATE whose template is still being verified. No resource is held.
  *                   Leaves to STARTING, or away (the template is damaged; KILL).
- * SANDBOX_STARTING  the child is cloned and builds its file system. `status` tells its end: nothing = init runs.
+ * SANDBOX_STARTING  the builder is cloned, makes the file systems and clones the first process, which becomes init
+ *                   (child.h). `status` tells the end.
  *                   Leaves to RUNNING; to DYING on failure, KILL or after START_TIMEOUT_MS.
  * SANDBOX_RUNNING   init runs. ATTACH, LIMITS, USAGE, FREEZE, THAW are allowed. Leaves to DYING by KILL or init's end.
- * SANDBOX_DYING     everything in the cgroup has SIGKILL. When init is gone (its end waits for all others), the
- * cgroups, the layer and the state are removed, waiting KILLs are answered and the struct is freed. Removal that meets
- * EBUSY is tried again from the idle function, for REMOVE_TIMEOUT_MS.
+ * SANDBOX_DYING     everything in the cgroup has SIGKILL. When init is gone (its end waits for all others), and the
+ * builder, the cgroups, the layer and the state are removed, waiting KILLs are answered and the struct is freed.
+ * Removal that meets EBUSY is tried again from the idle function, for REMOVE_TIMEOUT_MS.
  */
 enum sandbox_state { SANDBOX_WAITING, SANDBOX_STARTING, SANDBOX_RUNNING, SANDBOX_DYING };
 
@@ -34,10 +35,10 @@ struct sandbox {
 	uint32_t slot;
 	bool has_slot;
 	bool child; /* init is our child, and not adopted from an earlier warden */
-	pid_t pid;
+	pid_t pid;  /* of init; 0: not known to be there */
 	int pidfd;
 	int link; /* connected end for paddockd, until the reply of CREATE */
-	struct watch exit_watch, status_watch;
+	struct watch exit_watch, builder_watch, status_watch;
 	unsigned long long deadline_ms;
 	unsigned long long retry_ms;
 	bool executing; /* the child said that it is about to execute init */

@@ -12,6 +12,7 @@
 
 #include "kernel.h"
 #include "log.h"
+#include "netns.h"
 #include "options.h"
 #include "sandbox/base/cleanup.h"
 
@@ -55,7 +56,8 @@ static void helper_run(uint32_t base, int ready, int hold)
 	char byte = 0;
 
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) < 0 ||
-	    setresgid(base, base, base) < 0 || setresuid(base, base, base) < 0 || unshare(CLONE_NEWUSER) < 0)
+	    setresgid(base, base, base) < 0 || setresuid(base, base, base) < 0 ||
+	    unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0 || netns_configure() < 0)
 		_exit(1);
 	if (write(ready, &byte, 1) != 1)
 		_exit(1);
@@ -64,12 +66,30 @@ static void helper_run(uint32_t base, int ready, int hold)
 	_exit(0);
 }
 
-static int map_ids(pid_t pid, uint32_t base, int *ret_fd)
+void userns_close(struct userns *userns)
+{
+	if (userns->fd >= 0)
+		close(STEAL_FD(userns->fd));
+	if (userns->netns >= 0)
+		close(STEAL_FD(userns->netns));
+}
+
+static int open_namespace(pid_t pid, const char *name)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int map_ids(pid_t pid, struct userns *userns)
 {
 	char path[64], map[64];
 	int rc;
 
-	snprintf(map, sizeof(map), "0 %u %u\n", base, USERNS_IDS);
+	snprintf(map, sizeof(map), "0 %u %u\n", userns->base, USERNS_IDS);
 	snprintf(path, sizeof(path), "/proc/%d/uid_map", pid);
 	rc = file_write(AT_FDCWD, path, map);
 	snprintf(path, sizeof(path), "/proc/%d/gid_map", pid);
@@ -77,13 +97,17 @@ static int map_ids(pid_t pid, uint32_t base, int *ret_fd)
 		rc = file_write(AT_FDCWD, path, map);
 	if (rc < 0)
 		return rc;
-	snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
-	*ret_fd = open(path, O_RDONLY | O_CLOEXEC);
-	return *ret_fd < 0 ? -errno : 0;
+	userns->fd = open_namespace(pid, "user");
+	userns->netns = open_namespace(pid, "net");
+	if (userns->fd >= 0 && userns->netns >= 0)
+		return 0;
+	rc = userns->fd < 0 ? userns->fd : userns->netns;
+	userns_close(userns);
+	return rc;
 }
 
 /* Safe with a hostile paddockd: nothing it says takes part; the range comes from the slot table alone. */
-static int namespace_make(uint32_t base, int *ret_fd)
+static int namespace_make(struct userns *userns)
 {
 	int ready[2] = {-1, -1}, hold[2] = {-1, -1};
 	char byte;
@@ -102,13 +126,13 @@ static int namespace_make(uint32_t base, int *ret_fd)
 	if (pid == 0) {
 		close(ready[0]);
 		close(hold[1]);
-		helper_run(base, ready[1], hold[0]);
+		helper_run(userns->base, ready[1], hold[0]);
 	}
 	rc = pid < 0 ? -errno : 0;
 	close(ready[1]);
 	close(hold[0]);
 	if (rc == 0)
-		rc = read(ready[0], &byte, 1) == 1 ? map_ids(pid, base, ret_fd) : -EPERM;
+		rc = read(ready[0], &byte, 1) == 1 ? map_ids(pid, userns) : -EPERM;
 	close(ready[0]);
 	close(hold[1]);
 	if (pid > 0)
@@ -118,13 +142,13 @@ static int namespace_make(uint32_t base, int *ret_fd)
 
 static int userns_make(struct userns *ret)
 {
-	struct userns made = {.fd = -1};
+	struct userns made = USERNS_NONE;
 	int rc = slot_find(&made.slot);
 
 	if (rc < 0)
 		return rc;
 	made.base = userns_base(made.slot);
-	rc = namespace_make(made.base, &made.fd);
+	rc = namespace_make(&made);
 	if (rc < 0) {
 		slots[made.slot] = SLOT_FREE;
 		return rc;

@@ -6,7 +6,10 @@
 #include <stdint.h>
 
 /*
- * User namespaces and the uid ranges they map. Slot n is the 65,536 host ids from range_base + n * 65536; no
+ * User namespaces, each with a network namespace of its own, and the uid ranges they map. They are made ahead of time:
+ * a network namespace costs half a millisecond, entering a finished one three microseconds.
+ *
+ * Slot n is the 65,536 host ids from range_base + n * 65536; no
  * two living sandboxes share one. A slot is given back only when the sandbox's cgroups could be removed,
  * which proves that no process is left; otherwise it stays in quarantine until the host restarts.
  * Slots are handed out in turn, so a slot is reused as late as possible.
@@ -19,7 +22,15 @@ struct userns {
 	uint32_t slot;
 	uint32_t base; /* host uid and gid of id 0 inside */
 	int fd;        /* the user namespace, or -1 */
+	int netns;     /* a network namespace that it owns, or -1 */
 };
+#define USERNS_NONE                                                                                                    \
+	{                                                                                                              \
+		.fd = -1, .netns = -1                                                                                  \
+	}
+
+/* The descriptors, not the slot. */
+void userns_close(struct userns *userns);
 
 /* From the stock, or made now. */
 int userns_take(struct userns *ret, struct pdk_error *err);

@@ -2,6 +2,7 @@
 does to the box and to its neighbours. Each refusal stands next to a control: the probe's own "control:" checks, and the
 same calls made outside (--outside), where they must not give the errors that the filter gives."""
 import collections
+import fcntl
 import glob
 import os
 import re
@@ -80,7 +81,7 @@ def report_outside():
 
 
 FULL = ["F01", "F02", "F09", "F14", "F20", "F21", "F25", "F26", "F27", "K01", "K02", "K03", "K04", "K05", "K06", "K07", "K08", "K09", "K10", "K11", "K12",
-        "K13", "K14", "K15", "K16", "K17", "K18", "K19", "K20", "K21", "K22", "K23", "K24", "N01", "N12", "P09", "P10", "R06", "R11"]
+        "K13", "K14", "K15", "K16", "K17", "K18", "K19", "K20", "K21", "K22", "K23", "K24", "N01", "N12", "N30", "P09", "P10", "R06", "R11"]
 TASK = ["K01", "K02", "K03", "K04"]
 
 
@@ -193,6 +194,32 @@ def host_pid_of_init(box):
         if re.search(r"^NSpid:.*\s1$", text, re.M):
             return pid
         pid = int(re.search(r"^PPid:\s+(\d+)", text, re.M).group(1))
+
+
+def namespace_owner(path):
+    """The user namespace that owns the namespace at a path of /proc (NS_GET_USERNS), and the namespace itself, as links say."""
+    fd = os.open(path, os.O_RDONLY)
+    owner = fcntl.ioctl(fd, 0xb701)
+    try:
+        return os.readlink(f"/proc/self/fd/{owner}"), os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(owner)
+        os.close(fd)
+
+
+@scenario
+def K01_namespaces_belong_to_the_sandbox(instance, client):
+    """A checkpoint needs it; what the sandbox's root could do with it, it has no capability for: K03, K05, N30."""
+    one, two = Box(instance, client), Box(instance, client)
+    pids = [host_pid_of_init(box) for box in (one, two)]
+    users = [os.readlink(f"/proc/{pid}/ns/user") for pid in pids]
+    assert users[0] != users[1] and os.readlink("/proc/self/ns/user") not in users
+    for name in ("pid", "mnt", "net", "ipc", "uts", "cgroup"):
+        owned = [namespace_owner(f"/proc/{pid}/ns/{name}") for pid in pids]
+        assert [owner for owner, _ in owned] == users, (name, owned, users)
+        assert owned[0][1] != owned[1][1], f"two sandboxes share a {name} namespace"
+    for box in (one, two):
+        box.kill()
 
 
 @scenario

@@ -25,7 +25,9 @@
 /* K01 to K04: what this process is. K20 to K24: what it can do to pid 1, to terminals, to its own confinement. */
 
 /* CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT SETFCAP AUDIT_WRITE */
-#define CAPS_AT_MOST (1UL << 0 | 1UL << 1 | 1UL << 3 | 1UL << 4 | 1UL << 5 | 1UL << 6 | 1UL << 7 | 1UL << 8 | 1UL << 10 | 1UL << 18 | 1UL << 31 | 1UL << 29)
+#define CAPS_AT_MOST                                                                                                   \
+	(1UL << 0 | 1UL << 1 | 1UL << 3 | 1UL << 4 | 1UL << 5 | 1UL << 6 | 1UL << 7 | 1UL << 8 | 1UL << 10 |           \
+	 1UL << 18 | 1UL << 31 | 1UL << 29)
 
 static bool status_field(const char *name, char *value, size_t size)
 {
@@ -59,7 +61,9 @@ static void probe_namespaces(void)
 		n = readlink(path, mine, sizeof(mine) - 1);
 		mine[n > 0 ? n : 0] = '\0';
 		host = getenv(variable);
-		expect_true("K01", names[i], host && n > 0 && strncmp(mine, names[i], strlen(names[i])) == 0 && strcmp(host, mine) != 0, mine);
+		expect_true("K01", names[i],
+			    host && n > 0 && strncmp(mine, names[i], strlen(names[i])) == 0 && strcmp(host, mine) != 0,
+			    mine);
 	}
 }
 
@@ -88,7 +92,8 @@ static void probe_status(void)
 
 		expect_true("K03", caps[i], ok && (held & ~most) == 0, value);
 	}
-	expect_true("K04", "NoNewPrivs", status_field("NoNewPrivs", value, sizeof(value)) && strcmp(value, "1") == 0, value);
+	expect_true("K04", "NoNewPrivs", status_field("NoNewPrivs", value, sizeof(value)) && strcmp(value, "1") == 0,
+		    value);
 	expect_true("K04", "Seccomp", status_field("Seccomp", value, sizeof(value)) && strcmp(value, "2") == 0, value);
 	expect_true("K04", "Groups", status_field("Groups", value, sizeof(value)) && atoi(value) != 65533, value);
 }
@@ -122,15 +127,18 @@ static void probe_trace_child(void)
 
 static void probe_pid_one(void)
 {
-	static const char *const files[] = {"mem", "environ", "maps", "root", "cwd", "fd/0", "fd/3", "exe", "syscall", "stack", "auxv", "io"};
+	static const char *const files[] = {"mem",  "environ", "maps",    "root",  "cwd",  "fd/0",
+					    "fd/3", "exe",     "syscall", "stack", "auxv", "io"};
 	char path[64], byte = 0, text[256];
 	struct iovec here = {&byte, 1}, there = {(void *)0x400000, 1};
 	int fd;
 
 	REFUSED("K20", "ptrace(SEIZE, 1)", ptrace(PTRACE_SEIZE, 1, 0, 0), EPERM, ESRCH);
 	REFUSED("K20", "ptrace(ATTACH, 1)", ptrace(PTRACE_ATTACH, 1, 0, 0), EPERM, ESRCH);
-	REFUSED("K20", "process_vm_readv(1)", syscall(SYS_process_vm_readv, 1, &here, 1UL, &there, 1UL, 0UL), EPERM, ESRCH, ENOSYS);
-	REFUSED("K20", "process_vm_writev(1)", syscall(SYS_process_vm_writev, 1, &here, 1UL, &there, 1UL, 0UL), EPERM, ESRCH, ENOSYS);
+	REFUSED("K20", "process_vm_readv(1)", syscall(SYS_process_vm_readv, 1, &here, 1UL, &there, 1UL, 0UL), EPERM,
+		ESRCH, ENOSYS);
+	REFUSED("K20", "process_vm_writev(1)", syscall(SYS_process_vm_writev, 1, &here, 1UL, &there, 1UL, 0UL), EPERM,
+		ESRCH, ENOSYS);
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
 		snprintf(path, sizeof(path), "/proc/1/%s", files[i]);
 		fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -157,8 +165,13 @@ static void probe_signal_one(void)
 static void probe_scheduling(void)
 {
 	struct sched_param priority = {.sched_priority = 1};
-	struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t prio; uint64_t runtime, deadline, period; } attributes = {
-		.size = 48, .policy = 6, .runtime = 1000000, .deadline = 2000000, .period = 2000000};
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t prio;
+		uint64_t runtime, deadline, period;
+	} attributes = {.size = 48, .policy = 6, .runtime = 1000000, .deadline = 2000000, .period = 2000000};
 	FILE *f;
 	long rc;
 
@@ -167,7 +180,7 @@ static void probe_scheduling(void)
 	REFUSED("K22", "SCHED_DEADLINE", syscall(SYS_sched_setattr, 0, &attributes, 0), EPERM, EINVAL);
 	REFUSED("K22", "nice -20", setpriority(PRIO_PROCESS, 0, -20), EPERM, EACCES);
 	REFUSED("K22", "ioprio real time", syscall(SYS_ioprio_set, 1, 0, 1 << 13), EPERM);
-	expect_allowed("K22", "control: nice 1", setpriority(PRIO_PROCESS, 0, 1));
+	expect_allowed("K22", "control: nice 1", setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + 1));
 	f = fopen("/proc/self/oom_score_adj", "we");
 	rc = f && fputs("-1000", f) >= 0 && fclose(f) == 0 ? 0 : -1;
 	REFUSED("K22", "oom_score_adj -1000", rc, EACCES, EPERM, EROFS);
@@ -207,7 +220,8 @@ static void probe_filters(void)
 	/* Root has SETPCAP in its own user namespace, where that gains nothing. */
 	if (getuid() != 0)
 		REFUSED("K24", "PR_SET_SECUREBITS", prctl(PR_SET_SECUREBITS, 0xff, 0, 0, 0), EPERM);
-	REFUSED("K24", "PR_CAP_AMBIENT_RAISE", prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 21 /* SYS_ADMIN */, 0, 0), EPERM);
+	REFUSED("K24", "PR_CAP_AMBIENT_RAISE", prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 21 /* SYS_ADMIN */, 0, 0),
+		EPERM);
 	for (int cap = 0; cap < 41; cap++) {
 		char what[64];
 
