@@ -144,6 +144,24 @@ static int parse(struct command *command, size_t length)
 	return at == end ? 0 : -EBADMSG;
 }
 
+/* Exactly three descriptors came, and they are the command's. The kernel rounds the buffer for them up, so there may be
+ * one more, which a caller could send again and again to fill our table: close what is not taken. */
+static int take_fds(struct command *command, const struct cmsghdr *rights)
+{
+	size_t count = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+	for (size_t i = 0; i < count; i++) {
+		int fd;
+
+		memcpy(&fd, CMSG_DATA(rights) + i * sizeof(fd), sizeof(fd));
+		if (i < ARRAY_SIZE(command->fds))
+			command->fds[i] = fd;
+		else
+			close(fd);
+	}
+	return count == ARRAY_SIZE(command->fds) ? 0 : -EBADMSG;
+}
+
 static int receive(int fd, struct command *command)
 {
 	union {
@@ -155,14 +173,15 @@ static int receive(int fd, struct command *command)
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	struct cmsghdr *rights = n >= 0 ? CMSG_FIRSTHDR(&message) : NULL;
+	int rc = 0;
 
 	if (n < 0)
 		return -errno;
 	if (rights && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS)
-		memcpy(command->fds, CMSG_DATA(rights), rights->cmsg_len - CMSG_LEN(0));
-	if (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC))
-		return -EMSGSIZE;
-	return (int)n;
+		rc = take_fds(command, rights);
+	if (rc == 0 && (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)))
+		rc = -EMSGSIZE;
+	return rc < 0 ? rc : (int)n;
 }
 
 static void tell_paddockd(struct init *init, const struct sudo_call *call, const struct command *command)
