@@ -1,6 +1,5 @@
 #include "pool.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -282,30 +281,28 @@ int pool_discard(enum pool_dir from, const char *name)
 	return 0;
 }
 
-/* The worker is one of our own forks: it touches nothing but trash/, and ends with the warden. */
+static void trash_remove(const char *name)
+{
+	int fd = openat(dirs[POOL_TRASH], name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	uint64_t id = 0;
+
+	if (fd >= 0) {
+		btrfs_subvolume_id(fd, &id);
+		btrfs_subvolume_set_readonly(fd, false);
+		close(fd);
+	}
+	if (btrfs_subvolume_destroy(dirs[POOL_TRASH], name) < 0)
+		unlinkat(dirs[POOL_TRASH], name, 0);
+	else if (id)
+		btrfs_quota_forget(root, id);
+}
+
+/* The worker is one of our own forks: it touches nothing but trash/, and ends with the warden. It lists the directory
+ * by a descriptor of its own (file_each): on btrfs one that was opened earlier does not show what came later. */
 static void trash_empty(void)
 {
-	DIR *dir = fdopendir(dirs[POOL_TRASH]);
-	struct dirent *entry;
-
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	while (dir && (entry = readdir(dir))) {
-		uint64_t id = 0;
-		int fd;
-
-		if (entry->d_name[0] == '.')
-			continue;
-		fd = openat(dirs[POOL_TRASH], entry->d_name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-		if (fd >= 0) {
-			btrfs_subvolume_id(fd, &id);
-			btrfs_subvolume_set_readonly(fd, false);
-			close(fd);
-		}
-		if (btrfs_subvolume_destroy(dirs[POOL_TRASH], entry->d_name) < 0)
-			unlinkat(dirs[POOL_TRASH], entry->d_name, 0);
-		else if (id)
-			btrfs_quota_forget(root, id);
-	}
+	pool_enumerate(POOL_TRASH, trash_remove);
 }
 
 static void trash_worker_ended(struct watch *watch, uint32_t events)

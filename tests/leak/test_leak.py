@@ -12,9 +12,16 @@ from paddock import Instance, eventually
 CYCLES = int(os.environ.get("LEAK_CYCLES", "1000"))
 
 
+def layers(instance):
+    """Subvolumes of sandboxes, alive or waiting for their removal. The pool is mounted in the warden's namespace only."""
+    pool = f"/proc/{instance.warden.pid}/root{instance.run}/pool"
+    return sum(len(os.listdir(f"{pool}/{folder}")) for folder in ("sandboxes", "trash"))
+
+
 def look(instance):
     """Everything that a leak could show up in."""
     return {
+        "layers in the pool": layers(instance),
         "mounts of the host": len(host.mounts()),
         "mounts of the warden": len(host.mounts(instance.warden.pid)),
         "cgroups": len(host.cgroups()),
