@@ -45,6 +45,7 @@ struct options {
 
 static pthread_t stopper;
 static bool stop_asked;
+static struct loop_watch *signal_watch;
 
 static const char usage_text[] =
 	"Usage: paddockd [OPTION]...\n"
@@ -219,7 +220,8 @@ static int start(int signal_fd, struct pdk_error *err)
 	if (rc < 0)
 		return rc;
 	loop_lock();
-	if (!loop_watch_add(signal_fd, EPOLLIN, signal_ready, &signal_fd))
+	signal_watch = loop_watch_add(signal_fd, EPOLLIN, signal_ready, &signal_fd);
+	if (!signal_watch)
 		rc = pdk_fail(err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "signals: out of memory");
 	loop_unlock();
 	if (rc < 0)
@@ -235,9 +237,11 @@ static void shut_down(void)
 	loop_lock();
 	sandboxes_stop();
 	warden_client_stop();
+	loop_watch_remove(STEAL_PTR(signal_watch));
 	loop_unlock();
 	metrics_stop();
 	store_close();
+	loop_destroy();
 	log_event(LOG_INFO, "server.stopped", NULL);
 }
 

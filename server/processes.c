@@ -419,3 +419,9 @@ void processes_forget(struct sandbox *sandbox)
 	sandbox->processes = NULL;
 	list_free(list);
 }
+
+void processes_let_go(struct sandbox *sandbox)
+{
+	if (sandbox->processes)
+		list_free(STEAL_PTR(sandbox->processes));
+}

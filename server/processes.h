@@ -11,6 +11,8 @@ struct ProtobufCMessage;
 void processes_adopt(struct sandbox *sandbox, void (*done)(struct sandbox *sandbox, int rc));
 /* The sandbox is ending: every running process gets its `exited` (sandbox_ended), followers are finished. */
 void processes_end(struct sandbox *sandbox);
+/* The server ends and the sandbox lives on: free what is known of its processes, nothing else. The link is gone. */
+void processes_let_go(struct sandbox *sandbox);
 /* Retention is over: forget processes and remove kept output. */
 void processes_forget(struct sandbox *sandbox);
 

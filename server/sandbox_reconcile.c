@@ -373,6 +373,7 @@ int sandboxes_start(struct pdk_error *err)
 static void let_go(struct sandbox *sandbox, void *arg)
 {
 	guest_free(STEAL_PTR(sandbox->guest));
+	processes_let_go(sandbox);
 	sandbox_drop(sandbox);
 }
 

@@ -27,7 +27,7 @@ struct sandbox {
 	int64_t ended_unix_ms;
 	struct warden_limits limits;
 	struct guest *guest; /* the link to its init; NULL unless RUNNING, and perhaps while it is paused */
-	struct process_list *processes; /* processes.c only; starts as NULL, freed by processes_forget() */
+	struct process_list *processes; /* processes.c only; NULL at first; freed by processes_forget(), _let_go() */
 	struct sandbox_private *private; /* sandboxes.c only */
 };
 

@@ -234,7 +234,9 @@ static int open_locked(struct store_env *env, const char *dir, struct pdk_error 
 	if (rc < 0)
 		return rc;
 	snprintf(path, sizeof(path), "%s/" STORE_NAME, dir);
-	rc = open_env(env, path, 0, err);
+	rc = store_probe(path, env->dir_fd, STORE_NAME "/data.mdb", db_names, err);
+	if (rc == 0)
+		rc = open_env(env, path, 0, err);
 	return rc < 0 ? rc : check_schema(env, err);
 }
 
@@ -265,8 +267,15 @@ void store_env_close(struct store_env *env)
 int store_env_grow(struct store_env *env)
 {
 	size_t size = env->map_size < MAP_STEP ? env->map_size * 2 : env->map_size + MAP_STEP;
-	int rc = mdb_env_set_mapsize(env->env, size);
+	int dead = 0, rc;
 
+	/* A reader that was killed in the middle (mdb_dump of an operator) would keep its pages from being used again.
+	 */
+	if (!mdb_reader_check(env->env, &dead) && dead) {
+		log_event(LOG_WARN, "store.dead_readers", "count", log_u64((uint64_t)dead), NULL);
+		return 0;
+	}
+	rc = mdb_env_set_mapsize(env->env, size);
 	if (rc)
 		return store_errno(rc);
 	env->map_size = size;

@@ -23,6 +23,11 @@ struct store_env {
 int store_env_open(struct store_env *env, const char *dir, struct pdk_error *err);
 void store_env_close(struct store_env *env);
 
+/* Is everything that is in use in the database at `path` readable? Looked at by a child. `data`: its file, from dir_fd.
+ */
+int store_probe(const char *path, int dir_fd, const char *data, const char *const names[STORE_DB_COUNT],
+		struct pdk_error *err);
+
 /* Make the map larger. No transaction of this process may be open. After a failure the environment cannot be used. */
 int store_env_grow(struct store_env *env);
 
