@@ -181,7 +181,7 @@ static size_t printable_length(const unsigned char *s, size_t left)
 	if (code < 0xa0 || (length == 3 && code < 0x800) || (length == 4 && code < 0x10000) || code > 0x10ffff ||
 	    (code >= 0xd800 && code < 0xe000))
 		return 0;
-	if ((code >= 0x200e && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) ||
+	if (code == 0x061c || (code >= 0x200e && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) ||
 	    (code >= 0x2066 && code <= 0x2069))
 		return 0;
 	return length;

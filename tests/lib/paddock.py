@@ -343,18 +343,26 @@ class Instance:
     def start_warden(self, env=None):
         if self.warden:
             self.deaths.append(self.warden.poll())
+        stale = self._warden_socket()
         with open(self.warden_log, "ab") as log:
             self.warden = subprocess.Popen(
                 [WARDEN, "--data-dir", self.data, "--runtime-dir", self.run, "--user", "paddock", "--pool-size", self.pool,
                  "--libexec-dir", self.libexec, "--policy-dir", SOURCE + "/policies"] + self.warden_options,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})})
-        self._wait(self.warden, lambda: os.path.exists(self.run + "/warden.sock"), self.warden_log)
+        self._wait(self.warden, lambda: self._warden_socket() not in (None, stale), self.warden_log)
 
-    def start_paddockd(self, env=None):
+    def _warden_socket(self):
+        """When it was made; a warden that was killed leaves its own behind."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.stat(self.run + "/warden.sock").st_ctime_ns
+
+    def start_paddockd(self, env=None, files=None):
+        """`files`: how many descriptors it may have."""
         if self.paddockd:
             self.deaths.append(self.paddockd.poll())
         with open(self.log, "ab") as log:
-            self.paddockd = subprocess.Popen([PADDOCKD, "--config", self.conf], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            limit = ["prlimit", f"--nofile={files}:{files}"] if files else []
+            self.paddockd = subprocess.Popen(limit + [PADDOCKD, "--config", self.conf], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                              env={**os.environ, **(env or {})})
         self._wait(self.paddockd, self._listens, self.log)
         self.admin = self.client("unix:" + self.run + "/admin.sock")

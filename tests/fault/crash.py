@@ -1,0 +1,229 @@
+"""What the crash tests share: an instance whose daemons are ended at a chosen place, and the invariants that must hold
+after the next start."""
+import contextlib
+import os
+import re
+import subprocess
+import threading
+import time
+
+import grpc
+import host
+from paddock import SOURCE, Instance, code_of, enum, eventually, wait_until
+
+RUNNING = enum("SANDBOX_STATE_RUNNING")
+QUOTA = 2  # sandboxes of the tenant: the one that outlives everything, and one more
+
+
+def fault_points(*folders):
+    """The names in FAULT("...") of the sources: a new point is tested without being listed anywhere."""
+    found = set()
+    for folder in folders:
+        for base, _, names in os.walk(os.path.join(SOURCE, folder)):
+            for name in names:
+                if name.endswith(".c"):
+                    with open(os.path.join(base, name)) as stream:
+                        found |= set(re.findall(r'\bFAULT\("([^"]+)"\)', stream.read()))
+    return sorted(found)
+
+
+class Strace:
+    """strace on a living process: `inject` as its -e takes it. Ends with the process, or with stop()."""
+
+    def __init__(self, pid, inject, threads=False):
+        names = inject.split(":")[0]
+        self.process = subprocess.Popen(["strace", "-p", str(pid), "-o", "/dev/null", "-e", "trace=" + names,
+                                         "-e", "inject=" + inject] + (["-f"] if threads else []),
+                                        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        said = []
+        attached = threading.Event()
+
+        def listen():
+            for line in self.process.stderr:
+                said.append(line.strip())
+                if "attached" in line:
+                    attached.set()
+        threading.Thread(target=listen, daemon=True).start()
+        if not attached.wait(20):
+            raise RuntimeError(f"strace did not attach: {said}")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class Crashing:
+    """One instance and one tenant with a sandbox, the keeper, that lives through all crashes."""
+
+    def __init__(self):
+        self.instance = Instance(template="mini", pool="2G", pool_size=0, retention_ms="1s")
+
+    def __enter__(self):
+        try:
+            self.instance.start()
+            self.tenant = self.instance.tenant("crash", max_sandboxes=QUOTA)
+            self.keeper = self.create()[0]
+            self.instance.admin.write(self.keeper, "/home/user/kept", b"kept")
+            self.sleeper = next(self.tenant.Processes.Start(sandbox_id=self.keeper, argv=["sleep", "3600"])).started.process_id
+            self.acknowledged = {self.keeper}
+            self.groups = self._groups()
+            wait_until(lambda: self._stocked(), 20, "the warden's stock")
+            time.sleep(0.5)
+            self.before = self.look()
+        except BaseException:
+            self.instance.stop()
+            raise
+        return self
+
+    def __exit__(self, *unused):
+        self.instance.stop()
+
+    def _groups(self):
+        """The folder of this instance's cgroups in each hierarchy."""
+        found = subprocess.run(["find", "/sys/fs/cgroup", "-type", "d", "-name", self.keeper], capture_output=True, text=True,
+                               check=True).stdout.split()
+        return [os.path.dirname(path) for path in found]
+
+    # -- what there is
+
+    def living(self):
+        listed = self.instance.admin.Sandboxes.List(all_tenants=True, page_size=1000, deadline=10).sandboxes
+        return sorted(s.id for s in listed if s.state == RUNNING)
+
+    def pool(self, folder):
+        """A folder of the storage pool, which is mounted in the warden's namespace only."""
+        return os.listdir(f"/proc/{self.instance.warden.pid}/root{self.instance.run}/pool/{folder}")
+
+    def _stocked(self):
+        return len(self.pool("stock")) >= 4
+
+    def cgroups(self):
+        """The sandboxes that have a cgroup in any hierarchy."""
+        return sorted({name for group in self.groups for name in os.listdir(group) if os.path.isdir(f"{group}/{name}")})
+
+    def look(self):
+        """Everything that could be left behind, as the host sees it."""
+        warden = self.instance.warden.pid
+        return {
+            "cgroups": self.cgroups(),
+            "layers": sorted(self.pool("sandboxes")),
+            "trash": len(self.pool("trash")),
+            "stock": len(self.pool("stock")),
+            "records": sorted(os.listdir(self.instance.run + "/sandboxes")),
+            "mounts of the warden": len(host.mounts(warden)),
+            "descriptors of the warden": host.fds(warden),
+            "loop devices": sum(self.instance.data in line for line in host.loops()),
+            "processes": sum(host.in_cgroup(pid, self.groups) for pid in host.processes()),
+        }
+
+    # -- what is done
+
+    def create(self, deadline=15):
+        """-> (id, "") or (None, why). A daemon that has just started may need a moment to find the other."""
+        for _ in range(100):
+            try:
+                return self.tenant.Sandboxes.Create(template="base", timeout_ms=3600000, deadline=deadline).id, ""
+            except grpc.RpcError as error:
+                why = f"{error.code().name} {error.details()}"
+            if "manager is away" not in why or self.instance.warden.poll() is not None:
+                break
+            time.sleep(0.05)
+        return None, why
+
+    def kill(self, id, deadline=15):
+        return code_of(lambda: self.tenant.Sandboxes.Kill(sandbox_id=id, deadline=deadline))
+
+    def restart(self):
+        """Start again whatever died."""
+        instance = self.instance
+        if instance.warden.poll() is not None:
+            instance.start_warden()
+        if instance.paddockd.poll() is not None:
+            instance.start_paddockd()
+        eventually(lambda: code_of(lambda: instance.admin.Admin.GetStatus(deadline=2))[0] == "OK", 20)
+
+    def again(self, who, env=None):
+        """Kill a daemon and start it with this environment. It may meet its fault while it starts."""
+        process = getattr(self.instance, who)
+        process.kill()
+        process.wait()
+        with contextlib.suppress(RuntimeError, TimeoutError):
+            getattr(self.instance, "start_" + who)(env)
+
+    def lives(self, victim):
+        """Create, use and kill until the victim dies; three times at most. -> (living, killed, died)"""
+        created, killed = [], []
+        for _ in range(3):
+            id, _ = self.create()
+            if id:
+                created.append(id)
+                code_of(lambda i=id: self.instance.admin.run(i, "true", deadline=5))
+                if victim.poll() is None:
+                    name, _ = self.kill(id, deadline=3)  # it waits for a warden that is away
+                    created.remove(id)  # from here on either outcome is right, unless it was acknowledged
+                    if name == "OK":
+                        killed.append(id)
+            if victim.poll() is not None:
+                return created, killed, True
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            victim.wait(0.5)
+        return created, killed, victim.poll() is not None
+
+    # -- what must hold
+
+    def inspect(self, created, killed):
+        """What is wrong after a restart, as sentences; empty when all is well."""
+        wrong = []
+        expected = {self.keeper, *created}
+        if not eventually(lambda: expected <= set(self.living()), 20):
+            wrong.append(f"lost: {sorted(expected - set(self.living()))}")
+        living = self.living()
+        wrong += [f"listed twice: {id}" for id in set(living) if living.count(id) > 1]
+        wrong += [f"back from the dead: {id}" for id in killed if id in living]
+        for id in sorted(expected & set(living)):
+            name, text = code_of(lambda i=id: self.instance.admin.run(i, "true", deadline=20))
+            if name != "OK":
+                wrong.append(f"{id} does not work: {name} {text}")
+        return wrong + self._keeper_is_whole()
+
+    def _keeper_is_whole(self):
+        wrong = []
+        with contextlib.suppress(grpc.RpcError):
+            if self.instance.admin.read(self.keeper, "/home/user/kept") != b"kept":
+                wrong.append("the keeper's file changed")
+            processes = self.tenant.Processes.List(sandbox_id=self.keeper, deadline=10).processes
+            if self.sleeper not in [p.process_id for p in processes]:
+                wrong.append("the keeper's process is gone")
+            return wrong
+        return ["the keeper cannot be asked"]
+
+    def _more(self):
+        """What there is more of than there was, or other."""
+        now = self.look()
+        return [f"{name}: {before} -> {now[name]}" for name, before in self.before.items()
+                if (now[name] > before if isinstance(before, int) else now[name] != before)]
+
+    def settle(self):
+        """Kill all but the keeper: only what the keeper holds may be left, and the quota must know it."""
+        for id in self.living():
+            if id != self.keeper:
+                self.kill(id)
+        eventually(lambda: not self._more(), 20)
+        wrong = self._more()
+        extra, why = self.create()
+        if not extra:
+            wrong.append(f"nothing can be created any more: {why}")
+            return wrong
+        _, why = self.create()
+        if "max_sandboxes" not in why:
+            wrong.append(f"the quota does not count right: {why or 'one too many was let in'}")
+        self.kill(extra)
+        return wrong
+
+    def audit(self):
+        verdict = self.instance.admin.Audit.Verify(deadline=30)
+        return [] if verdict.ok else [f"audit: {verdict.text}"]
+
+    def verdict(self, created, killed):
+        self.restart()
+        return self.inspect(created, killed) + self.settle() + self.audit()

@@ -1,0 +1,172 @@
+#!/usr/bin/python3
+"""I05, L05, L10, O05: a host that refuses: no descriptors, no memory, no space, calls that fail. A create that cannot be
+done says so and leaves nothing; what runs goes on; when the host is well again, so is Paddock."""
+import os
+import random
+import resource
+import socket
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
+import host
+import tap
+from crash import Crashing, Strace
+from paddock import WARDEN, Instance, code_of, eventually, pb, wait_until
+
+SEED = int(os.environ.get("SEED", str(random.randrange(1 << 30))))
+STEPS = os.environ.get("HOST_STEPS", "40")
+
+# What the warden asks of the kernel to make and to remove a sandbox, and how it could be refused.
+FAILURES = [(call, error, k) for call, error, times in (
+    ("mkdirat", "ENOSPC", 4), ("openat", "EMFILE", 12), ("openat", "ENFILE", 6), ("write", "ENOSPC", 12), ("write", "EIO", 6),
+    ("pwrite64", "ENOSPC", 2), ("ioctl", "EIO", 4), ("ioctl", "ENOSPC", 4), ("clone3", "EAGAIN", 1), ("clone3", "ENOMEM", 1),
+    ("renameat2", "EIO", 2), ("socket", "EMFILE", 2), ("bind", "ENOSPC", 1), ("listen", "ENOMEM", 1), ("connect", "ECONNREFUSED", 1),
+    ("pipe2", "EMFILE", 1), ("epoll_ctl", "ENOMEM", 2), ("epoll_ctl", "ENOSPC", 2), ("unlinkat", "EBUSY", 6), ("unlinkat", "EIO", 2),
+    ("waitid", "EINTR", 1), ("read", "EINTR", 2)) for k in range(1, times + 1)]
+
+
+class Failing(unittest.TestCase):
+    def test_calls_of_the_warden(self):
+        """I05: the k-th call of a kind fails, for each kind and k: a clean refusal or success, and nothing is left."""
+        steps = FAILURES if STEPS == "all" else random.Random(SEED).sample(FAILURES, min(int(STEPS), len(FAILURES)))
+        with Crashing() as crashing:
+            refused = 0
+            for call, error, k in steps:
+                with self.subTest(seed=SEED, call=call, error=error, k=k):
+                    strace = Strace(crashing.instance.warden.pid, f"{call}:error={error}:when={k}")
+                    id, why = crashing.create()
+                    refused += not id
+                    if id:
+                        crashing.instance.admin.run(id, "true")
+                        self.assertIn(crashing.kill(id)[0], ("OK", "UNAVAILABLE"))
+                    else:
+                        self.assertRegex(why, "^(UNAVAILABLE|RESOURCE_EXHAUSTED) ", "the refusal")
+                        self.assertNotIn(crashing.instance.dir, why, "a client sees a host path")
+                    strace.stop()
+                    self.assertIsNone(crashing.instance.warden.poll(), "the warden died")
+                    self.assertEqual(crashing.inspect([], []), [])
+                    self.assertEqual(crashing.settle(), [])
+            self.assertGreater(refused, 0, "no call was ever refused")
+
+
+class Descriptors(unittest.TestCase):
+    """O05"""
+
+    def test_paddockd(self):
+        with Instance() as instance:
+            kept = instance.admin.create()
+            instance.stop_paddockd()
+            instance.start_paddockd(files=128)
+            pid = instance.paddockd.pid
+            sockets = []
+            for _ in range(300):
+                s = socket.socket()
+                s.settimeout(2)
+                try:
+                    s.connect(("127.0.0.1", instance.port))
+                    sockets.append(s)
+                except OSError:
+                    s.close()
+            wait_until(lambda: host.fds(pid) >= 120, 10, "descriptors are used up")
+            used = self.cpu(pid)
+            time.sleep(2)
+            self.assertLess(self.cpu(pid) - used, 1.0, "it spins on accept")
+            # The connection that is there goes on, and says what it cannot do.
+            self.assertEqual(instance.admin.Sandboxes.Get(sandbox_id=kept.id).id, kept.id)
+            name, text = code_of(lambda: instance.admin.run(kept.id, "true", deadline=10))
+            self.assertIn(name, ("OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE"), text)
+            for s in sockets:
+                s.close()
+            self.assertTrue(eventually(lambda: code_of(lambda: instance.client().Health.Check(deadline=2))[0] == "OK", 20))
+            self.assertEqual(instance.admin.run(kept.id, "true").code, 0)
+            instance.admin.Sandboxes.Kill(sandbox_id=kept.id)
+
+    @staticmethod
+    def cpu(pid):
+        with open(f"/proc/{pid}/stat") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def test_warden(self):
+        with Crashing() as crashing:
+            pid = crashing.instance.warden.pid
+            soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (host.fds(pid) - 2, hard))
+            id, why = crashing.create()
+            self.assertIsNone(id)
+            self.assertRegex(why, "^(UNAVAILABLE|RESOURCE_EXHAUSTED) ")
+            self.assertEqual(crashing.instance.admin.run(crashing.keeper, "true").code, 0)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+            self.assertEqual(crashing.inspect([], []), [])
+            self.assertEqual(crashing.settle(), [])
+
+
+class Pool(unittest.TestCase):
+    def test_full(self):
+        """Sandboxes may be promised more than the pool holds: one that takes it all is told so, the others live, and its
+        end gives the space back."""
+        with Instance(pool="512M", disk_overcommit="100", pool_size=0) as instance:
+            limits = pb.Resources(disk_bytes=1 << 30)
+            one, other = instance.admin.create(resources=limits), instance.admin.create(resources=limits)
+            result = instance.admin.run(one.id, "dd if=/dev/zero of=/home/user/big bs=64k; sync; echo end", user="root")
+            self.assertIn(b"No space left", result.err)
+            self.assertEqual(result.out, b"end\n")
+            self.assertEqual(instance.admin.run(other.id, "echo alive").out, b"alive\n")
+            instance.admin.Sandboxes.Kill(sandbox_id=one.id)
+            third = None
+
+            def usable():
+                nonlocal third
+                third = instance.admin.create(resources=limits)
+                result = instance.admin.run(third.id, "dd if=/dev/zero of=/home/user/some bs=64k count=1600; sync")
+                instance.admin.Sandboxes.Kill(sandbox_id=third.id)
+                return result.code == 0 and b"No space" not in result.err
+            self.assertTrue(eventually(usable, 60), "the space does not come back")
+            self.assertEqual(instance.admin.run(other.id, "echo x > /home/user/x; cat /home/user/x").out, b"x\n")
+
+
+class State(unittest.TestCase):
+    """L10, L11 of the warden: a state file that is not what it was; a runtime directory that is in use or not ours."""
+
+    def test_damaged_record(self):
+        for damage in (b"", b"x" * 10, bytes(400), b"\xff" * 400):
+            with self.subTest(length=len(damage)), Instance(pool_size=0) as instance:
+                hurt, well = instance.admin.create(), instance.admin.create()
+                instance.warden.kill()
+                instance.warden.wait()
+                with open(f"{instance.run}/sandboxes/{hurt.id}/state", "wb") as f:
+                    f.write(damage)
+                instance.start_warden()
+                self.assertTrue(eventually(lambda: self.ended(instance, hurt.id), 20), "it is neither there nor gone")
+                self.assertEqual(instance.admin.run(well.id, "echo alive").out, b"alive\n")
+                self.assertFalse(os.path.exists(f"{instance.run}/sandboxes/{hurt.id}"))
+                self.assertEqual(subprocess.run(["find", "/sys/fs/cgroup", "-name", hurt.id], capture_output=True, check=True).stdout, b"")
+
+    @staticmethod
+    def ended(instance, id):
+        return [s.id for s in instance.admin.Sandboxes.List().sandboxes if s.state == 2].count(id) == 0
+
+    def test_second_warden(self):
+        with Instance(template=None) as instance:
+            result = subprocess.run([WARDEN, "--data-dir", instance.data, "--runtime-dir", instance.run, "--user", "paddock",
+                                     "--libexec-dir", instance.libexec] + instance.warden.args[instance.warden.args.index("--policy-dir"):],
+                                    capture_output=True, text=True, timeout=30, check=False)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("another warden", result.stderr)
+            self.assertIsNone(instance.warden.poll())
+
+    def test_stale_socket(self):
+        with Instance(template=None) as instance:
+            instance.warden.kill()
+            instance.warden.wait()
+            self.assertTrue(os.path.exists(instance.run + "/warden.sock"))
+            instance.start_warden()
+            self.assertTrue(eventually(lambda: code_of(lambda: instance.admin.build_template("none", b"x"))[0] == "INVALID_ARGUMENT", 20))
+
+
+if __name__ == "__main__":
+    print(f"# seed {SEED}", flush=True)
+    tap.main()
