@@ -6,7 +6,7 @@ set -euo pipefail
 paddock_packages() {
 	case "$1" in
 	build)
-		echo build-essential cmake ninja-build pkgconf musl-tools linux-libc-dev \
+		echo build-essential file cmake ninja-build pkgconf musl-tools linux-libc-dev \
 			libgrpc-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler libprotobuf-dev \
 			liblmdb-dev libseccomp-dev libssl-dev libjansson-dev libmicrohttpd-dev \
 			libarchive-dev zlib1g-dev libzstd-dev liblzma-dev libbz2-dev
