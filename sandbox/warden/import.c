@@ -121,7 +121,7 @@ static void on_exit_of_job(struct watch *watch, uint32_t events)
 
 static void on_output(struct watch *watch, uint32_t events)
 {
-	size_t room = sizeof(job.output) - 1 - job.output_length;
+	size_t most = sizeof(job.output) - 1, room = job.output_length < most ? most - job.output_length : 0;
 	ssize_t n = room ? read(watch->fd, job.output + job.output_length, room) : 0;
 
 	if (n < 0 && errno == EINTR)
