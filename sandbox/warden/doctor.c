@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/loop.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -118,7 +120,9 @@ static bool has_btrfs(void)
 
 static bool has_loop(void)
 {
-	return access("/dev/loop-control", R_OK | W_OK) == 0;
+	_cleanup_fd_ int fd = open("/dev/loop-control", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd >= 0 && ioctl(fd, LOOP_CTL_GET_FREE) >= 0;
 }
 
 static bool has_mkfs(void)

@@ -52,6 +52,31 @@ struct options options = {
 
 static struct watch signals = {.fd = -1};
 
+/* A warden that was never installed takes what was built beside it: BUILD/sandbox/warden/paddock-warden finds
+ * BUILD/libexec and BUILD/policies. Whoever could change those could change this program. */
+static void use_build_tree(void)
+{
+	static char libexec[700], policies[700];
+	char path[500], probe[800];
+	ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	char *name;
+
+	if (length <= 0 || length >= (ssize_t)sizeof(path) - 1)
+		return;
+	path[length] = '\0';
+	name = strstr(path, "/sandbox/warden/paddock-warden");
+	if (!name)
+		return;
+	*name = '\0';
+	snprintf(libexec, sizeof(libexec), "%s/libexec", path);
+	snprintf(policies, sizeof(policies), "%s/policies", path);
+	snprintf(probe, sizeof(probe), "%s/paddock-init", libexec);
+	if (access(probe, X_OK) < 0)
+		return;
+	options.libexec_dir = libexec;
+	options.policy_dir = policies;
+}
+
 static void usage(FILE *out)
 {
 	fputs("usage: paddock-warden --user NAME [options]\n"
@@ -305,6 +330,7 @@ int main(int argc, char **argv)
 {
 	struct pdk_error err;
 
+	use_build_tree();
 	if (parse_options(argc, argv) < 0)
 		return 2;
 	if (options.check_only)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define CHECK_OUTPUT_MAX 65536
 #define PING_MS 5000
@@ -111,11 +112,24 @@ static void report_add(struct report *report, const char *name, bool ok, const c
 	putchar('\n');
 }
 
+/* Where the warden is: as PADDOCK_WARDEN says, else beside this program in a build tree, else where it is installed. */
 static const char *warden_path(void)
 {
-	const char *path = getenv("PADDOCK_WARDEN");
+	static char path[1024];
+	const char *named = getenv("PADDOCK_WARDEN");
+	ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 64);
+	char *end;
 
-	return path && *path ? path : PADDOCK_SBINDIR "/paddock-warden";
+	if (named && *named)
+		return named;
+	path[length > 0 ? length : 0] = '\0';
+	end = strstr(path, "/sdk/paddock");
+	if (end && !strcmp(end, "/sdk/paddock")) {
+		strcpy(end, "/sandbox/warden/paddock-warden");
+		if (access(path, X_OK) == 0)
+			return path;
+	}
+	return PADDOCK_SBINDIR "/paddock-warden";
 }
 
 /* Run `paddock-warden --check -o json` and read what it prints. */
