@@ -100,6 +100,8 @@ void cli_print_error(const struct cli *cli, const struct pdk_error *err);
 const struct command *command_find(const struct command *table, const char *name);
 /* The known name nearest to `name`, or NULL if none is near. */
 const char *command_suggest(const struct command *table, const char *name);
+/* Levenshtein distance of two short names. */
+int name_distance(const char *a, const char *b);
 void help_overview(bool color);
 void help_command(const struct command *command, const char *parent, bool color);
 

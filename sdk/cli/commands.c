@@ -4,6 +4,8 @@
 #include "process.h"
 #include "sandbox.h"
 #include "template.h"
+#include <errno.h>
+#include <stdio.h>
 
 /* The only list of commands. Help, suggestions and shell completion are made from it. */
 
@@ -195,7 +197,8 @@ const struct command commands[] = {
 	 .min_operands = 1,
 	 .max_operands = -1,
 	 .operand = OPERAND_SANDBOX,
-	 .details = "Memory stays. The time until they are killed goes on; the time limits of processes stand still.\n"},
+	 .details =
+		 "Memory stays. The time until they are killed goes on; the time limits of processes stand still.\n"},
 	{.name = "resume",
 	 .group = "Sandboxes",
 	 .summary = "Let paused sandboxes go on where they were",
@@ -435,20 +438,40 @@ const struct command commands[] = {
 	{.name = NULL},
 };
 
+/* NULL: no such command, and the error says which was meant. */
+static const struct command *find_for_help(struct cli *cli, const struct command *table, const char *above,
+					   const char *name)
+{
+	const struct command *found = command_find(table, name);
+	const char *nearest = found ? NULL : command_suggest(table, name);
+
+	if (nearest)
+		snprintf(cli->hint, sizeof(cli->hint), "did you mean `paddock help %s%s`?", above, nearest);
+	else if (!found)
+		snprintf(cli->hint, sizeof(cli->hint), "`paddock help` shows the commands");
+	if (!found)
+		cli_usage(cli, "there is no command '%s%s'", above, name);
+	return found;
+}
+
 int cmd_help(struct cli *cli, const struct args *args)
 {
-	const struct command *command, *sub;
+	const struct command *command, *sub = NULL;
+	char above[40];
 
 	if (args->argc == 0) {
 		help_overview(cli->color);
 		return EXIT_OK;
 	}
-	command = command_find(commands, args->argv[0]);
+	command = find_for_help(cli, commands, "", args->argv[0]);
 	if (!command)
-		return cli_usage(cli, "there is no command '%s'", args->argv[0]);
-	sub = args->argc > 1 ? command_find(command->subcommands, args->argv[1]) : NULL;
-	if (args->argc > 1 && !sub)
-		return cli_usage(cli, "there is no command '%s %s'", args->argv[0], args->argv[1]);
+		return -EDOM;
+	if (args->argc > 1) {
+		snprintf(above, sizeof(above), "%s ", command->name);
+		sub = find_for_help(cli, command->subcommands, above, args->argv[1]);
+		if (!sub)
+			return -EDOM;
+	}
 	help_command(sub ? sub : command, sub ? command->name : NULL, cli->color);
 	return EXIT_OK;
 }

@@ -1,6 +1,7 @@
 #include "cli.h"
 
 #include "format.h"
+#include "hint.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -28,38 +29,10 @@ int cli_usage(struct cli *cli, const char *fmt, ...)
 	return pdk_fail(&cli->err, -EDOM, PDK_INVALID_ARGUMENT, "%s", text);
 }
 
-/* What helps most people who see this error. */
-static const char *error_hint(const struct pdk_error *err)
-{
-	switch ((int)err->code) {
-	case PDK_UNAVAILABLE:
-		return "start the server with `systemctl start paddockd`, or name another in PADDOCK_ADDR; "
-		       "`paddock doctor` checks this machine";
-	case PDK_UNAUTHENTICATED:
-		return "set PADDOCK_API_KEY; on the server's machine `sudo paddock key create` makes a key";
-	case PDK_NOT_FOUND:
-		if (strstr(err->text, "sandbox"))
-			return "`paddock list` shows your sandboxes, `paddock list --all` also those that ended";
-		if (strstr(err->text, "template"))
-			return "`paddock template list` shows what there is, `sudo paddock template build base` makes "
-			       "one";
-		if (strstr(err->text, "process"))
-			return "`paddock ps -a SANDBOX` shows its processes";
-		return NULL;
-	case PDK_RESOURCE_EXHAUSTED:
-		return "`paddock list` shows what is running; `paddock kill ID` makes room";
-	case PDK_PERMISSION_DENIED:
-		return strstr(err->text, "scope") || strstr(err->text, "operator")
-			       ? "use a key with that scope, or run it as root on the server's machine"
-			       : NULL;
-	default:
-		return NULL;
-	}
-}
-
 void cli_print_error(const struct cli *cli, const struct pdk_error *err)
 {
-	const char *hint = *cli->hint ? cli->hint : error_hint(err);
+	char text[HINT_SIZE];
+	const char *hint = *cli->hint ? cli->hint : error_hint(err, text);
 
 	fflush(stdout);
 	fputs("paddock: ", stderr);

@@ -13,8 +13,7 @@ const struct command *command_find(const struct command *table, const char *name
 
 #define NAME_MAX_LENGTH 32
 
-/* Levenshtein distance of two short names. */
-static int name_distance(const char *a, const char *b)
+int name_distance(const char *a, const char *b)
 {
 	int row[NAME_MAX_LENGTH + 1];
 	size_t la = strlen(a), lb = strlen(b);

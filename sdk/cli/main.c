@@ -2,11 +2,14 @@
 
 #include "format.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static int unknown_command(const struct command *table, const char *parent, const char *name)
 {
@@ -57,8 +60,9 @@ static int run_command(struct cli *cli, const struct command *command, const cha
 	if (rc >= 0)
 		return rc;
 	if (rc == -EDOM) {
-		snprintf(cli->hint, sizeof(cli->hint), "`paddock %s%s%s --help` shows how it is used",
-			 parent ? parent : "", parent ? " " : "", command->name);
+		if (!*cli->hint)
+			snprintf(cli->hint, sizeof(cli->hint), "usage: paddock %s%s%s %s", parent ? parent : "",
+				 parent ? " " : "", command->name, command->synopsis);
 		failure = EXIT_USAGE;
 	}
 	cli_print_error(cli, &cli->err);
@@ -112,6 +116,24 @@ static int leading_options(struct cli *cli, int argc, char **argv)
 	}
 	return used;
 }
+
+/*
+ * A standard descriptor that is closed would be taken by the first thing that is opened. Here it reads as empty and
+ * refuses to be written, as a closed one does. Before the constructors of libraries: libgrpc's opens an eventfd.
+ */
+__attribute__((no_sanitize("address", "undefined"))) static void fill_standard_descriptors(void)
+{
+	long fd;
+
+	do {
+		fd = syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDONLY, 0);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		syscall(SYS_close, fd);
+}
+
+__attribute__((section(".preinit_array"),
+	       used)) static void (*const before_libraries)(void) = fill_standard_descriptors;
 
 int main(int argc, char **argv)
 {

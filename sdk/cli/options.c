@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,15 +58,43 @@ static const struct option_spec *parser_spec(const struct parser *parser, int c)
 	return NULL;
 }
 
-static int option_error(int c, char **argv, int before, struct pdk_error *err)
+static int long_option_error(const struct parser *parser, const char *word, struct pdk_error *err)
+{
+	char name[64];
+	const char *nearest = NULL;
+	int i, beginnings = 0, best = 3;
+
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(word + 2, "="), word + 2);
+	for (i = 0; i < parser->count; i++) {
+		const char *known = parser->specs[i]->name;
+		int distance = name_distance(known, name);
+
+		if (!strcmp(known, name))
+			return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "option --%s takes no value", name);
+		beginnings += !strncmp(known, name, strlen(name));
+		if (distance < best) {
+			best = distance;
+			nearest = known;
+		}
+	}
+	if (beginnings > 1)
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "option --%s may be more than one; write it out",
+				name);
+	if (nearest)
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "unknown option --%s; did you mean --%s?", name,
+				nearest);
+	return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "unknown option --%s", name);
+}
+
+static int option_error(const struct parser *parser, int c, char **argv, int before, struct pdk_error *err)
 {
 	const char *word = argv[before] ? argv[before] : "";
 
 	if (c == ':')
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "option %s needs a value", word);
-	if (optopt && optopt < FIRST_LONG)
+	if (strncmp(word, "--", 2) != 0)
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "unknown option -%c", optopt);
-	return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "unknown, ambiguous or misused option %s", word);
+	return long_option_error(parser, word, err);
 }
 
 /* One option, or the end of options: 1 when there is nothing more to parse. */
@@ -78,7 +107,7 @@ static int parse_one(struct args *args, const struct parser *parser, int argc, c
 	const struct option_spec *spec;
 
 	if (c == '?' || c == ':')
-		return option_error(c, argv, before, err);
+		return option_error(parser, c, argv, before, err);
 	if (c != -1) {
 		spec = parser_spec(parser, c);
 		if (args->n_given == ARGS_MAX)

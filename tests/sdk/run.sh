@@ -42,6 +42,18 @@ input_whole() {
 	head -c 5000000 /dev/urandom >"$WORK/in"
 	same "$(p exec -i $id -- sha256sum <"$WORK/in")" "$(sha256sum <"$WORK/in")"
 }
+closed_descriptors() {
+	local rc=0
+	same "$(p exec -i $id -- sh -c 'cat; echo end' <&-)" end && p exec $id -- true >&- || return 1
+	p exec $id -- echo text >&- 2>"$WORK/err" || rc=$?
+	same $rc 125 && grep -q 'cannot write the output: Bad file descriptor' "$WORK/err"
+}
+closed_reader() {
+	# The reader ends first: so does the command, and what it started inside is ended too.
+	p exec $id -- yes closed-reader | head -1 >"$WORK/first"
+	same "${PIPESTATUS[0]} $(cat "$WORK/first")" "141 closed-reader" && wait_for 30 no_process closed-reader
+}
+no_process() { ! p ps $id | grep -q "$1"; }
 input_unread() { head -c 5000000 /dev/zero >"$WORK/zero" && p exec -i $id true <"$WORK/zero"; }
 output_whole() { same "$(p exec $id -- head -c 30000000 /dev/zero | wc -c)" 30000000; }
 environment() {
@@ -151,6 +163,12 @@ json_everywhere() {
 	done
 }
 audited() { p audit verify >/dev/null && p audit export >"$WORK/audit" && head -1 "$WORK/audit" | grep -q '"sequence":1,'; }
+says_what_to_do() {
+	! p create --memroy 1G 2>"$WORK/err" && grep -q 'did you mean --memory' "$WORK/err" &&
+		! p help lsit 2>"$WORK/err" && grep -q 'did you mean `paddock help list`' "$WORK/err" &&
+		! p create --memory 1 2>"$WORK/err" && grep -q -e '--memory takes 16 MiB to' "$WORK/err" &&
+		! p info 2>"$WORK/err" && grep -q 'usage: paddock info SANDBOX' "$WORK/err"
+}
 helps_on() {
 	! p exce 2>"$WORK/err" && grep -q 'did you mean `paddock exec`' "$WORK/err" &&
 		! PADDOCK_ADDR=unix:/nonexistent p list 2>"$WORK/err" && grep -q 'no server answers at unix:/nonexistent' "$WORK/err"
@@ -159,9 +177,9 @@ killed() { p kill $id >/dev/null && status 125 exec $id true && p list --all | g
 
 daemon_start && daemon_template >&2 || { echo "FAIL instance: it does not start"; exit 1; }
 id=$(p create --lifetime 30m) || { echo "FAIL create: no sandbox"; exit 1; }
-tests="exit_codes streams_apart input_whole input_unread output_whole environment json_result detached signalled ctrl_c
+tests="exit_codes streams_apart input_whole input_unread closed_descriptors closed_reader output_whole environment json_result detached signalled ctrl_c
 	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys run_and_gone
-	terminal json_everywhere audited helps_on survives_restart killed"
+	terminal json_everywhere audited says_what_to_do helps_on survives_restart killed"
 for name in ${*:-$tests}; do
 	check $name $name
 done

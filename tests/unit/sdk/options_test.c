@@ -34,6 +34,25 @@ static void options_of_a_command_line_inside_are_not_ours(void **state)
 	args_clear(&args);
 }
 
+static void says_what_was_meant(void **state)
+{
+	struct pdk_error err = {0};
+	struct args args;
+
+	assert_int_equal(PARSE(&args, "create", &err, WORD("--memroy"), WORD("1G")), -EINVAL);
+	assert_string_equal(err.text, "unknown option --memroy; did you mean --memory?");
+	args_clear(&args);
+	assert_int_equal(PARSE(&args, "create", &err, WORD("--h"), WORD("x")), -EINVAL);
+	assert_string_equal(err.text, "option --h may be more than one; write it out");
+	args_clear(&args);
+	assert_int_equal(PARSE(&args, "list", &err, WORD("--quiet=yes")), -EINVAL);
+	assert_string_equal(err.text, "option --quiet takes no value");
+	args_clear(&args);
+	assert_int_equal(PARSE(&args, "list", &err, WORD("--nothing-like-it")), -EINVAL);
+	assert_string_equal(err.text, "unknown option --nothing-like-it");
+	args_clear(&args);
+}
+
 static void two_dashes_end_the_options(void **state)
 {
 	struct pdk_error err = {0};
@@ -149,6 +168,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(options_of_a_command_line_inside_are_not_ours),
+		cmocka_unit_test(says_what_was_meant),
 		cmocka_unit_test(two_dashes_end_the_options),
 		cmocka_unit_test(two_dashes_may_come_first),
 		cmocka_unit_test(options_may_stand_behind_operands),
