@@ -268,12 +268,13 @@ int metrics_start(const char *listen, struct pdk_error *err)
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "metrics_listen: must be a loopback address");
 	if (address.any.sa_family == AF_INET6)
 		flags |= MHD_USE_IPv6;
+	errno = 0;
 	http = MHD_start_daemon(flags, 0, NULL, NULL, handle, NULL, MHD_OPTION_SOCK_ADDR, &address.any,
 				MHD_OPTION_CONNECTION_LIMIT, 16u, MHD_OPTION_CONNECTION_TIMEOUT, 10u,
 				MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)16384, MHD_OPTION_END);
 	if (!http)
-		return pdk_fail(err, -EADDRNOTAVAIL, PDK_FAILED_PRECONDITION, "metrics_listen: cannot listen on %s",
-				listen);
+		return pdk_fail(err, -EADDRNOTAVAIL, PDK_FAILED_PRECONDITION, "metrics_listen: cannot listen on %s: %s",
+				listen, strerror(errno ? errno : EADDRINUSE));
 	info = MHD_get_daemon_info(http, MHD_DAEMON_INFO_BIND_PORT);
 	log_event(LOG_INFO, "metrics.listening", "address", listen, "port", info ? log_u64(info->port) : NULL, NULL);
 	return 0;
