@@ -82,6 +82,19 @@ static void start_pass_term(struct start *start)
 	start->request.n_env = n + 1;
 }
 
+/* Nobody takes its output any more: a command here would get SIGPIPE for that, so it gets it there. */
+static void end_unread(const struct follow *follow)
+{
+	Paddock__V1__SignalRequest request = PADDOCK__V1__SIGNAL_REQUEST__INIT;
+	Paddock__V1__SignalResponse *reply = NULL;
+
+	request.sandbox_id = (char *)follow->sandbox_id;
+	request.process_id = follow->process_id;
+	request.signal = follow->unwritable == EPIPE ? SIGPIPE : SIGTERM;
+	if (paddock_process_signal(follow->cli->client, &request, &reply, NULL) == 0)
+		paddock_free(reply);
+}
+
 static int follow_command(struct cli *cli, const char *id, struct start *start)
 {
 	struct follow follow = {.cli = cli, .sandbox_id = id, .interact = start->input};
@@ -100,7 +113,11 @@ static int follow_command(struct cli *cli, const char *id, struct start *start)
 	if (rc == 0)
 		rc = follow_to_end(&follow);
 	terminal_restore();
+	if (follow.unwritable)
+		end_unread(&follow);
 	follow_clear(&follow);
+	if (follow.unwritable == EPIPE)
+		return 128 + SIGPIPE;
 	if (rc == -EINTR)
 		cli_print_error(cli, &cli->err);
 	if (rc < 0)

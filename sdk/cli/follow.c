@@ -37,6 +37,8 @@ static int take_output(struct follow *follow, const Paddock__V1__ProcessOutput *
 	if (skip >= output->data.len)
 		return 0;
 	rc = write_all(fd, output->data.data + skip, output->data.len - skip, &follow->cli->err);
+	if (rc < 0)
+		follow->unwritable = -rc;
 	follow->next = output->sequence + output->data.len;
 	return rc;
 }

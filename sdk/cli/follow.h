@@ -25,6 +25,7 @@ struct follow {
 	uint32_t signal;
 	bool timed_out;
 	bool sandbox_ended;
+	int unwritable; /* the errno of standard output or error, when one could not be written */
 };
 
 /* Start it, or attach to follow->process_id from follow->next. Returns when `started` has come. */

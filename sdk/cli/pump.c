@@ -57,6 +57,8 @@ static void catch_signals(bool terminal)
 		sigaction(forwarded[i], &action, NULL);
 	if (terminal)
 		sigaction(SIGWINCH, &action, NULL);
+	/* Who reads our output may leave; then the command is told (see exec.c), which a death here would not do. */
+	signal(SIGPIPE, SIG_IGN);
 }
 
 static void forward_size(struct pump *pump, uint64_t process_id)

@@ -51,7 +51,12 @@ closed_descriptors() {
 closed_reader() {
 	# The reader ends first: so does the command, and what it started inside is ended too.
 	p exec $id -- yes closed-reader | head -1 >"$WORK/first"
-	same "${PIPESTATUS[0]} $(cat "$WORK/first")" "141 closed-reader" && wait_for 30 no_process closed-reader
+	same "${PIPESTATUS[0]} $(cat "$WORK/first")" "141 closed-reader" && wait_for 10 no_process closed-reader || return 1
+	# A full disk too; and \`run\` leaves no sandbox.
+	p list -q | sort >"$WORK/before"
+	! p exec $id -- yes full-disk >/dev/full 2>/dev/null && wait_for 10 no_process full-disk || return 1
+	p run -- yes | head -1 >/dev/null
+	p list -q | sort | diff "$WORK/before" -
 }
 no_process() { ! p ps $id | grep -q "$1"; }
 input_unread() { head -c 5000000 /dev/zero >"$WORK/zero" && p exec -i $id true <"$WORK/zero"; }

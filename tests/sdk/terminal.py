@@ -22,6 +22,8 @@ def resize(rows, columns):
 def start():
     global seen
     seen = b""
+    while select.select([master], [], [], 0.3)[0]:  # what the shell before left
+        os.read(master, 65536)
     return subprocess.Popen([paddock, "shell", sandbox], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
                             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
 
