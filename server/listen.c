@@ -1,4 +1,4 @@
-#include "rpc_internal.h"
+#include "rpc_grpc.h"
 
 #include <errno.h>
 #include <grpc/fork.h>
@@ -28,8 +28,9 @@
  */
 
 #define THREADS_MAX 2
-#define FRAME_SLACK (1u << 20) /* above the largest row, so that rows give the error, with a text that says how much   \
-				*/
+#define FRAME_SLACK                                                                                                    \
+	(1u << 20) /* above the largest row, so that rows give the error, with a text that says how much               \
+		    */
 #define CORE_MEMORY_MAX ((size_t)512 << 20)
 
 static struct rpc_listener listeners[2]; /* admin, public */
@@ -58,7 +59,7 @@ static void *serve(void *arg)
 		if (event.tag == &shutdown_tag)
 			atomic_fetch_add(&servers_down, 1);
 		else
-			rpc_event(event.tag, event.success);
+			rpc_grpc_event(event.tag, event.success);
 	}
 }
 
@@ -191,11 +192,11 @@ static int request_calls(struct pdk_error *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(listeners); i++) {
 		for (int slot = 0; slot < RPC_SLOTS; slot++) {
-			struct rpc_call *call = rpc_call_create(&listeners[i]);
+			struct rpc_grpc_call *call = rpc_grpc_create(&listeners[i]);
 
 			if (!call)
 				return pdk_fail(err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "out of memory");
-			rpc_call_request(call);
+			rpc_grpc_request(call);
 		}
 	}
 	return 0;

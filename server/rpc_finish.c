@@ -39,13 +39,13 @@ static void end(struct rpc_call *call, const struct pdk_error *err)
 {
 	call->state = RPC_ENDED;
 	call->end = call->cancelled ? call->why : *err;
+	if (call->end.code == PDK_OK && call->reply_lost)
+		pdk_fail(&call->end, 0, PDK_RESOURCE_EXHAUSTED, "the reply is too large for this connection");
 	loop_timer_cancel(&call->timer);
-	if (call->end.code != PDK_OK && call->reply) {
-		grpc_byte_buffer_destroy(call->reply);
-		call->reply = NULL;
-	}
+	if (call->end.code != PDK_OK && call->reply)
+		call->transport->drop(STEAL_PTR(call->reply));
 	report(call);
-	rpc_send_status(call);
+	rpc_send_end(call);
 	rpc_call_settle(call);
 }
 
@@ -180,8 +180,10 @@ static void finish(struct rpc_call *call, const ProtobufCMessage *reply)
 	loop_assert_locked();
 	RPC_MUST(call->state == RPC_RUNNING);
 	call->state = RPC_FINISHED;
-	if (reply && !call->closed)
-		call->reply = rpc_pack(reply);
+	if (reply && !call->closed) {
+		call->reply = call->transport->pack(reply);
+		call->reply_lost = !call->reply;
+	}
 }
 
 void rpc_finish_commit(struct rpc_call *call, struct store_batch *batch, const ProtobufCMessage *reply)

@@ -1,7 +1,6 @@
 #ifndef PADDOCK_SERVER_RPC_INTERNAL_H
 #define PADDOCK_SERVER_RPC_INTERNAL_H
 
-#include <grpc/grpc.h>
 #include <stdlib.h>
 
 #include "arena.h"
@@ -12,14 +11,11 @@
 /*
  * The engine behind rpc.h, for rpc*.c and listen.c only.
  *
- * Theory of operation. Each listener keeps RPC_SLOTS empty calls requested from gRPC. An arrival comes out of the
- * completion queue, is matched with its row, authenticated and admitted, and then has at most one operation of
- * each kind under way: `close` (ends last, always), `read`, `send`. What is under way is counted in `pending`.
- *
- * gRPC is never entered with the loop lock held: an operation is prepared under the lock and started by a
- * loop_task right after it is released. So I/O runs in parallel, and the release function of a zero-copy
- * message may take the lock. Until the turn ends a prepared send can still be extended, which is how the last
- * message and the status travel together.
+ * Theory of operation. A transport (rpc_grpc.h, rpc_link.h) brings a call in with rpc_arrive(): it is matched with its
+ * row, authenticated and admitted. From then on the engine asks the transport for at most one thing of each kind at a
+ * time: the next message (`reading`), a message on its way out (`sending`), and in the end the status. What a transport
+ * still has under way is counted in `pending`, and so are commits; the object goes when the call has ended and nothing
+ * is pending.
  *
  * The ways of a call:
  *
@@ -30,24 +26,6 @@
  *	   `--cancelled (flag)--------' by the handler, after on_cancel
  */
 
-/* A call goes from thread to thread through gRPC, which ThreadSanitizer cannot see: tell it. */
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define RPC_TSAN 1
-#endif
-#elif defined(__SANITIZE_THREAD__)
-#define RPC_TSAN 1
-#endif
-#ifdef RPC_TSAN
-void __tsan_acquire(void *address);
-void __tsan_release(void *address);
-#define RPC_HAND_OVER(tag) __tsan_release((void *)(uintptr_t)(tag))
-#define RPC_TAKE_OVER(tag) __tsan_acquire((void *)(uintptr_t)(tag))
-#else
-#define RPC_HAND_OVER(tag) ((void)0)
-#define RPC_TAKE_OVER(tag) ((void)0)
-#endif
-
 /* For mistakes of handlers that would otherwise end in freed memory; stays in every build. */
 #define RPC_MUST(condition)                                                                                            \
 	do {                                                                                                           \
@@ -55,15 +33,7 @@ void __tsan_release(void *address);
 			abort();                                                                                       \
 	} while (0)
 
-#define RPC_SLOTS 32
 #define RPC_CALLS_MAX 16384
-#define RPC_METADATA_MAX (16u << 10)
-
-struct rpc_listener {
-	grpc_server *server;
-	grpc_completion_queue *queue;
-	bool trusted; /* the admin socket: no key means the operator */
-};
 
 enum rpc_state {
 	RPC_ARRIVED,  /* not yet given to its handler; method may be NULL */
@@ -72,54 +42,50 @@ enum rpc_state {
 	RPC_ENDED,    /* the status is on its way, or the peer is gone */
 };
 
-enum rpc_operation { RPC_OP_ARRIVAL, RPC_OP_CLOSE, RPC_OP_READ, RPC_OP_SEND, RPC_OP_COUNT };
-
-struct rpc_tag {
-	struct rpc_call *call;
-	enum rpc_operation operation;
+/*
+ * How calls travel. All of it under the lock but `release`. A packed message is the transport's own object: `send` and
+ * `end` consume it, `drop` is for one that is not sent.
+ */
+struct rpc_transport {
+	const char *name;
+	/* Bring the next message to rpc_received(), later. `reading` is set. */
+	void (*read)(struct rpc_call *call);
+	/* NULL: no memory, or larger than what can travel. */
+	void *(*pack)(const ProtobufCMessage *message);
+	/* As rpc_send_bytes(). Takes care of `release` whatever it returns. */
+	void *(*pack_bytes)(const void *head, size_t head_length, uint32_t field, const void *data, size_t length,
+			    void (*release)(void *arg), void *arg);
+	void (*drop)(void *packed);
+	/* Send one message and come back with rpc_sent(), later. `sending` is set. NULL (it could not be packed):
+	 * cancel the call, later. */
+	void (*send)(struct rpc_call *call, void *packed);
+	/* Send call->reply, if there is one, and call->end, as soon as what is on its way has left. Not called when
+	 * the stream is `closed`. */
+	void (*end)(struct rpc_call *call);
+	/* The peer has not taken the status in its time: give up. */
+	void (*reset)(struct rpc_call *call);
+	/* Free the object. Without the lock. */
+	void (*release)(struct rpc_call *call);
 };
 
-struct rpc_send { /* the one send operation that is prepared or under way */
-	struct loop_task task;
-	uint64_t turn; /* loop_turn() in which it was prepared */
-	grpc_op ops[3];
-	unsigned int n_ops;
-	grpc_byte_buffer *message;
-	grpc_slice details;
-	bool has_status;
-};
-
-struct rpc_call {
+struct rpc_call { /* the first member of the transport's own struct */
+	const struct rpc_transport *transport;
 	struct rpc_call *previous, *next; /* all calls from arrival to RPC_ENDED and drained */
-	struct rpc_listener *listener;
 	bool listed;
-	bool slot_lost; /* no memory for the next empty call: request one when this is freed */
-
-	/* gRPC's */
-	grpc_call *grpc;
-	grpc_call_details details;
-	grpc_metadata_array metadata;
-	struct rpc_tag tags[RPC_OP_COUNT];
 	unsigned int pending; /* operations under way, commits included */
-	struct loop_task close_task, read_task, cancel_task, free_task;
-	grpc_op close_op, read_op;
-	int close_cancelled;
-	grpc_byte_buffer *read_buffer;
-	struct rpc_send send;
+	struct loop_task free_task;
 
-	/* ours */
 	const struct rpc_method *method;
 	struct principal principal;
 	enum rpc_state state;
 	bool cancelled; /* `why` says how */
 	bool closed;    /* the stream is gone: nothing can be sent any more */
 	bool reading, sending;
-	bool headers_sent;
 	bool recorded; /* the audit record was given to the store */
 	struct pdk_error why;
-	struct pdk_error end;    /* the status, once finished */
-	grpc_byte_buffer *reply; /* leaves with the status */
-	bool status_waits;       /* ended while a message was being sent */
+	struct pdk_error end; /* the status, once finished */
+	void *reply;          /* packed; leaves with the status */
+	bool reply_lost;      /* it could not be packed */
 
 	struct rpc_events events;
 	void *user;
@@ -134,30 +100,54 @@ struct rpc_call {
 	char *audit_detail;
 };
 
-/* rpc.c: the way in */
-struct rpc_call *rpc_call_create(struct rpc_listener *listener);
-/* Ask gRPC for the next call of the listener. Without the lock. */
-void rpc_call_request(struct rpc_call *call);
-/* One event of the completion queue. Without the lock. */
-void rpc_event(const struct rpc_tag *tag, bool success);
-/* Tell a running call that it is over; the first reason counts. */
-void rpc_cancel(struct rpc_call *call, const struct pdk_error *why);
+#define RPC_NO_TIMEOUT UINT64_MAX
+
+/* What a call says of itself before its first message. Valid during rpc_arrive(). */
+struct rpc_arrival {
+	const char *path;
+	size_t path_length;
+	uint64_t timeout_ns;       /* from now on; RPC_NO_TIMEOUT: none was given */
+	const char *authorization; /* "Bearer pdk_..."; NULL: none */
+	bool trusted;              /* came in on the admin socket: no key means the operator */
+	bool no_memory;            /* the transport cannot serve it: refuse */
+};
+
+/* rpc.c: what transports call, with the lock held unless it says otherwise */
+void rpc_call_init(struct rpc_call *call, const struct rpc_transport *transport);
+/* Frees what the engine has in it, not the object. Without the lock. */
+void rpc_call_clear(struct rpc_call *call);
+/* From here on the engine has it. The transport is asked for the first message when it was admitted. */
+void rpc_arrive(struct rpc_call *call, const struct rpc_arrival *arrival);
+/* Decode one message in the arena that it belongs in. With or without the lock. */
+int rpc_unpack(struct rpc_call *call, const uint8_t *bytes, size_t length, ProtobufCMessage **ret,
+	       struct pdk_error *err);
+/* The answer to `read`: a message, NULL when the peer has sent everything, or why it is not accepted (rc < 0). */
+void rpc_received(struct rpc_call *call, const ProtobufCMessage *message, int rc, const struct pdk_error *err);
+/* The answer to `send`. Without `success` the stream is broken, and rpc_closed() will say how. */
+void rpc_sent(struct rpc_call *call, bool success);
+/* The peer has gone away, or takes nothing more. */
+void rpc_closed(struct rpc_call *call, bool cancelled);
 /* Let go of a call that has ended, when nothing of it is under way. */
 void rpc_call_settle(struct rpc_call *call);
+
+/* Tell a running call that it is over; the first reason counts. */
+void rpc_cancel(struct rpc_call *call, const struct pdk_error *why);
 /* End everything that still runs. */
 void rpc_cancel_all(const struct pdk_error *why);
 unsigned int rpc_active(void);
+bool rpc_client_streams(const struct rpc_call *call);
 
 /* rpc_auth.c: who calls, and may they */
-int rpc_admit(struct rpc_call *call, struct pdk_error *err);
+int rpc_admit(struct rpc_call *call, const struct rpc_arrival *arrival, struct pdk_error *err);
 
 /* rpc_send.c: the way out */
-void rpc_prepare_close(struct rpc_call *call);
-void rpc_prepare_read(struct rpc_call *call);
-void rpc_sent(struct rpc_call *call, bool success);
-/* Send call->end and call->reply, or wait until the message under way has left. */
-void rpc_send_status(struct rpc_call *call);
-grpc_byte_buffer *rpc_pack(const ProtobufCMessage *message);
+/* The status is decided: send it and call->reply. */
+void rpc_send_end(struct rpc_call *call);
+/* Call `release(arg)` as soon as the lock is free. */
+void rpc_release_later(void (*release)(void *arg), void *arg);
+/* Tag and length of a `bytes` field. Returns the length of the prefix. */
+#define RPC_FIELD_PREFIX_MAX 20
+size_t rpc_field_prefix(uint8_t prefix[RPC_FIELD_PREFIX_MAX], uint32_t field, size_t length);
 
 /* rpc_finish.c */
 /* End a call that has no handler (refused, unknown): like rpc_fail(). */
