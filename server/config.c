@@ -56,6 +56,8 @@ static const struct option options[] = {
 	 .help = "sockets: admin.sock, paddock.sock, warden.sock"},
 	{FIELD(user), .type = TYPE_TEXT, .initial = "paddock",
 	 .help = "what paddockd becomes when it is started as root"},
+	{FIELD(ingress_user), .type = TYPE_TEXT, .initial = "",
+	 .help = "whom paddock-ingress runs as: it alone may use ingress.sock; empty: no such socket"},
 	{FIELD(listen), .type = TYPE_TEXT, .initial = "127.0.0.1:7411",
 	 .help = "TCP address of the API; empty: none; not loopback needs TLS"},
 	{FIELD(metrics_listen), .type = TYPE_TEXT, .initial = "127.0.0.1:7412",

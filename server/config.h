@@ -16,6 +16,7 @@ struct config {
 	char data_dir[CONFIG_PATH_MAX];	   /* /var/lib/paddock */
 	char runtime_dir[CONFIG_PATH_MAX]; /* /run/paddock: admin.sock, paddock.sock, warden.sock */
 	char user[64];			   /* paddock: what paddockd becomes when it is started as root */
+	char ingress_user[64];		   /* whose ingress.sock is; empty: there is none */
 	char listen[CONFIG_PATH_MAX];	   /* 127.0.0.1:7411; empty: no TCP. Not loopback needs TLS */
 	char metrics_listen[64];	   /* 127.0.0.1:7412; empty: off; loopback only */
 	char tls_certificate[CONFIG_PATH_MAX]; /* PEM chain; set: TCP speaks TLS only; re-read when it changes */

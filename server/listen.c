@@ -18,13 +18,16 @@
 #include "health.h"
 #include "log.h"
 #include "reflection.h"
+#include "rpc_link.h"
 #include "sandbox/base/cleanup.h"
 #include "tls.h"
+#include "unix_socket.h"
 
 /*
  * Listeners and the threads that serve them. Two gRPC servers share one completion queue, so that the socket a
  * call came in on says what it may do without a key: the admin socket (mode 0600) is the operator's, all else
- * needs a key. What one peer can make the core hold is bounded by the channel arguments here.
+ * needs a key. The ingress has a socket of its own (rpc_link_listen.c). What one peer can make the core hold is bounded
+ * by the channel arguments here.
  */
 
 #define THREADS_MAX 2
@@ -115,25 +118,6 @@ static grpc_server *create_server(const struct config *config)
 	return server;
 }
 
-/* A socket file that nobody answers on is left over from a crash; one that answers belongs to another daemon. */
-static int remove_stale_socket(const char *path, struct pdk_error *err)
-{
-	_cleanup_fd_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct stat st;
-
-	if (fd < 0)
-		return pdk_fail_errno(err, -errno, "socket");
-	if (lstat(path, &st) < 0)
-		return errno == ENOENT ? 0 : pdk_fail_errno(err, -errno, "%s", path);
-	if (!S_ISSOCK(st.st_mode))
-		return pdk_fail(err, -EEXIST, PDK_FAILED_PRECONDITION, "%s: not a socket", path);
-	memcpy(address.sun_path, path, strlen(path) + 1);
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 || errno != ECONNREFUSED)
-		return pdk_fail(err, -EADDRINUSE, PDK_FAILED_PRECONDITION, "%s: another daemon answers there", path);
-	return unlink(path) < 0 ? pdk_fail_errno(err, -errno, "%s", path) : 0;
-}
-
 static int bind_unix(struct rpc_listener *listener, const char *folder, const char *name, mode_t mode,
 		     struct pdk_error *err)
 {
@@ -147,7 +131,7 @@ static int bind_unix(struct rpc_listener *listener, const char *folder, const ch
 		path[0] = '\0';
 		return pdk_fail(err, -ENAMETOOLONG, PDK_INVALID_ARGUMENT, "runtime_dir: too long for a socket");
 	}
-	rc = remove_stale_socket(path, err);
+	rc = unix_socket_remove_stale(path, err);
 	if (rc < 0) {
 		path[0] = '\0';
 		return rc;
@@ -268,6 +252,8 @@ int rpc_start(const struct config *config, struct pdk_error *err)
 		rc = request_calls(err);
 	if (rc >= 0)
 		rc = start_threads(err);
+	if (rc >= 0)
+		rc = rpc_link_listen(config, err);
 	if (rc < 0) {
 		rpc_stop(0);
 		return rc;
@@ -309,6 +295,13 @@ static void cancel_rest(void)
 	loop_unlock();
 }
 
+static void close_links(void)
+{
+	loop_lock();
+	rpc_link_close_all();
+	loop_unlock();
+}
+
 static void remove_sockets(void)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(socket_paths); i++) {
@@ -327,6 +320,7 @@ void rpc_stop(uint32_t grace_ms)
 	loop_lock();
 	health_set_serving(false);
 	loop_unlock();
+	rpc_link_stop_listening();
 	for (size_t i = 0; i < ARRAY_SIZE(listeners); i++)
 		grpc_server_shutdown_and_notify(listeners[i].server, queue, &shutdown_tag);
 	if (!wait_until_down(grace_ms)) {
@@ -336,6 +330,7 @@ void rpc_stop(uint32_t grace_ms)
 				grpc_server_cancel_all_calls(listeners[i].server);
 		}
 	}
+	close_links();
 	remove_sockets();
 	if (!wait_until_down(3000)) {
 		log_event(LOG_ERROR, "rpc.stuck", "calls", log_u64(rpc_active()), NULL);

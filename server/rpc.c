@@ -102,8 +102,8 @@ static int accept_call(struct rpc_call *call, const struct rpc_arrival *arrival,
 {
 	if (n_calls > RPC_CALLS_MAX)
 		return pdk_fail(err, -EAGAIN, PDK_RESOURCE_EXHAUSTED, "the server has too many calls under way");
-	if (arrival->no_memory)
-		return pdk_fail(err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
+	if (arrival->refused)
+		return pdk_fail(err, -EAGAIN, PDK_RESOURCE_EXHAUSTED, "%s", arrival->refused);
 	call->method = rpc_table_find(arrival->path, arrival->path_length);
 	if (!call->method)
 		return pdk_fail(err, -ENOSYS, PDK_UNIMPLEMENTED, "unknown method");
@@ -122,6 +122,8 @@ void rpc_arrive(struct rpc_call *call, const struct rpc_arrival *arrival)
 	struct pdk_error err = {};
 
 	call->arrived_ns = loop_now_ns();
+	if (arrival->client_address && arrival->client_address[0])
+		call->client_address = rpc_strdup(call, arrival->client_address);
 	list_add(call);
 	if (accept_call(call, arrival, &err) < 0) {
 		rpc_refuse(call, &err);

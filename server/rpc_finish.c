@@ -1,6 +1,7 @@
 #include "rpc_internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,7 +52,24 @@ static void end(struct rpc_call *call, const struct pdk_error *err)
 
 /* Audit */
 
-static struct audit_entry audit_entry_of(const struct rpc_call *call, enum pdk_code code)
+/* The handler's detail, and whom the ingress made the call for. */
+static const char *detail_of(struct rpc_call *call)
+{
+	const char *rest = call->audit_detail && call->audit_detail[0] == '{' ? call->audit_detail + 1 : "}";
+	size_t size;
+	char *both;
+
+	if (!call->client_address)
+		return call->audit_detail;
+	size = strlen(rest) + strlen(call->client_address) + 32;
+	both = rpc_alloc(call, size);
+	if (!both)
+		return call->audit_detail;
+	snprintf(both, size, "{\"client\":\"%s\"%s%s", call->client_address, rest[0] == '}' ? "" : ",", rest);
+	return both;
+}
+
+static struct audit_entry audit_entry_of(struct rpc_call *call, enum pdk_code code)
 {
 	return (struct audit_entry){
 		.tenant = call->principal.tenant[0] ? call->principal.tenant : NULL,
@@ -60,7 +78,7 @@ static struct audit_entry audit_entry_of(const struct rpc_call *call, enum pdk_c
 		.sandbox_id = call->audit_sandbox[0] ? call->audit_sandbox : NULL,
 		.object = call->audit_object,
 		.outcome = pdk_code_name(code),
-		.detail = call->audit_detail,
+		.detail = detail_of(call),
 	};
 }
 

@@ -115,7 +115,7 @@ static void arrived(struct rpc_grpc_call *call)
 		.timeout_ns = timeout_of(&call->details),
 		.authorization = find_authorization(&call->metadata, authorization) ? authorization : NULL,
 		.trusted = call->listener->trusted,
-		.no_memory = !next,
+		.refused = next ? NULL : "the server is out of memory",
 	};
 
 	if (next)

@@ -96,6 +96,7 @@ struct rpc_call { /* the first member of the transport's own struct */
 	struct loop_timer timer; /* the deadline; after the end, the patience with the peer */
 
 	char audit_sandbox[SANDBOX_ID_SIZE];
+	char *client_address; /* NULL: not known */
 	char *audit_object;
 	char *audit_detail;
 };
@@ -106,10 +107,11 @@ struct rpc_call { /* the first member of the transport's own struct */
 struct rpc_arrival {
 	const char *path;
 	size_t path_length;
-	uint64_t timeout_ns;       /* from now on; RPC_NO_TIMEOUT: none was given */
-	const char *authorization; /* "Bearer pdk_..."; NULL: none */
-	bool trusted;              /* came in on the admin socket: no key means the operator */
-	bool no_memory;            /* the transport cannot serve it: refuse */
+	uint64_t timeout_ns;        /* from now on; RPC_NO_TIMEOUT: none was given */
+	const char *authorization;  /* "Bearer pdk_..."; NULL: none */
+	bool trusted;               /* came in on the admin socket: no key means the operator */
+	const char *refused;        /* the transport cannot serve it, and why; else NULL */
+	const char *client_address; /* whom a call of the ingress is for; NULL or empty: unknown */
 };
 
 /* rpc.c: what transports call, with the lock held unless it says otherwise */

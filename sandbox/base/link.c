@@ -129,6 +129,11 @@ int link_fd(const struct link *link)
 	return link->fd;
 }
 
+size_t link_queued(const struct link *link)
+{
+	return link->queued_bytes;
+}
+
 uint32_t link_events(const struct link *link)
 {
 	return EPOLLIN | (link->first ? (uint32_t)EPOLLOUT : 0);

@@ -66,6 +66,8 @@ struct link *link_create(int fd, size_t max_payload, link_handler handler, void 
 void link_free(struct link *link);
 
 int link_fd(const struct link *link);
+/* Bytes that wait to be written. */
+size_t link_queued(const struct link *link);
 /* EPOLLIN, and EPOLLOUT while output waits. */
 uint32_t link_events(const struct link *link);
 

@@ -9,7 +9,7 @@
 #include "service.h"
 
 atomic_int store_commits, store_records, events_recorded, store_result;
-char last_outcome[32], last_action[64];
+char last_outcome[32], last_action[64], last_detail[256];
 
 /* Two keys, and a store that answers on the loop thread. */
 
@@ -49,6 +49,7 @@ static void note(const struct audit_entry *entry)
 {
 	snprintf(last_outcome, sizeof(last_outcome), "%s", entry->outcome);
 	snprintf(last_action, sizeof(last_action), "%s", entry->action);
+	snprintf(last_detail, sizeof(last_detail), "%s", entry->detail ? entry->detail : "");
 }
 
 int store_audit(struct store_batch *batch, const struct audit_entry *entry)
