@@ -10,14 +10,15 @@
 
 /*
  * Pre-made sandboxes of the default template with the default limits, so that most creates find one that runs.
- * One is made at a time, in the background; after a failure the next try waits, twice as long each time. A
- * refill starts a moment after the claim that made the gap, so that it does not compete with the claimer's
- * first command.
+ * One is made at a time, in the background; after a failure the next try waits, twice as long each time. While half
+ * of them are there, a refill waits for a pause in the claims, so that it does not compete with the claimer's
+ * first commands; below that it starts a moment after the claim.
  *
  * The ready ones are linked through by_server, which a pooled sandbox does not use otherwise.
  */
 
 #define REFILL_NS (3 * 1000000ull)
+#define REFILL_PAUSE_NS (25 * 1000000ull)
 #define BACK_OFF_FIRST_NS (250 * 1000000ull)
 #define BACK_OFF_MAX_NS (60 * 1000000000ull)
 
@@ -39,11 +40,16 @@ static void wake_after(uint64_t ns)
 		(void)loop_timer_set(&timer, loop_now_ns() + ns);
 }
 
+static void refill_later(void)
+{
+	wake_after(2 * ready_count >= server_config.pool_size ? REFILL_PAUSE_NS : REFILL_NS);
+}
+
 void sandbox_pool_wake(void)
 {
 	/* An armed timer stays: it may be waiting out a failure. */
 	if (timer.due_ns == 0 && !in_making && ready_count < server_config.pool_size)
-		wake_after(REFILL_NS);
+		refill_later();
 }
 
 static void push(struct sandbox *sandbox)
@@ -75,7 +81,8 @@ struct sandbox *sandbox_pool_claim(const char *template_id, const struct warden_
 		take(sandbox);
 		sandbox_uncount(sandbox);
 		sandbox->private->pooled = false;
-		sandbox_pool_wake();
+		if (!in_making && !back_off_ns)
+			refill_later();
 		return sandbox;
 	}
 	return NULL;

@@ -187,7 +187,8 @@ static int launch(struct init *init, struct process *process, const struct spawn
 		return pdk_fail_errno(err, rc, "cannot start a process");
 	process->pid = process->shown_pid = rc;
 	init->n_running++;
-	rc = source_add(init, &process->report, report, EPOLLIN, report_ready);
+	/* Only its end is waited for (a hang-up is always told): by then every report is in the pipe. */
+	rc = source_add(init, &process->report, report, EPOLLPRI, report_ready);
 	if (rc == 0)
 		return 0;
 	kill(process->pid, SIGKILL);

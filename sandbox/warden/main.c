@@ -313,17 +313,20 @@ static int setup(struct pdk_error *err)
 	return serve_setup(err);
 }
 
+/* Of two times to sleep, where -1 is for ever. */
+static int sooner(int one, int other)
+{
+	return one < 0 || (other >= 0 && other < one) ? other : one;
+}
+
 /* What to do when nobody asks: one piece at a time, soonest deadline decides how long to sleep. */
 static int idle(void)
 {
-	int sandbox_ms = sandbox_tick();
-	int import_ms = import_tick();
+	int ms = sooner(sandbox_tick(), import_tick());
 
 	if (import_work() || sandbox_refill() || pool_trash_work())
 		return 0;
-	if (sandbox_ms < 0 || (import_ms >= 0 && import_ms < sandbox_ms))
-		return import_ms;
-	return sandbox_ms;
+	return sooner(ms, pool_tick());
 }
 
 int main(int argc, char **argv)

@@ -26,6 +26,7 @@
 #include "sandbox/base/fault.h"
 
 #define STOCK_MAX 256
+#define TRASH_PAUSE_MS 50 /* one worker for what a burst of kills leaves, and none between the steps of one */
 
 static const char *const names[POOL_DIRS] = {"templates", "sandboxes", "stock", "import", "trash", "tools"};
 
@@ -36,6 +37,7 @@ static uint64_t stock_names[STOCK_MAX];
 static unsigned int stock_count;
 static uint64_t next_name;
 static bool trash_waits;
+static unsigned long long trash_due_ms;
 static struct watch trash_worker = {.fd = -1};
 
 int pool_dir(enum pool_dir which)
@@ -277,6 +279,8 @@ int pool_discard(enum pool_dir from, const char *name)
 	snprintf(unique, sizeof(unique), "%.64s.%" PRIx64, name, ++next_name);
 	if (renameat2(dirs[from], name, dirs[POOL_TRASH], unique, RENAME_NOREPLACE) < 0)
 		return errno == ENOENT ? 0 : -errno;
+	if (!trash_waits)
+		trash_due_ms = clock_ms() + TRASH_PAUSE_MS;
 	trash_waits = true;
 	return 0;
 }
@@ -315,14 +319,22 @@ static void trash_worker_ended(struct watch *watch, uint32_t events)
 	close(fd);
 }
 
+int pool_tick(void)
+{
+	unsigned long long now = clock_ms();
+
+	/* The end of a worker is an event of its own. */
+	if (trash_worker.fd >= 0 || !trash_waits)
+		return -1;
+	return now < trash_due_ms ? (int)(trash_due_ms - now) : 0;
+}
+
 int pool_trash_work(void)
 {
 	pid_t pid;
 	int fd;
 
-	if (trash_worker.fd >= 0)
-		return 0;
-	if (!trash_waits)
+	if (trash_worker.fd >= 0 || !trash_waits || clock_ms() < trash_due_ms)
 		return 0;
 	trash_waits = false;
 	pid = fork();

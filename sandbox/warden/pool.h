@@ -38,8 +38,10 @@ unsigned int pool_stocked(void);
 
 /* Move a subvolume out of its directory; the disk space comes back later. 0 if it does not exist. */
 int pool_discard(enum pool_dir from, const char *name);
-/* Empty the trash in a worker process. 1 if it started one or one runs. */
+/* Empty the trash in a worker process, a moment after the first piece came. 1 if it started one. */
 int pool_trash_work(void);
+/* Milliseconds until pool_trash_work() has something to do, or -1. */
+int pool_tick(void);
 /* Put what earlier wardens left in stock/ and import/ into the trash. */
 void pool_reconcile(void);
 void pool_enumerate(enum pool_dir which, void (*found)(const char *name));

@@ -29,6 +29,7 @@
 #define START_TIMEOUT_MS 10000
 #define REMOVE_TIMEOUT_MS 10000
 #define RETRY_MS 2
+#define REFILL_PAUSE_MS 10
 #define FREEZE_TIMEOUT_MS 10000
 #define FREEZE_SPINS 20    /* of 50 us: most sandboxes stand still by then, and nobody else waits noticeably */
 #define SANDBOXES_MAX 9000 /* a pidfd and, while starting, three descriptors of 20,000 */
@@ -37,6 +38,7 @@ static struct sandbox *table[BUCKETS];
 static unsigned int count;
 static unsigned int busy; /* in STARTING or DYING, or freezing: these have deadlines */
 static unsigned int stock_wanted;
+static unsigned long long worked_ms; /* when a create or kill was last done */
 static int init_program = -1, archive_program = -1;
 /* By slot: the first process of a sandbox that is starting, written by the kernel (child.h). Shared with builders. */
 static pid_t *first_processes;
@@ -189,6 +191,7 @@ static void finish(struct sandbox *s, int rc)
 	if (s->has_slot)
 		userns_release(s->slot, rc == 0);
 	busy--;
+	worked_ms = clock_ms();
 	answer_all(s, rc, &err);
 	sandbox_free(s);
 }
@@ -311,6 +314,7 @@ static void started(struct sandbox *s)
 	s->state = SANDBOX_RUNNING;
 	s->announce = true;
 	busy--;
+	worked_ms = clock_ms();
 	memcpy(reply.id, s->id, SANDBOX_ID_SIZE);
 	serve_reply(s->creator, &reply, s->link);
 	s->creator.connection = 0;
@@ -689,12 +693,22 @@ static void tick_one(struct sandbox *s, unsigned long long now)
 	}
 }
 
+/* A piece takes a millisecond or two, in which a kill or create would wait: unless little is left, the stock is
+ * refilled in pauses. */
+static bool refill_waits(void)
+{
+	unsigned int stocked = sandbox_stocked();
+
+	return stocked < stock_wanted && stocked > stock_wanted / 4 &&
+	       (busy || clock_ms() < worked_ms + REFILL_PAUSE_MS);
+}
+
 int sandbox_tick(void)
 {
 	unsigned long long now = clock_ms();
 
 	if (busy == 0)
-		return -1;
+		return refill_waits() ? REFILL_PAUSE_MS : -1;
 	for (unsigned int i = 0; i < BUCKETS; i++)
 		for (struct sandbox *s = table[i], *next; s; s = next) {
 			next = s->next;
@@ -710,6 +724,8 @@ void sandbox_set_stock(unsigned int wanted)
 
 int sandbox_refill(void)
 {
+	if (refill_waits())
+		return 0;
 	return pool_stock(stock_wanted) || userns_stock(stock_wanted);
 }
 
