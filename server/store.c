@@ -20,7 +20,9 @@
 /*
  * store_commit() queues a batch; the writer thread takes all that wait, applies them in one transaction,
  * commits it (LMDB syncs the data, then writes its meta page through an O_DSYNC descriptor) and runs the callbacks
- * under the loop lock. While it commits, the next batches gather: that is the group commit.
+ * under the loop lock. While it commits, the next batches gather: that is the group commit. A batch that nobody
+ * waits for (records of reads, intents) starts no commit of its own at once: it goes along with the next one, or after
+ * LAZY_NS.
  *
  * When a transaction fails, nothing of it is in the store and every batch of it fails. A full disk passes: LMDB
  * never overwrites a page that the last good state uses, so what a failed write or sync left behind is
@@ -35,6 +37,7 @@
  */
 
 #define ANCHOR_INTERVAL_NS 1000000000ull
+#define LAZY_NS 10000000ull
 #define FULL_BYTES (1u << 20) /* less than this is a full disk */
 #define EVENTS_MAX_BYTES (64u << 20)
 
@@ -43,6 +46,8 @@ static struct {
 	pthread_cond_t wake;
 	struct store_batch *first, **last;
 	size_t queued_bytes;
+	bool urgent;          /* somebody waits for one of the queue */
+	uint64_t lazy_due_ns; /* when the queue is committed all the same; 0: it is empty */
 	uint64_t events_dropped;
 	struct audit_head durable;
 	bool running, stopping;
@@ -253,21 +258,32 @@ static void move_anchor(bool now)
 	store.anchor_failing = rc < 0;
 }
 
+/* When the writer has something to do though nobody waits; 0: never. */
+static uint64_t due_unasked(void)
+{
+	bool behind = store.anchor_trusted && store.anchored.count != store.head.count;
+	uint64_t anchor = behind ? store.anchor_tried_ns + ANCHOR_INTERVAL_NS : 0;
+
+	return !anchor || (store.lazy_due_ns && store.lazy_due_ns < anchor) ? store.lazy_due_ns : anchor;
+}
+
 /* Wait for batches; NULL when only the anchor is due, or at the end. Called and returns with the lock held. */
 static struct store_batch *wait_batches(void)
 {
 	struct store_batch *batches;
 
-	while (!store.first && !store.stopping) {
-		uint64_t due = store.anchor_tried_ns + ANCHOR_INTERVAL_NS;
+	while (!store.urgent && !store.stopping) {
+		uint64_t due = due_unasked();
 		struct timespec until = {(time_t)(due / 1000000000), (long)(due % 1000000000)};
 
-		if (!store.anchor_trusted || store.anchored.count == store.head.count)
+		if (!due)
 			pthread_cond_wait(&store.wake, &store.lock);
 		else if (pthread_cond_timedwait(&store.wake, &store.lock, &until) == ETIMEDOUT)
 			break;
 	}
 	batches = store.first;
+	store.urgent = false;
+	store.lazy_due_ns = 0;
 	store.first = NULL;
 	store.last = &store.first;
 	store.queued_bytes = 0;
@@ -444,6 +460,8 @@ void store_close(void)
 
 void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg)
 {
+	bool wake;
+
 	batch->done = done;
 	batch->arg = arg;
 	batch->next = NULL;
@@ -453,7 +471,13 @@ void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), vo
 	*store.last = batch;
 	store.last = &batch->next;
 	store.queued_bytes += batch->length;
-	if (store.running)
+	/* The first of a queue that nobody waits for only sets the writer's alarm. */
+	wake = done ? !store.urgent : !store.lazy_due_ns;
+	if (done)
+		store.urgent = true;
+	if (!store.lazy_due_ns)
+		store.lazy_due_ns = now_ns() + LAZY_NS;
+	if (store.running && wake)
 		pthread_cond_signal(&store.wake);
 	pthread_mutex_unlock(&store.lock);
 }
