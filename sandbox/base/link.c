@@ -28,6 +28,7 @@
  */
 
 #define READ_SIZE 16384u
+#define LAST_MAX 1024u
 #define PENDING_MAX (2 * LINK_FDS_MAX)
 #define QUEUE_FDS_MAX 256u
 
@@ -267,6 +268,33 @@ int link_send(struct link *link, uint32_t stream, enum link_kind kind, const voi
 	      const int *fds, unsigned int n_fds)
 {
 	return send_frame(link, stream, kind, 0, payload, length, fds, n_fds);
+}
+
+int link_send_last(struct link *link, uint32_t stream, enum link_kind kind, const void *payload, size_t length)
+{
+	uint8_t bytes[LAST_MAX];
+	size_t total = 2 * LINK_HEADER_SIZE + length;
+	struct iovec iov = {bytes, total};
+	ssize_t written;
+	int rc;
+
+	if (link->broken || link->deaf || link->first || total > sizeof(bytes)) {
+		rc = link_send(link, stream, kind, payload, length, NULL, 0);
+		return rc < 0 ? rc : link_send(link, stream, LINK_END, NULL, 0, NULL, 0);
+	}
+	encode_header(bytes, length, stream, kind, 0, 0);
+	if (length)
+		memcpy(bytes + LINK_HEADER_SIZE, payload, length);
+	encode_header(bytes + LINK_HEADER_SIZE + length, 0, stream, LINK_END, 0, 0);
+	written = write_some(link->fd, &iov, 1, NULL, 0);
+	if (written < 0)
+		return break_output(link, (int)written);
+	if ((size_t)written == total)
+		return 0;
+	rc = queue_rest(link, bytes, bytes + LINK_HEADER_SIZE, total - LINK_HEADER_SIZE, (size_t)written, NULL, 0);
+	if (rc < 0 && written)
+		break_link(link, rc);
+	return rc;
 }
 
 int link_send_credit(struct link *link, uint32_t stream, uint32_t credit)

@@ -75,6 +75,8 @@ uint32_t link_events(const struct link *link);
  * -ENOBUFS: the queue is full; -EMSGSIZE: the payload is too large; -EPIPE: the peer is gone. */
 int link_send(struct link *link, uint32_t stream, enum link_kind kind, const void *payload, size_t length,
 	      const int *fds, unsigned int n_fds);
+/* A frame without descriptors and the END of its stream; when it is small, in one write, so that the peer wakes once. */
+int link_send_last(struct link *link, uint32_t stream, enum link_kind kind, const void *payload, size_t length);
 int link_send_credit(struct link *link, uint32_t stream, uint32_t credit);
 
 /* Write what is queued. 0, or a negative errno that ends the link (never -EAGAIN). A peer that is gone is no error here:

@@ -117,8 +117,7 @@ static void reply_exited(struct init *init, struct process *process)
 	exited.timed_out = process->timed_out;
 	reply.result_case = GUEST_RESULT(EXITED);
 	reply.exited = &exited;
-	session_reply(init, process->stream, &reply, NULL, 0);
-	session_end(init, process->stream);
+	session_reply_last(init, process->stream, &reply);
 	process->stream = 0;
 }
 

@@ -68,26 +68,48 @@ void session_send(struct init *init, uint32_t stream, enum link_kind kind, const
 		session->broken = true;
 }
 
+/* The packed reply (free it), or NULL: there is no session, or it is broken now. */
+static uint8_t *pack_reply(struct init *init, const guest_reply *reply, size_t *ret_length)
+{
+	size_t length = paddock__internal__guest_reply__get_packed_size(reply);
+	uint8_t *bytes;
+
+	if (!init->session)
+		return NULL;
+	bytes = malloc(length ? length : 1);
+	if (!bytes) {
+		init->session->broken = true;
+		return NULL;
+	}
+	paddock__internal__guest_reply__pack(reply, bytes);
+	*ret_length = length;
+	return bytes;
+}
+
 static void send_reply(struct init *init, uint32_t stream, enum link_kind kind, const guest_reply *reply,
 		       const int *fds, unsigned int n_fds)
 {
-	size_t length = paddock__internal__guest_reply__get_packed_size(reply);
-	_cleanup_free_ uint8_t *bytes = malloc(length ? length : 1);
+	size_t length;
+	_cleanup_free_ uint8_t *bytes = pack_reply(init, reply, &length);
 
-	if (!init->session)
-		return;
-	if (!bytes) {
-		init->session->broken = true;
-		return;
-	}
-	paddock__internal__guest_reply__pack(reply, bytes);
-	session_send(init, stream, kind, bytes, length, fds, n_fds);
+	if (bytes)
+		session_send(init, stream, kind, bytes, length, fds, n_fds);
 }
 
 void session_reply(struct init *init, uint32_t stream, const guest_reply *reply, const int *fds, unsigned int n_fds)
 {
 	if (stream)
 		send_reply(init, stream, LINK_REPLY, reply, fds, n_fds);
+}
+
+void session_reply_last(struct init *init, uint32_t stream, const guest_reply *reply)
+{
+	size_t length;
+	_cleanup_free_ uint8_t *bytes = stream ? pack_reply(init, reply, &length) : NULL;
+
+	if (bytes && !init->session->broken &&
+	    link_send_last(init->session->link, stream, LINK_REPLY, bytes, length) < 0)
+		init->session->broken = true;
 }
 
 void session_event(struct init *init, const guest_reply *reply)
@@ -107,16 +129,14 @@ void session_fail(struct init *init, uint32_t stream, const struct pdk_error *er
 
 	reply.code = err->code ? err->code : PDK_INTERNAL;
 	reply.text = (char *)(uintptr_t)err->text;
-	session_reply(init, stream, &reply, NULL, 0);
-	session_end(init, stream);
+	session_reply_last(init, stream, &reply);
 }
 
 void session_done(struct init *init, uint32_t stream)
 {
 	guest_reply reply = GUEST_REPLY_INIT;
 
-	session_reply(init, stream, &reply, NULL, 0);
-	session_end(init, stream);
+	session_reply_last(init, stream, &reply);
 }
 
 static int take_hello(struct init *init, uint32_t stream, const guest_message(Hello) * hello, struct pdk_error *err)
@@ -131,8 +151,7 @@ static int take_hello(struct init *init, uint32_t stream, const guest_message(He
 	result.build = (char *)(uintptr_t)PADDOCK_VERSION;
 	reply.result_case = GUEST_RESULT(HELLO);
 	reply.hello = &result;
-	session_reply(init, stream, &reply, NULL, 0);
-	session_end(init, stream);
+	session_reply_last(init, stream, &reply);
 	return 0;
 }
 

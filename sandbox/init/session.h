@@ -24,6 +24,8 @@ bool session_is_idle(const struct init *init);
 
 /* One reply on a stream. Descriptors are duplicated. */
 void session_reply(struct init *init, uint32_t stream, const guest_reply *reply, const int *fds, unsigned int n_fds);
+/* The last reply on a stream, and its END. */
+void session_reply_last(struct init *init, uint32_t stream, const guest_reply *reply);
 /* A packed reply, as a reply or (costing credit) as an event. */
 void session_send(struct init *init, uint32_t stream, enum link_kind kind, const void *payload, size_t length,
 		  const int *fds, unsigned int n_fds);

@@ -104,6 +104,34 @@ static void test_frame_arrives(void **state)
 	assert_int_equal(link_events(pair->a), EPOLLIN);
 }
 
+/* The last frame and its END, in one write or, when the socket is full, in as many as it takes. */
+static void test_last_frames(void **state)
+{
+	struct pair *pair = *state;
+	static uint8_t large[5000];
+	unsigned int sent = 0;
+	char bytes[64];
+
+	assert_int_equal(link_send_last(pair->a, 7, LINK_REPLY, "bye", 3), 0);
+	assert_int_equal(recv(link_fd(pair->b), bytes, sizeof(bytes), MSG_PEEK), 2 * LINK_HEADER_SIZE + 3);
+	assert_int_equal(link_input(pair->b, 1), 1);
+	assert_int_equal(pair->at_b.stream, 7);
+	assert_int_equal(pair->at_b.kind, LINK_REPLY);
+	assert_int_equal(pair->at_b.length, 3);
+	assert_int_equal(link_input(pair->b, 1), 1);
+	assert_int_equal(pair->at_b.stream, 7);
+	assert_int_equal(pair->at_b.kind, LINK_END);
+	for (; !(link_events(pair->a) & EPOLLOUT); sent++)
+		assert_int_equal(link_send_last(pair->a, 9, LINK_REPLY, large, sent % 3 ? sizeof(large) : 0), 0);
+	assert_int_equal(link_send_last(pair->a, 11, LINK_REPLY, NULL, 0), 0);
+	while (pair->at_b.frames < 2 * (sent + 2)) {
+		assert_true(link_input(pair->b, 0) >= 0);
+		assert_int_equal(link_flush(pair->a), 0);
+	}
+	assert_int_equal(pair->at_b.stream, 11);
+	assert_int_equal(pair->at_b.kind, LINK_END);
+}
+
 static void test_large_frames_wait(void **state)
 {
 	struct pair *pair = *state;
@@ -301,6 +329,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_frame_arrives, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_last_frames, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_large_frames_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
 		cmocka_unit_test(test_protocol_violations),
