@@ -38,6 +38,7 @@ static struct sandbox *table[BUCKETS];
 static unsigned int count;
 static unsigned int busy; /* in STARTING or DYING, or freezing: these have deadlines */
 static unsigned int stock_wanted;
+static unsigned long long walk_ms;   /* when deadlines and retries are looked at next */
 static unsigned long long worked_ms; /* when a create or kill was last done */
 static int init_program = -1, archive_program = -1;
 /* By slot: the first process of a sandbox that is starting, written by the kernel (child.h). Shared with builders. */
@@ -709,6 +710,10 @@ int sandbox_tick(void)
 
 	if (busy == 0)
 		return refill_waits() ? REFILL_PAUSE_MS : -1;
+	/* Not in every turn of the loop: the walk passes every bucket. */
+	if (now < walk_ms)
+		return (int)(walk_ms - now);
+	walk_ms = now + RETRY_MS;
 	for (unsigned int i = 0; i < BUCKETS; i++)
 		for (struct sandbox *s = table[i], *next; s; s = next) {
 			next = s->next;
