@@ -71,6 +71,9 @@ start_directly() {
 	local libexec=$RUNTIME/libexec
 	getent passwd paddock >/dev/null ||
 		useradd --system --user-group --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin paddock
+	getent passwd paddock-ingress >/dev/null ||
+		useradd --system --user-group --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin paddock-ingress
+	usermod --append --groups paddock-ingress paddock
 	mkdir -p "$STATE" "$RUNTIME" "$libexec"
 	chmod 755 "$STATE" "$RUNTIME"
 	cp "$BUILD/sandbox/init/paddock-init" "$BUILD/sandbox/archive/paddock-archive" "$BUILD/sandbox/sudo/paddock-sudo" "$libexec/"
@@ -82,6 +85,9 @@ start_directly() {
 		${PADDOCK_LISTEN+--set listen="$PADDOCK_LISTEN" --set metrics_listen=} >>"$RUNTIME/paddockd.log" 2>&1 </dev/null &
 	echo $! >"$RUNTIME/paddockd.pid"
 	wait_for 60 answers || { tail -5 "$RUNTIME/paddockd.log" >&2; return 1; }
+	setsid "$BUILD/preview/paddock-ingress" --config "$SOURCE/preview/ingress.conf" --set runtime_dir="$RUNTIME" \
+		${PADDOCK_HTTP_LISTEN+--set listen= --set listen="$PADDOCK_HTTP_LISTEN"} >>"$RUNTIME/ingress.log" 2>&1 </dev/null &
+	echo $! >"$RUNTIME/ingress.pid"
 }
 
 # Sandboxes outlive the daemons by design; here they end with them, also the pre-made ones (through their cgroups, while the
@@ -91,7 +97,7 @@ stop_directly() {
 	for id in $("$PADDOCK" list --all-tenants -o json 2>/dev/null | grep -oE '"i[a-z0-9]{20}"' | tr -d '"' | sort -u); do
 		"$PADDOCK" kill "$id" >/dev/null 2>&1 || true
 	done
-	for name in paddockd warden; do
+	for name in ingress paddockd warden; do
 		pid=$(cat "$RUNTIME/$name.pid" 2>/dev/null) || continue
 		if [ "$name" = warden ]; then
 			for id in $(ls "$RUNTIME/sandboxes" 2>/dev/null); do
@@ -103,7 +109,7 @@ stop_directly() {
 		fi
 		# Only what still is our daemon: numbers are used again.
 		case "$(readlink "/proc/$pid/exe" 2>/dev/null)" in
-		*/paddockd* | */paddock-warden*)
+		*/paddockd* | */paddock-warden* | */paddock-ingress*)
 			kill "$pid"
 			while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
 			;;
@@ -117,7 +123,7 @@ start_daemons() {
 		echo "an instance answers at $PADDOCK_ADDR: using it"
 	elif [ -d /run/systemd/system ] && [ "$STATE" = /var/lib/paddock ]; then
 		progress "making the package" make_package
-		progress "installing it (systemd starts paddock-warden and paddockd)" install_package
+		progress "installing it (systemd starts its daemons)" install_package
 		wait_for 60 answers || { systemctl --no-pager status paddock-warden paddockd >&2 || true; return 1; }
 	else
 		echo "starting the daemons (no systemd here; logs in $RUNTIME)"

@@ -1,12 +1,15 @@
-# The .deb: `cpack -G DEB` in the build folder. Both daemons, the command line, units, one configuration file.
+# The .deb: `cpack -G DEB` in the build folder. The daemons, the command line, units, two configuration files.
 set(units ${CMAKE_BINARY_DIR}/systemd)
 foreach(unit paddock-warden.service paddockd.service)
   configure_file(${CMAKE_CURRENT_LIST_DIR}/systemd/${unit}.in ${units}/${unit} @ONLY)
 endforeach()
+set(preview ${CMAKE_SOURCE_DIR}/preview)
+configure_file(${preview}/systemd/paddock-ingress.service.in ${units}/paddock-ingress.service @ONLY)
 set(PADDOCK_UNITDIR lib/systemd/system CACHE STRING "Where systemd units go, below the prefix")
-install(FILES ${units}/paddock-warden.service ${units}/paddockd.service DESTINATION ${PADDOCK_UNITDIR})
+install(FILES ${units}/paddock-warden.service ${units}/paddockd.service ${units}/paddock-ingress.service
+  DESTINATION ${PADDOCK_UNITDIR})
 install(FILES ${CMAKE_CURRENT_LIST_DIR}/systemd/paddock.tmpfiles DESTINATION lib/tmpfiles.d RENAME paddock.conf)
-install(FILES ${CMAKE_CURRENT_LIST_DIR}/paddock.conf DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/paddock)
+install(FILES ${CMAKE_CURRENT_LIST_DIR}/paddock.conf ${preview}/ingress.conf DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/paddock)
 install(FILES ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
 
 set(CPACK_GENERATOR DEB)
@@ -25,7 +28,7 @@ set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS OFF)
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "btrfs-progs, passwd")
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "mmdebstrap, ca-certificates")
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
-file(WRITE ${CMAKE_BINARY_DIR}/deb/conffiles "${CMAKE_INSTALL_FULL_SYSCONFDIR}/paddock/paddock.conf\n")
+file(WRITE ${CMAKE_BINARY_DIR}/deb/conffiles "${CMAKE_INSTALL_FULL_SYSCONFDIR}/paddock/paddock.conf\n${CMAKE_INSTALL_FULL_SYSCONFDIR}/paddock/ingress.conf\n")
 set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA
   ${CMAKE_BINARY_DIR}/deb/conffiles
   ${CMAKE_CURRENT_LIST_DIR}/deb/postinst ${CMAKE_CURRENT_LIST_DIR}/deb/prerm ${CMAKE_CURRENT_LIST_DIR}/deb/postrm)

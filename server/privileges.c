@@ -35,7 +35,8 @@ static int make_folder(const char *path, gid_t group, struct pdk_error *err)
 
 static int become(const struct passwd *user, struct pdk_error *err)
 {
-	if (setgroups(1, &user->pw_gid) < 0 || setresgid(user->pw_gid, user->pw_gid, user->pw_gid) < 0 ||
+	/* With its other groups: one is the ingress's, for ingress.sock. */
+	if (initgroups(user->pw_name, user->pw_gid) < 0 || setresgid(user->pw_gid, user->pw_gid, user->pw_gid) < 0 ||
 	    setresuid(user->pw_uid, user->pw_uid, user->pw_uid) < 0)
 		return pdk_fail_errno(err, -errno, "cannot become %s", user->pw_name);
 	if (setuid(0) == 0 || geteuid() != user->pw_uid)

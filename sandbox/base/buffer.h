@@ -25,7 +25,8 @@ static inline size_t buffer_length(const struct buffer *buffer)
 
 static inline const uint8_t *buffer_data(const struct buffer *buffer)
 {
-	return buffer->bytes + buffer->start;
+	/* NULL of an empty buffer: even adding 0 to it is undefined. */
+	return buffer->bytes ? buffer->bytes + buffer->start : NULL;
 }
 
 /* How many bytes may still be put in. */

@@ -8,7 +8,7 @@ paddock_packages() {
 	build)
 		echo build-essential file cmake ninja-build pkgconf musl-tools linux-libc-dev \
 			libgrpc-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler libprotobuf-dev \
-			liblmdb-dev libseccomp-dev libssl-dev libjansson-dev libmicrohttpd-dev \
+			liblmdb-dev libseccomp-dev libnghttp2-dev libssl-dev libjansson-dev libmicrohttpd-dev \
 			libarchive-dev zlib1g-dev libzstd-dev liblzma-dev libbz2-dev
 		;;
 	run)

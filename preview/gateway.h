@@ -1,0 +1,11 @@
+#ifndef PADDOCK_PREVIEW_GATEWAY_H
+#define PADDOCK_PREVIEW_GATEWAY_H
+
+#include "http.h"
+
+/* Where a request belongs, in this order: the label of its Host below our domain, the header that names a sandbox, a
+ * signed file URL, the control plane. `domain` must stay valid. */
+void gateway_start(const char *domain);
+void gateway_serve(struct http_exchange *exchange, void *arg);
+
+#endif

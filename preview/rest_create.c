@@ -1,0 +1,162 @@
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "paddock/v1/sandboxes.pb-c.h"
+#include "rest_internal.h"
+#include "rest_sandbox.h"
+#include "sandbox/base/cleanup.h"
+
+/* POST /sandboxes. An option is understood and done, or it is refused; none is ignored. */
+
+#define TIMEOUT_V1_S 15
+#define TIMEOUT_V2_S 300
+
+/* Options that ask for what this server does not have: refused when they are there and say something. */
+static const struct {
+	const char *name;
+	const char *why;
+} refused[] = {
+	{"autoPause",
+	 "autoPause: a sandbox is killed at its timeout; pausing it then is not available on this server yet"},
+	{"autoPauseMemory", "autoPauseMemory: pausing at the timeout is not available on this server yet"},
+	{"autoResume", "autoResume: resuming on traffic is not available on this server yet"},
+	{"iam", "iam: identity tokens are not available on this server"},
+	{"volumeMounts", "volumeMounts: volumes are not available on this server"},
+	{"secrets", "secrets: secrets are not available on this server yet"},
+	{"nodeID", "nodeID: this server has one node"},
+	{"image", "image: import the image as a template first (`paddock template import`)"},
+};
+
+static const struct {
+	const char *name;
+	const char *why;
+} refused_network[] = {
+	{"allowOut", "network.allowOut: sandboxes on this server have no way out of their network yet"},
+	{"rules", "network.rules: sandboxes on this server have no way out of their network yet"},
+	{"egressProxy", "network.egressProxy: sandboxes on this server have no way out of their network yet"},
+	{"maskRequestHost", "network.maskRequestHost: ports of sandboxes are not served on this server yet"},
+	{"httpsPorts", "network.httpsPorts: ports of sandboxes are not served on this server yet"},
+};
+
+/* null, false, {} and [] ask for nothing; nor does {"enabled": false}. */
+static bool says_something(json_t *value)
+{
+	if (!value || json_is_null(value) || json_is_false(value))
+		return false;
+	if (json_is_object(value) && json_object_size(value) == 1 && json_is_false(json_object_get(value, "enabled")))
+		return false;
+	if (json_is_object(value))
+		return json_object_size(value) > 0;
+	return !json_is_array(value) || json_array_size(value) > 0;
+}
+
+static const char *find_refused(struct rest *rest)
+{
+	json_t *network = json_object_get(rest->json, "network");
+
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+		if (says_something(json_object_get(rest->json, refused[i].name)))
+			return refused[i].why;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(refused_network); i++) {
+		if (says_something(json_object_get(network, refused_network[i].name)))
+			return refused_network[i].why;
+	}
+	if (json_is_false(json_object_get(network, "allowPublicTraffic")))
+		return "network.allowPublicTraffic: ports of sandboxes are not served on this server yet";
+	return NULL;
+}
+
+/* A string map as protobuf-c has it; both map types of the request have the same layout. */
+static int read_map(struct rest *rest, const char *name, const ProtobufCMessageDescriptor *type, void *ret_entries,
+		    size_t *ret_count, struct pdk_error *err)
+{
+	json_t *map = json_object_get(rest->json, name);
+	size_t n = json_object_size(map), i = 0;
+	ProtobufCMessage **entries;
+	const char *key;
+	json_t *value;
+
+	*ret_count = 0;
+	if (!map || json_is_null(map))
+		return 0;
+	entries = arena_alloc(&rest->arena, (n + 1) * sizeof(*entries));
+	if (!json_is_object(map) || !entries)
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s: not an object", name);
+	json_object_foreach(map, key, value)
+	{
+		uint8_t *entry = arena_alloc(&rest->arena, type->sizeof_message);
+
+		if (!json_is_string(value) || !entry)
+			return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s: not a map of strings", name);
+		protobuf_c_message_init(type, entry);
+		*(const char **)(entry + type->fields[0].offset) = key;
+		*(const char **)(entry + type->fields[1].offset) = json_string_value(value);
+		entries[i++] = (ProtobufCMessage *)entry;
+	}
+	*(ProtobufCMessage ***)ret_entries = entries;
+	*ret_count = n;
+	return 0;
+}
+
+/* Without a tag: "default" is the only one that a template has here. */
+static int read_template(struct rest *rest, char **ret, struct pdk_error *err)
+{
+	const char *name = json_string_value(json_object_get(rest->json, "templateID"));
+	const char *tag = name ? strchr(name, ':') : NULL;
+	size_t length = tag ? (size_t)(tag - name) : name ? strlen(name) : 0;
+
+	if (!length)
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "templateID: missing");
+	if (tag && strcmp(tag, ":default") != 0)
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT,
+				"templateID: templates have no tags on this server");
+	*ret = arena_alloc(&rest->arena, length + 1);
+	if (!*ret)
+		return pdk_fail(err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "out of memory");
+	memcpy(*ret, name, length);
+	return 0;
+}
+
+static void created(struct rest *rest, const ProtobufCMessage *reply)
+{
+	rest_sandbox_answer(rest, 201, (const Paddock__V1__Sandbox *)reply);
+}
+
+static void create(struct rest *rest, int64_t default_timeout_s)
+{
+	Paddock__V1__CreateSandboxRequest request = PADDOCK__V1__CREATE_SANDBOX_REQUEST__INIT;
+	const char *why = find_refused(rest);
+	struct pdk_error err = {};
+	int64_t seconds = default_timeout_s;
+	int rc = why ? pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "%s", why)
+		     : read_template(rest, &request.template_, &err);
+
+	if (rc == 0)
+		rc = rest_read_seconds(rest, "timeout", &seconds, &err);
+	if (rc == 0)
+		rc = read_map(rest, "metadata", &paddock__v1__create_sandbox_request__metadata_entry__descriptor,
+			      &request.metadata, &request.n_metadata, &err);
+	if (rc == 0)
+		rc = read_map(rest, "envVars", &paddock__v1__create_sandbox_request__env_entry__descriptor,
+			      &request.env, &request.n_env, &err);
+	if (rc == 0 && seconds <= 0)
+		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "Timeout must be greater than 0");
+	if (rc < 0) {
+		rest_fail(rest->exchange, 400, err.text);
+		return;
+	}
+	request.timeout_ms = (uint64_t)seconds * 1000;
+	rest_call(rest, "/paddock.v1.Sandboxes/Create", &request.base, &paddock__v1__sandbox__descriptor, created);
+}
+
+void rest_create(struct rest *rest)
+{
+	create(rest, TIMEOUT_V1_S);
+}
+
+void rest_create_v2(struct rest *rest)
+{
+	create(rest, TIMEOUT_V2_S);
+}

@@ -1,0 +1,71 @@
+#ifndef PADDOCK_PREVIEW_REST_INTERNAL_H
+#define PADDOCK_PREVIEW_REST_INTERNAL_H
+
+#include "json.h"
+#include "rest.h"
+#include "upstream.h"
+
+#define REST_BODY_MAX (1u << 20)
+#define REST_PARAMETER_MAX 256
+
+struct rest;
+typedef void (*rest_handler)(struct rest *rest);
+/* The reply of a call, valid until the callback returns. */
+typedef void (*rest_reply)(struct rest *rest, const ProtobufCMessage *reply);
+
+/* A request of the control plane, from its first byte to its answer. */
+struct rest {
+	struct http_exchange *exchange;
+	const struct rest_route *route;
+	struct caller caller;
+	const char *domain;
+	char id[REST_PARAMETER_MAX]; /* what stood for {id} */
+	struct buffer body;
+	struct arena arena;
+	json_t *json; /* the body, an object; an empty one when there was none */
+
+	struct call *call;
+	const ProtobufCMessageDescriptor *reply_type;
+	rest_reply on_reply;
+	bool replied;
+	struct buffer reply;
+
+	/* Of handlers */
+	int64_t number;
+	struct {
+		int64_t age_ms;
+		uint32_t cpus;
+		uint64_t memory_bytes;
+		uint64_t disk_bytes;
+	} metrics;
+};
+
+struct rest_route {
+	const char *method;
+	const char *path; /* "{id}" stands for one segment */
+	rest_handler handler;
+	const char *refused; /* without a handler: why */
+};
+
+/* Call a unary method; `on_reply` comes if it succeeded, an error is answered here. */
+void rest_call(struct rest *rest, const char *method, const ProtobufCMessage *request,
+	       const ProtobufCMessageDescriptor *reply_type, rest_reply on_reply);
+/* Answer with JSON that `write` puts together. */
+void rest_answer(struct rest *rest, int status, struct buffer *json);
+void rest_answer_empty(struct rest *rest, int status);
+
+void rest_create(struct rest *rest);
+void rest_create_v2(struct rest *rest);
+void rest_list(struct rest *rest);
+void rest_list_running(struct rest *rest);
+void rest_get(struct rest *rest);
+void rest_kill(struct rest *rest);
+void rest_set_timeout(struct rest *rest);
+void rest_refresh(struct rest *rest);
+void rest_connect(struct rest *rest);
+void rest_pause(struct rest *rest);
+void rest_metrics(struct rest *rest);
+void rest_template_alias(struct rest *rest);
+void rest_template_list(struct rest *rest);
+
+#endif

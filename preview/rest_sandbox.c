@@ -1,0 +1,130 @@
+#include "rest_sandbox.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "json_time.h"
+
+static int put_text(struct buffer *out, const char *name, const char *value)
+{
+	int rc = json_put_format(out, "\"%s\":", name);
+
+	return rc < 0 ? rc : json_put_string(out, value, strlen(value));
+}
+
+static int put_time(struct buffer *out, const char *name, int64_t unix_ms)
+{
+	char text[JSON_TIME_SIZE];
+
+	if (json_time_format(unix_ms / 1000, (int32_t)(unix_ms % 1000) * 1000000, text) < 0)
+		strcpy(text, "1970-01-01T00:00:00Z");
+	return json_put_format(out, ",\"%s\":\"%s\"", name, text);
+}
+
+void rest_sandbox_answer(struct rest *rest, int status, const Paddock__V1__Sandbox *sandbox)
+{
+	struct buffer out = BUFFER(16384);
+
+	json_put(&out, "{");
+	put_text(&out, "sandboxID", sandbox->id);
+	json_put(&out, ",");
+	put_text(&out, "templateID", sandbox->template_);
+	json_put(&out, ",");
+	put_text(&out, "alias", sandbox->template_name);
+	json_put(&out, ",");
+	put_text(&out, "domain", rest->domain);
+	json_put(&out, ",\"clientID\":\"paddock\",\"envdVersion\":\"" ENVD_VERSION "\",\"trafficAccessToken\":null}");
+	rest_answer(rest, status, &out);
+}
+
+static int put_metadata(struct buffer *out, const Paddock__V1__Sandbox *sandbox)
+{
+	int rc = json_put(out, ",\"metadata\":{");
+
+	for (size_t i = 0; rc == 0 && i < sandbox->n_metadata; i++) {
+		const Paddock__V1__Sandbox__MetadataEntry *entry = sandbox->metadata[i];
+
+		rc = i ? json_put(out, ",") : 0;
+		if (rc == 0)
+			rc = json_put_string(out, entry->key, strlen(entry->key));
+		if (rc == 0)
+			rc = json_put(out, ":");
+		if (rc == 0)
+			rc = json_put_string(out, entry->value, strlen(entry->value));
+	}
+	return rc < 0 ? rc : json_put(out, "}");
+}
+
+static bool is_paused(const Paddock__V1__Sandbox *sandbox)
+{
+	return sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSED ||
+	       sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSING;
+}
+
+int rest_sandbox_put(struct buffer *out, const struct rest *rest, const Paddock__V1__Sandbox *sandbox, bool detail)
+{
+	const Paddock__V1__Resources *resources = sandbox->resources;
+	int rc;
+
+	json_put(out, "{");
+	put_text(out, "sandboxID", sandbox->id);
+	json_put(out, ",");
+	put_text(out, "templateID", sandbox->template_);
+	json_put(out, ",");
+	put_text(out, "alias", sandbox->template_name);
+	put_time(out, "startedAt", sandbox->created_unix_ms);
+	put_time(out, "endAt", sandbox->expires_unix_ms);
+	/* Whole CPUs, rounded up: there is no fraction in this form. */
+	json_put_format(out, ",\"state\":\"%s\",\"cpuCount\":%u,\"memoryMB\":%llu,\"diskSizeMB\":%llu",
+			is_paused(sandbox) ? "paused" : "running", resources ? (resources->cpu_millis + 999) / 1000 : 0,
+			resources ? (unsigned long long)(resources->memory_bytes >> 20) : 0,
+			resources ? (unsigned long long)(resources->disk_bytes >> 20) : 0);
+	rc = json_put(out, ",\"clientID\":\"paddock\",\"envdVersion\":\"" ENVD_VERSION "\"");
+	if (rc == 0)
+		rc = put_metadata(out, sandbox);
+	if (rc == 0 && detail) {
+		json_put(out, ",");
+		put_text(out, "domain", rest->domain);
+		rc = json_put(
+			out,
+			",\"allowInternetAccess\":false,\"lifecycle\":{\"onTimeout\":\"kill\",\"autoResume\":false}");
+	}
+	return rc < 0 ? rc : json_put(out, "}");
+}
+
+bool rest_sandbox_lives(const Paddock__V1__Sandbox *sandbox)
+{
+	switch (sandbox->state) {
+	case PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING:
+	case PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSING:
+	case PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSED:
+	case PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RESUMING:
+		return true;
+	case PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_UNSPECIFIED:
+	case PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING:
+	case PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLING:
+	case PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLED:
+	case PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_FAILED:
+	case _PADDOCK__V1__SANDBOX_STATE_IS_INT_SIZE:
+		break;
+	}
+	return false;
+}
+
+void rest_sandbox_not_found(struct rest *rest)
+{
+	rest_fail(rest->exchange, 404, "the sandbox does not exist, or you have no access to it");
+}
+
+int rest_read_seconds(struct rest *rest, const char *name, int64_t *ret, struct pdk_error *err)
+{
+	json_t *value = json_object_get(rest->json, name);
+
+	if (!value || json_is_null(value))
+		return 0;
+	if (!json_is_integer(value) || json_integer_value(value) > 31536000)
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s: not a number of seconds", name);
+	*ret = json_integer_value(value);
+	return 0;
+}

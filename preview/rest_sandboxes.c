@@ -1,0 +1,240 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "json_time.h"
+#include "rest_sandbox.h"
+#include "sandbox/base/cleanup.h"
+#include "server/loop.h"
+#include "url.h"
+
+/* The routes of one sandbox, and the list. */
+
+/* "<id>-<client>" as old SDKs have it. */
+static char *sandbox_id(struct rest *rest)
+{
+	rest->id[strcspn(rest->id, "-")] = '\0';
+	return rest->id;
+}
+
+static void get_first(struct rest *rest, rest_reply then)
+{
+	Paddock__V1__GetSandboxRequest request = PADDOCK__V1__GET_SANDBOX_REQUEST__INIT;
+
+	request.sandbox_id = sandbox_id(rest);
+	rest_call(rest, "/paddock.v1.Sandboxes/Get", &request.base, &paddock__v1__sandbox__descriptor, then);
+}
+
+static void show(struct rest *rest, const ProtobufCMessage *reply)
+{
+	struct buffer out = BUFFER(1 << 20);
+	const Paddock__V1__Sandbox *sandbox = (const Paddock__V1__Sandbox *)reply;
+
+	if (!rest_sandbox_lives(sandbox)) {
+		rest_sandbox_not_found(rest);
+		return;
+	}
+	rest_sandbox_put(&out, rest, sandbox, true);
+	rest_answer(rest, 200, &out);
+}
+
+void rest_get(struct rest *rest)
+{
+	get_first(rest, show);
+}
+
+/* Kill */
+
+static void done(struct rest *rest, const ProtobufCMessage *reply)
+{
+	rest_answer_empty(rest, 204);
+}
+
+static void kill_living(struct rest *rest, const ProtobufCMessage *reply)
+{
+	Paddock__V1__KillSandboxRequest request = PADDOCK__V1__KILL_SANDBOX_REQUEST__INIT;
+
+	if (!rest_sandbox_lives((const Paddock__V1__Sandbox *)reply)) {
+		rest_sandbox_not_found(rest);
+		return;
+	}
+	request.sandbox_id = rest->id;
+	rest_call(rest, "/paddock.v1.Sandboxes/Kill", &request.base, &paddock__v1__sandbox__descriptor, done);
+}
+
+void rest_kill(struct rest *rest)
+{
+	get_first(rest, kill_living);
+}
+
+/* Timeout */
+
+static void set_timeout(struct rest *rest, int64_t seconds, rest_reply then)
+{
+	Paddock__V1__SetTimeoutRequest request = PADDOCK__V1__SET_TIMEOUT_REQUEST__INIT;
+
+	request.sandbox_id = rest->id;
+	request.timeout_ms = seconds < 0 ? 0 : (uint64_t)seconds * 1000;
+	rest_call(rest, "/paddock.v1.Sandboxes/SetTimeout", &request.base, &paddock__v1__sandbox__descriptor, then);
+}
+
+static void change_timeout(struct rest *rest, const char *name)
+{
+	struct pdk_error err = {};
+	int64_t seconds = -1;
+
+	sandbox_id(rest);
+	if (rest_read_seconds(rest, name, &seconds, &err) < 0 || !json_object_get(rest->json, name))
+		rest_fail(rest->exchange, 400, err.text[0] ? err.text : "a number of seconds is missing");
+	else
+		set_timeout(rest, seconds, done);
+}
+
+void rest_set_timeout(struct rest *rest)
+{
+	change_timeout(rest, "timeout");
+}
+
+void rest_refresh(struct rest *rest)
+{
+	change_timeout(rest, "duration");
+}
+
+/* Connect: a running sandbox gets more time, never less; a paused one goes on. */
+
+static void connected(struct rest *rest, const ProtobufCMessage *reply)
+{
+	rest_sandbox_answer(rest, 200, (const Paddock__V1__Sandbox *)reply);
+}
+
+static void resumed(struct rest *rest, const ProtobufCMessage *reply)
+{
+	rest_sandbox_answer(rest, 201, (const Paddock__V1__Sandbox *)reply);
+}
+
+static void resume(struct rest *rest)
+{
+	Paddock__V1__ResumeSandboxRequest request = PADDOCK__V1__RESUME_SANDBOX_REQUEST__INIT;
+
+	request.sandbox_id = rest->id;
+	request.timeout_ms = rest->number > 0 ? (uint64_t)rest->number * 1000 : 0;
+	rest_call(rest, "/paddock.v1.Sandboxes/Resume", &request.base, &paddock__v1__sandbox__descriptor, resumed);
+}
+
+static void connect_living(struct rest *rest, const ProtobufCMessage *reply)
+{
+	const Paddock__V1__Sandbox *sandbox = (const Paddock__V1__Sandbox *)reply;
+
+	if (!rest_sandbox_lives(sandbox))
+		rest_sandbox_not_found(rest);
+	else if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)
+		resume(rest);
+	else if (rest->number > 0 && loop_wall_ms() + rest->number * 1000 > sandbox->expires_unix_ms)
+		set_timeout(rest, rest->number, connected);
+	else
+		connected(rest, reply);
+}
+
+void rest_connect(struct rest *rest)
+{
+	struct pdk_error err = {};
+
+	if (rest_read_seconds(rest, "timeout", &rest->number, &err) < 0)
+		rest_fail(rest->exchange, 400, err.text);
+	else
+		get_first(rest, connect_living);
+}
+
+/* Pause */
+
+static void pause_running(struct rest *rest, const ProtobufCMessage *reply)
+{
+	Paddock__V1__PauseSandboxRequest request = PADDOCK__V1__PAUSE_SANDBOX_REQUEST__INIT;
+	const Paddock__V1__Sandbox *sandbox = (const Paddock__V1__Sandbox *)reply;
+
+	if (!rest_sandbox_lives(sandbox)) {
+		rest_sandbox_not_found(rest);
+		return;
+	}
+	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSED) {
+		rest_fail(rest->exchange, 409, "the sandbox is paused already");
+		return;
+	}
+	request.sandbox_id = rest->id;
+	request.mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_FREEZE;
+	rest_call(rest, "/paddock.v1.Sandboxes/Pause", &request.base, &paddock__v1__sandbox__descriptor, done);
+}
+
+void rest_pause(struct rest *rest)
+{
+	if (json_is_false(json_object_get(rest->json, "memory")))
+		rest_fail(rest->exchange, 501, "pausing without the memory is not available on this server");
+	else
+		get_first(rest, pause_running);
+}
+
+/* Metrics: one sample, of now. */
+
+static void usage(struct rest *rest, const ProtobufCMessage *reply)
+{
+	const Paddock__V1__SandboxUsage *usage = (const Paddock__V1__SandboxUsage *)reply;
+	struct buffer out = BUFFER(4096);
+	char text[JSON_TIME_SIZE];
+	int64_t now = loop_wall_ms();
+
+	json_time_format(now / 1000, (int32_t)(now % 1000) * 1000000, text);
+	json_put_format(&out, "[{\"timestamp\":\"%s\",\"timestampUnix\":%lld,\"cpuCount\":%lld,\"cpuUsedPct\":%.2f",
+			text, (long long)(now / 1000), (long long)rest->metrics.cpus,
+			rest->metrics.age_ms > 0 ? (double)usage->cpu_usec / 10.0 / (double)rest->metrics.age_ms : 0.0);
+	json_put_format(&out,
+			",\"memUsed\":%llu,\"memTotal\":%llu,\"memCache\":0,\"diskUsed\":%llu,\"diskTotal\":%llu}]",
+			(unsigned long long)usage->memory_bytes, (unsigned long long)rest->metrics.memory_bytes,
+			(unsigned long long)usage->disk_bytes, (unsigned long long)rest->metrics.disk_bytes);
+	rest_answer(rest, 200, &out);
+}
+
+static void measure(struct rest *rest, const ProtobufCMessage *reply)
+{
+	Paddock__V1__GetUsageRequest request = PADDOCK__V1__GET_USAGE_REQUEST__INIT;
+	const Paddock__V1__Sandbox *sandbox = (const Paddock__V1__Sandbox *)reply;
+
+	if (!rest_sandbox_lives(sandbox) || !sandbox->resources) {
+		rest_sandbox_not_found(rest);
+		return;
+	}
+	rest->metrics.age_ms = loop_wall_ms() - sandbox->created_unix_ms;
+	rest->metrics.cpus = (sandbox->resources->cpu_millis + 999) / 1000;
+	rest->metrics.memory_bytes = sandbox->resources->memory_bytes;
+	rest->metrics.disk_bytes = sandbox->resources->disk_bytes;
+	request.sandbox_id = rest->id;
+	rest_call(rest, "/paddock.v1.Sandboxes/GetUsage", &request.base, &paddock__v1__sandbox_usage__descriptor,
+		  usage);
+}
+
+/* Without a bound the number is `otherwise`. */
+static int64_t query_number(const struct rest *rest, const char *name, int64_t otherwise)
+{
+	char text[32];
+	char *end;
+	int64_t value;
+
+	if (url_query(http_request(rest->exchange)->query, name, text, sizeof(text)) < 0 || !text[0])
+		return otherwise;
+	value = strtoll(text, &end, 10);
+	return *end ? otherwise : value;
+}
+
+void rest_metrics(struct rest *rest)
+{
+	int64_t now = loop_wall_ms() / 1000;
+	struct buffer out = BUFFER(16);
+
+	/* Samples of the past are not kept. */
+	if (query_number(rest, "end", INT64_MAX) < now || query_number(rest, "start", 0) > now) {
+		json_put(&out, "[]");
+		rest_answer(rest, 200, &out);
+		return;
+	}
+	get_first(rest, measure);
+}
