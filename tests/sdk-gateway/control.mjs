@@ -1,0 +1,131 @@
+// The control plane through e2b's own SDK.
+import { Sandbox, Template, SandboxNotFoundError } from 'e2b'
+import { assert, done, test, thrown } from './tap.mjs'
+
+const sandbox = await Sandbox.create({ metadata: { 'a b': 'c&d' }, envs: { FOO: 'bar' }, timeoutMs: 120_000 })
+
+await test('create gives an id, a domain and a version', async () => {
+  assert.match(sandbox.sandboxId, /^i[a-z0-9]{20}$/)
+  assert.equal(sandbox.sandboxDomain, 'paddock.test')
+})
+
+await test('getInfo shows what was asked for', async () => {
+  const info = await sandbox.getInfo()
+  assert.equal(info.sandboxId, sandbox.sandboxId)
+  assert.equal(info.name, 'base')
+  assert.deepEqual(info.metadata, { 'a b': 'c&d' })
+  assert.equal(info.state, 'running')
+  assert.equal(Math.round((info.endAt - info.startedAt) / 1000), 120)
+  assert.equal(info.allowInternetAccess, false)
+})
+
+await test('setTimeout extends and shortens', async () => {
+  await sandbox.setTimeout(300_000)
+  const longer = (await sandbox.getInfo()).endAt
+  await sandbox.setTimeout(60_000)
+  const shorter = (await sandbox.getInfo()).endAt
+  assert.ok(Math.abs(longer - Date.now() - 300_000) < 5000, String(longer))
+  assert.ok(Math.abs(shorter - Date.now() - 60_000) < 5000, String(shorter))
+})
+
+await test('connect extends and never shortens', async () => {
+  await Sandbox.connect(sandbox.sandboxId, { timeoutMs: 400_000 })
+  const longer = (await sandbox.getInfo()).endAt
+  await Sandbox.connect(sandbox.sandboxId, { timeoutMs: 10_000 })
+  assert.equal(+(await sandbox.getInfo()).endAt, +longer)
+})
+
+await test('list filters by metadata, state and time', async () => {
+  const ids = async query => (await Sandbox.list({ query }).nextItems()).map(s => s.sandboxId)
+  assert.deepEqual(await ids({ metadata: { 'a b': 'c&d' } }), [sandbox.sandboxId])
+  assert.deepEqual(await ids({ metadata: { 'a b': 'other' } }), [])
+  assert.deepEqual(await ids({ state: ['paused'] }), [])
+  assert.deepEqual(await ids({ state: ['running'] }), [sandbox.sandboxId])
+  const { startedAt } = await sandbox.getInfo()
+  assert.deepEqual(await ids({ startedAfter: startedAt }), [sandbox.sandboxId])
+  assert.deepEqual(await ids({ startedAfter: new Date(+startedAt + 1000) }), [])
+})
+
+await test('list has pages, the newest first', async () => {
+  const second = await Sandbox.create({ timeoutMs: 60_000 })
+  try {
+    const pages = Sandbox.list({ limit: 1 })
+    const first = await pages.nextItems()
+    assert.deepEqual(first.map(s => s.sandboxId), [second.sandboxId])
+    assert.equal(pages.hasNext, true)
+    const rest = await pages.nextItems()
+    assert.deepEqual(rest.map(s => s.sandboxId), [sandbox.sandboxId])
+  } finally {
+    await second.kill()
+  }
+})
+
+await test('metrics are of now', async () => {
+  const [sample] = await sandbox.getMetrics()
+  assert.equal(sample.memTotal, 512 * 1024 * 1024)
+  assert.ok(Math.abs(sample.timestamp - Date.now()) < 10_000)
+  assert.deepEqual(await sandbox.getMetrics({ start: new Date(0), end: new Date(1000) }), [])
+})
+
+await test('pause and connect again', async () => {
+  assert.equal(await sandbox.pause(), true)
+  assert.equal((await sandbox.getInfo()).state, 'paused')
+  assert.equal(await sandbox.pause(), false)
+  await Sandbox.connect(sandbox.sandboxId, { timeoutMs: 120_000 })
+  assert.equal((await sandbox.getInfo()).state, 'running')
+})
+
+await test('a template exists, another does not', async () => {
+  assert.equal(await Template.exists('base'), true)
+  assert.equal(await Template.exists('no-such-template'), false)
+  const { message } = await thrown(() => Sandbox.create('no-such-template'))
+  assert.match(message, /404/)
+})
+
+await test('what is not there is refused, not ignored', async () => {
+  const refusals = {
+    autoPause: { lifecycle: { onTimeout: 'pause' } },
+    'network.allowOut': { network: { allowOut: ['1.1.1.1'] } },
+    'network.allowPublicTraffic': { network: { allowPublicTraffic: false } },
+    volumeMounts: { volumeMounts: { '/mnt': 'v' } },
+  }
+  for (const [name, options] of Object.entries(refusals)) {
+    const { message } = await thrown(() => Sandbox.create(options))
+    assert.match(message, new RegExp(`400: ${name}|${name}`), message)
+  }
+  assert.match((await thrown(() => sandbox.createSnapshot())).message, /501.*not available/)
+  assert.match((await thrown(() => sandbox.updateNetwork({ denyOut: ['8.8.8.8'] }))).message, /501/)
+  await (await Sandbox.create({ allowInternetAccess: false, timeoutMs: 60_000 })).kill()
+})
+
+await test('a wrong key is an AuthenticationError', async () => {
+  for (const apiKey of ['pdk_wrong_key', 'e2b_00', 'x'.repeat(5000)])
+    assert.equal((await thrown(() => Sandbox.list({ apiKey }).nextItems())).name, 'AuthenticationError')
+})
+
+await test('a foreign or unknown sandbox does not exist', async () => {
+  for (const id of ['i' + 'a'.repeat(20), 'nonsense', '..']) {
+    assert.equal((await thrown(() => Sandbox.getInfo(id))).name, 'SandboxNotFoundError')
+    assert.equal(await Sandbox.kill(id), false)
+  }
+  if (process.env.OTHER_KEY) {
+    assert.equal((await thrown(() => Sandbox.getInfo(sandbox.sandboxId, { apiKey: process.env.OTHER_KEY }))).name, 'SandboxNotFoundError')
+    assert.equal(await Sandbox.kill(sandbox.sandboxId, { apiKey: process.env.OTHER_KEY }), false)
+  }
+})
+
+await test('kill ends it', async () => {
+  assert.equal(await sandbox.kill(), true)
+  assert.equal(await sandbox.kill(), false)
+  const { error } = await thrown(() => sandbox.getInfo())
+  assert.ok(error instanceof SandboxNotFoundError)
+  assert.equal((await thrown(() => Sandbox.connect(sandbox.sandboxId))).name, 'SandboxNotFoundError')
+})
+
+await test('a timeout ends it', async () => {
+  const short = await Sandbox.create({ timeoutMs: 2000 })
+  await new Promise(resolve => setTimeout(resolve, 4000))
+  assert.equal((await thrown(() => short.getInfo())).name, 'SandboxNotFoundError')
+})
+
+done()

@@ -1,0 +1,58 @@
+#!/usr/bin/python3
+"""The npm packages of the hosted-sandbox SDKs, as they are, against a real Paddock: over http, and over TLS with a wildcard domain."""
+import os
+import shutil
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+sys.path.insert(0, os.path.join(HERE, "..", "ingress"))
+from check import check, done
+from ingress import DOMAIN, Ingress
+from paddock import CLI, Instance
+
+
+def install():
+    """The packages of the lock file; npm leaves what is there already."""
+    if os.path.exists(f"{HERE}/node_modules/.package-lock.json"):
+        return True
+    npm = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, capture_output=True, text=True)
+    return check("sdk-gateway/npm ci", npm.returncode == 0, npm.stderr[-300:])
+
+
+def key(instance, name, *options):
+    return subprocess.run([CLI, "key", "create", name, *options], env=dict(os.environ, PADDOCK_ADDR=f"unix:{instance.run}/admin.sock"),
+                          capture_output=True, text=True, check=True).stdout.strip()
+
+
+def run(program, prefix, environment):
+    process = subprocess.run(["node", "--require", f"{HERE}/hosts.cjs", f"{HERE}/{program}"], cwd=HERE, text=True, capture_output=True, timeout=300,
+                             env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PREFIX": prefix, **environment})
+    print(process.stdout, end="", flush=True)
+    print(process.stderr, end="", file=sys.stderr)
+    if process.returncode != 0 and "FAIL" not in process.stdout:
+        check(f"{prefix}/{program}", False, (process.stderr or process.stdout)[-300:])
+    return process.returncode
+
+
+def main():
+    if not shutil.which("node") or not shutil.which("npm"):
+        print("skip sdk-gateway: there is no node or npm")
+        return 0
+    if not install():
+        return done()
+    failed = 0
+    with Instance(template="base", pool="10G", ingress_user="paddock") as instance, Ingress(run=instance.run, user="paddock") as ingress:
+        instance.admin.Admin.CreateTenant(name="other")
+        keys = {"E2B_API_KEY": key(instance, "sdk"), "OTHER_KEY": key(instance, "other", "--tenant", "other")}
+        plain, tls = f"http://127.0.0.1:{ingress.port}", f"https://api.{DOMAIN}:{ingress.tls_port}"
+        for program in ("control.mjs",):
+            name = program.split(".")[0]
+            failed |= run(program, f"http/{name}", {**keys, "E2B_API_URL": plain, "E2B_SANDBOX_URL": plain})
+            failed |= run(program, f"tls/{name}", {**keys, "E2B_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca})
+    return 1 if failed else done()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
