@@ -10,19 +10,68 @@
 #include <strings.h>
 
 /*
- * A key is "pdk_" + public id + "_" + secret. The id finds the record; the secret is only ever compared as its
+ * A key is "pdk_" + public id + "_" + secret. SDKs that accept only "e2b_" and hexadecimal digits get the same key as
+ * "e2b_" + the digits of public id and secret. The id finds the record; the secret is only ever compared as its
  * SHA-256, in constant time, and an id that does not exist costs the same work. Nothing is cached: a revoked key
  * opens nothing from the moment its revocation is durable.
  */
 
-/* Where the id and the secret are in "Bearer pdk_...", or false. */
-static bool split(const char *authorization, const char **ret_id, const char **ret_secret)
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* "e2b_" and digits: as the other spelling in `text`. */
+static bool from_sdk_form(const char *key, char text[KEY_TEXT_LEN + 1])
+{
+	char plain[KEY_ID_LEN + KEY_SECRET_LEN];
+
+	if (strnlen(key, KEY_SDK_TEXT_LEN + 1) != KEY_SDK_TEXT_LEN)
+		return false;
+	for (size_t i = 0; i < sizeof(plain); i++) {
+		int high = hex_digit(key[4 + 2 * i]), low = hex_digit(key[5 + 2 * i]);
+
+		if (high < 0 || low < 0)
+			return false;
+		plain[i] = (char)(high << 4 | low);
+	}
+	memcpy(text, "pdk_", 4);
+	memcpy(text + 4, plain, KEY_ID_LEN);
+	text[4 + KEY_ID_LEN] = '_';
+	memcpy(text + 4 + KEY_ID_LEN + 1, plain + KEY_ID_LEN, KEY_SECRET_LEN);
+	text[KEY_TEXT_LEN] = '\0';
+	return true;
+}
+
+void key_sdk_form(const char *text, char ret[KEY_SDK_TEXT_LEN + 1])
+{
+	static const char digits[] = "0123456789abcdef";
+	char *to = stpcpy(ret, "e2b_");
+
+	for (size_t i = 4; i < KEY_TEXT_LEN; i++) {
+		if (i == 4 + KEY_ID_LEN)
+			continue;
+		*to++ = digits[(unsigned char)text[i] >> 4];
+		*to++ = digits[text[i] & 15];
+	}
+	*to = '\0';
+}
+
+/* Where the id and the secret are in "Bearer pdk_...", or false. `copy` has room for the other spelling's. */
+static bool split(const char *authorization, char copy[KEY_TEXT_LEN + 1], const char **ret_id, const char **ret_secret)
 {
 	const char *key;
 
 	if (!authorization || strncasecmp(authorization, "Bearer ", 7))
 		return false;
 	key = authorization + 7;
+	if (strncmp(key, "e2b_", 4) == 0) {
+		if (!from_sdk_form(key, copy))
+			return false;
+		key = copy;
+	}
 	if (strnlen(key, KEY_TEXT_LEN + 1) != KEY_TEXT_LEN || strncmp(key, "pdk_", 4) || key[4 + KEY_ID_LEN] != '_')
 		return false;
 	*ret_id = key + 4;
@@ -36,7 +85,7 @@ static bool is_valid(const struct key *key, int64_t now_ms)
 	       tenant_find(key->tenant);
 }
 
-static struct key *authenticate(const char *authorization)
+static struct key *authenticate(const char *authorization, char copy[KEY_TEXT_LEN + 1])
 {
 	static const uint8_t nobody[KEY_DIGEST_SIZE];
 	uint8_t digest[KEY_DIGEST_SIZE];
@@ -44,7 +93,7 @@ static struct key *authenticate(const char *authorization)
 	struct key *key;
 	bool equal;
 
-	if (!split(authorization, &id, &secret))
+	if (!split(authorization, copy, &id, &secret))
 		return NULL;
 	key = key_find(id);
 	if (key_digest(secret, KEY_SECRET_LEN, digest) < 0)
@@ -55,8 +104,10 @@ static struct key *authenticate(const char *authorization)
 
 int auth_check(const char *authorization, struct principal *ret, struct pdk_error *err)
 {
-	struct key *key = authenticate(authorization);
+	char copy[KEY_TEXT_LEN + 1];
+	struct key *key = authenticate(authorization, copy);
 
+	explicit_bzero(copy, sizeof(copy));
 	if (!key)
 		return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "a valid API key is needed");
 	key_used(key, loop_wall_ms());
@@ -70,6 +121,8 @@ const char *principal_actor(const struct principal *principal)
 {
 	if (principal->key_id[0])
 		return principal->key_id;
+	if (principal->sandbox_id[0])
+		return "access-token";
 	return principal->is_operator ? "operator" : "anonymous";
 }
 

@@ -1,9 +1,10 @@
 #ifndef PADDOCK_SERVER_AUTH_H
 #define PADDOCK_SERVER_AUTH_H
 
+#include "sandbox/base/error.h"
+#include "sandbox/base/id.h"
 #include <stdbool.h>
 #include <stdint.h>
-#include "sandbox/base/error.h"
 
 /* Who makes a call. Embedded in every rpc_call; filled before the handler runs. */
 
@@ -11,12 +12,13 @@
 #define KEY_ID_LEN 16
 
 enum auth_scope {
-	SCOPE_NONE = 0,		  /* open to anybody: health only */
-	SCOPE_ANY = 1u << 0,	  /* any valid key */
+	SCOPE_NONE = 0,      /* open to anybody: health only */
+	SCOPE_ANY = 1u << 0, /* any valid key */
 	SCOPE_READ = 1u << 1,
 	SCOPE_SANDBOX = 1u << 2,
 	SCOPE_TEMPLATE = 1u << 3,
-	SCOPE_ADMIN = 1u << 4,	  /* operator: admin socket, or a key with "admin" */
+	SCOPE_ADMIN = 1u << 4, /* operator: admin socket, or a key with "admin" */
+	SCOPE_TOKEN = 1u << 5, /* the access token of the one sandbox that the request names; no key has it */
 };
 
 struct principal {
@@ -24,14 +26,16 @@ struct principal {
 	char key_id[KEY_ID_LEN + 1]; /* empty on the admin socket */
 	unsigned int scopes;
 	bool is_operator;
+	char sandbox_id[SANDBOX_ID_SIZE]; /* an access token: this sandbox and no other; else empty */
 };
 
-/* Fill `ret` from the value of the "authorization" metadata ("Bearer pdk_..."; NULL when absent).
+/* Fill `ret` from the value of the "authorization" metadata ("Bearer pdk_..." or, the same key in the spelling that the
+ * hosted-sandbox SDKs accept, "Bearer e2b_..."; NULL when absent).
  * Any failure is the same UNAUTHENTICATED text. The secret is compared by its SHA-256 in constant time after a
  * look-up by the key's public id. Lock held. */
 int auth_check(const char *authorization, struct principal *ret, struct pdk_error *err);
 
-/* "operator", or the key id. */
+/* "operator", "access-token", or the key id. */
 const char *principal_actor(const struct principal *principal);
 
 /* Quotas of a tenant, in force (defaults filled in). Zeroed if the tenant is unknown. */

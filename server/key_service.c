@@ -169,6 +169,7 @@ static void key_created(struct rpc_call *call, int rc)
 	Paddock__V1__CreateKeyResponse reply = PADDOCK__V1__CREATE_KEY_RESPONSE__INIT;
 	/* The arena goes with the call, and what was in it is not wiped: take the secret out now. */
 	struct key_creation *in_arena = rpc_user(call), creation = *in_arena;
+	char sdk_form[KEY_SDK_TEXT_LEN + 1];
 	struct shown shown;
 
 	explicit_bzero(in_arena, sizeof(*in_arena));
@@ -182,7 +183,10 @@ static void key_created(struct rpc_call *call, int rc)
 		show(&shown, creation.key);
 		reply.key = &shown.message;
 		reply.secret = creation.text;
+		key_sdk_form(creation.text, sdk_form);
+		reply.sdk_secret = sdk_form;
 		rpc_finish(call, &reply.base);
+		explicit_bzero(sdk_form, sizeof(sdk_form));
 	}
 	explicit_bzero(&creation, sizeof(creation));
 }

@@ -12,6 +12,7 @@
 #define KEY_SECRET_LEN 43 /* 32 random bytes in base64url */
 #define KEY_DIGEST_SIZE 32
 #define KEY_TEXT_LEN (4 + KEY_ID_LEN + 1 + KEY_SECRET_LEN)
+#define KEY_SDK_TEXT_LEN (4 + 2 * (KEY_ID_LEN + KEY_SECRET_LEN))
 
 struct key {
 	struct key *next; /* in its bucket */
@@ -31,6 +32,8 @@ struct key {
 /* NULL when there is none. Revoked and expired ones are found too. */
 struct key *key_find(const char id[KEY_ID_LEN]);
 int key_digest(const char *secret, size_t length, uint8_t ret[KEY_DIGEST_SIZE]);
+/* The same key as "e2b_" and hexadecimal digits. */
+void key_sdk_form(const char *text, char ret[KEY_SDK_TEXT_LEN + 1]);
 /* Note the use, to the minute; stored lazily. */
 void key_used(struct key *key, int64_t now_ms);
 

@@ -124,6 +124,10 @@ void rpc_arrive(struct rpc_call *call, const struct rpc_arrival *arrival)
 	call->arrived_ns = loop_now_ns();
 	if (arrival->client_address && arrival->client_address[0])
 		call->client_address = rpc_strdup(call, arrival->client_address);
+	if (arrival->sandbox_id)
+		call->sandbox_id = rpc_strdup(call, arrival->sandbox_id);
+	if (arrival->user)
+		call->client_user = rpc_strdup(call, arrival->user);
 	list_add(call);
 	if (accept_call(call, arrival, &err) < 0) {
 		rpc_refuse(call, &err);
@@ -336,6 +340,16 @@ const struct principal *rpc_principal(const struct rpc_call *call)
 uint64_t rpc_deadline_ns(const struct rpc_call *call)
 {
 	return call->deadline_ns;
+}
+
+const char *rpc_sandbox_id(const struct rpc_call *call)
+{
+	return call->sandbox_id;
+}
+
+const char *rpc_client_user(const struct rpc_call *call)
+{
+	return call->client_user ? call->client_user : "";
 }
 
 bool rpc_is_cancelled(const struct rpc_call *call)

@@ -64,6 +64,10 @@ void rpc_set_events(struct rpc_call *call, const struct rpc_events *events, void
 void *rpc_user(const struct rpc_call *call);
 const struct rpc_method *rpc_method(const struct rpc_call *call);
 const struct principal *rpc_principal(const struct rpc_call *call);
+/* For the contracts that name these beside the request: the sandbox ("e2b-sandbox-id"; NULL: none), and whom to act as
+ * in it ("authorization: Basic"; "": not said). */
+const char *rpc_sandbox_id(const struct rpc_call *call);
+const char *rpc_client_user(const struct rpc_call *call);
 /* Absolute CLOCK_BOOTTIME deadline, 0 when there is none. */
 uint64_t rpc_deadline_ns(const struct rpc_call *call);
 /* True after a cancellation. */

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sandbox_access.h"
+
 /* Who makes a call, and may they make it: the only place that knows which listener means what. */
 
 static void become_operator(struct principal *principal)
@@ -20,6 +22,12 @@ static int authenticate(struct rpc_call *call, const struct rpc_arrival *arrival
 	struct principal principal = {};
 	int rc;
 
+	if (arrival->principal) {
+		call->principal = *arrival->principal;
+		return 0;
+	}
+	if (arrival->access_token)
+		return sandbox_access_check(arrival->sandbox_id, arrival->access_token, &call->principal, err);
 	if (!arrival->authorization && arrival->trusted) {
 		become_operator(&call->principal);
 		return 0;
@@ -32,13 +40,17 @@ static int authenticate(struct rpc_call *call, const struct rpc_arrival *arrival
 
 int rpc_admit(struct rpc_call *call, const struct rpc_arrival *arrival, struct pdk_error *err)
 {
-	unsigned int scope = call->method->scope;
+	unsigned int scope = call->method->scope, held;
 	int rc;
 
 	if (scope == SCOPE_NONE)
 		return 0;
 	rc = authenticate(call, arrival, err);
-	if (rc < 0 || scope & (SCOPE_ANY | call->principal.scopes) || call->principal.is_operator)
+	/* "Any key" is not any token. */
+	held = call->principal.scopes | (call->principal.sandbox_id[0] ? 0 : SCOPE_ANY);
+	if (rc < 0 || scope & held || call->principal.is_operator)
 		return rc;
-	return pdk_fail(err, -EACCES, PDK_PERMISSION_DENIED, "the API key has no scope that allows this call");
+	return pdk_fail(err, -EACCES, PDK_PERMISSION_DENIED,
+			call->principal.sandbox_id[0] ? "an access token does not allow this call"
+						      : "the API key has no scope that allows this call");
 }

@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <grpc/support/time.h>
+#include <openssl/evp.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "sandbox/base/cleanup.h"
 
@@ -70,26 +72,42 @@ static void release(struct rpc_call *base)
 
 /* Arrivals */
 
-/* Copy the one "authorization" value. 1 = there is one, 0 = none; several, or one that is too long, are as good
- * as a wrong key. */
-static int find_authorization(const grpc_metadata_array *metadata, char ret[RPC_AUTHORIZATION_MAX + 1])
+/* The one value of this name in `text`, or NULL. Several, or one that is too long, are as good as a wrong one. */
+static const char *find_metadata(const grpc_metadata_array *metadata, const char *name,
+				 char text[RPC_AUTHORIZATION_MAX + 1])
 {
-	int found = 0;
+	const char *found = NULL;
 
 	for (size_t i = 0; i < metadata->count; i++) {
 		grpc_slice value = metadata->metadata[i].value;
 
-		if (grpc_slice_str_cmp(metadata->metadata[i].key, "authorization") != 0)
+		if (grpc_slice_str_cmp(metadata->metadata[i].key, name) != 0)
 			continue;
-		if (found || GRPC_SLICE_LENGTH(value) > RPC_AUTHORIZATION_MAX) {
-			strcpy(ret, "?");
-			return 1;
-		}
-		memcpy(ret, GRPC_SLICE_START_PTR(value), GRPC_SLICE_LENGTH(value));
-		ret[GRPC_SLICE_LENGTH(value)] = '\0';
-		found = 1;
+		if (found || GRPC_SLICE_LENGTH(value) > RPC_AUTHORIZATION_MAX)
+			return strcpy(text, "?");
+		memcpy(text, GRPC_SLICE_START_PTR(value), GRPC_SLICE_LENGTH(value));
+		text[GRPC_SLICE_LENGTH(value)] = '\0';
+		found = text;
 	}
 	return found;
+}
+
+/* "Basic base64(NAME:)": no credential here, but whom to act as. NULL when it is anything else. */
+static const char *basic_user(const char *authorization, char user[RPC_AUTHORIZATION_MAX + 1])
+{
+	unsigned char plain[RPC_AUTHORIZATION_MAX + 4] = "";
+	size_t length;
+
+	if (!authorization || strncasecmp(authorization, "Basic ", 6) != 0)
+		return NULL;
+	length = strlen(authorization + 6);
+	if (length % 4 || length > RPC_AUTHORIZATION_MAX ||
+	    EVP_DecodeBlock(plain, (const unsigned char *)authorization + 6, (int)length) < 0)
+		return NULL;
+	length = strcspn((const char *)plain, ":");
+	memcpy(user, plain, length);
+	user[length] = '\0';
+	return user;
 }
 
 /* What the client gave itself, from now on. */
@@ -108,16 +126,20 @@ static uint64_t timeout_of(const grpc_call_details *details)
 static void arrived(struct rpc_grpc_call *call)
 {
 	struct rpc_grpc_call *next = rpc_grpc_create(call->listener);
-	char authorization[RPC_AUTHORIZATION_MAX + 1];
+	char authorization[RPC_AUTHORIZATION_MAX + 1], token[RPC_AUTHORIZATION_MAX + 1];
+	char sandbox_id[RPC_AUTHORIZATION_MAX + 1], user[RPC_AUTHORIZATION_MAX + 1];
 	struct rpc_arrival arrival = {
 		.path = (const char *)GRPC_SLICE_START_PTR(call->details.method),
 		.path_length = GRPC_SLICE_LENGTH(call->details.method),
 		.timeout_ns = timeout_of(&call->details),
-		.authorization = find_authorization(&call->metadata, authorization) ? authorization : NULL,
+		.authorization = find_metadata(&call->metadata, "authorization", authorization),
+		.access_token = find_metadata(&call->metadata, "x-access-token", token),
+		.sandbox_id = find_metadata(&call->metadata, "e2b-sandbox-id", sandbox_id),
 		.trusted = call->listener->trusted,
 		.refused = next ? NULL : "the server is out of memory",
 	};
 
+	arrival.user = basic_user(arrival.authorization, user);
 	if (next)
 		rpc_grpc_request(next);
 	call->slot_lost = !next;
@@ -126,6 +148,7 @@ static void arrived(struct rpc_grpc_call *call)
 	rpc_arrive(&call->call, &arrival);
 	loop_unlock();
 	explicit_bzero(authorization, sizeof(authorization));
+	explicit_bzero(token, sizeof(token));
 }
 
 /* Messages */

@@ -97,6 +97,8 @@ struct rpc_call { /* the first member of the transport's own struct */
 
 	char audit_sandbox[SANDBOX_ID_SIZE];
 	char *client_address; /* NULL: not known */
+	char *sandbox_id;     /* as the arrival says; NULL: none */
+	char *client_user;
 	char *audit_object;
 	char *audit_detail;
 };
@@ -107,11 +109,15 @@ struct rpc_call { /* the first member of the transport's own struct */
 struct rpc_arrival {
 	const char *path;
 	size_t path_length;
-	uint64_t timeout_ns;        /* from now on; RPC_NO_TIMEOUT: none was given */
-	const char *authorization;  /* "Bearer pdk_..."; NULL: none */
-	bool trusted;               /* came in on the admin socket: no key means the operator */
-	const char *refused;        /* the transport cannot serve it, and why; else NULL */
-	const char *client_address; /* whom a call of the ingress is for; NULL or empty: unknown */
+	uint64_t timeout_ns;               /* from now on; RPC_NO_TIMEOUT: none was given */
+	const char *authorization;         /* "Bearer pdk_..."; NULL: none */
+	const char *access_token;          /* of the sandbox `sandbox_id`; NULL: none */
+	const char *sandbox_id;            /* NULL: none */
+	const char *user;                  /* whom to act as in the sandbox; NULL: not said */
+	const struct principal *principal; /* of the call that this one is made for (rpc_local.h): known already */
+	bool trusted;                      /* came in on the admin socket: no key means the operator */
+	const char *refused;               /* the transport cannot serve it, and why; else NULL */
+	const char *client_address;        /* whom a call of the ingress is for; NULL or empty: unknown */
 };
 
 /* rpc.c: what transports call, with the lock held unless it says otherwise */

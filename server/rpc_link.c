@@ -388,6 +388,9 @@ static int open_call(struct rpc_link_peer *peer, uint32_t stream, const Paddock_
 		.path_length = strlen(open->method),
 		.timeout_ns = open->timeout_ms ? RPC_NO_TIMEOUT - 1 : RPC_NO_TIMEOUT,
 		.authorization = open->authorization[0] ? open->authorization : NULL,
+		.access_token = open->access_token[0] ? open->access_token : NULL,
+		.sandbox_id = open->sandbox_id[0] ? open->sandbox_id : NULL,
+		.user = open->user[0] ? open->user : NULL,
 		.client_address = open->client_address,
 	};
 

@@ -3,6 +3,7 @@
 #include "log.h"
 #include "processes.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox_access.h"
 #include "sandbox_internal.h"
 #include "warden_client.h"
 #include <errno.h>
@@ -335,6 +336,8 @@ static int load_all(struct loading *loading, struct pdk_error *err)
 {
 	int rc = page_token_start();
 
+	if (rc >= 0)
+		rc = sandbox_access_start();
 	if (rc >= 0)
 		rc = idempotency_start();
 	if (rc >= 0)

@@ -1,11 +1,11 @@
 #include "sandbox_internal.h"
+#include "server_secret.h"
 #include <assert.h>
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <string.h>
-#include <sys/random.h>
 
 /*
  * A page token is the hexadecimal form of a place in the list (creation time and id of the last sandbox shown) and
@@ -13,46 +13,17 @@
  * a token of another tenant, or one that was tampered with, is refused like garbage.
  */
 
-#define KEY_LENGTH 32
 #define MAC_LENGTH 16
 #define PLACE_LENGTH (8 + SANDBOX_ID_LEN)
 #define RAW_LENGTH (PLACE_LENGTH + MAC_LENGTH)
 
 static_assert(2 * RAW_LENGTH < PAGE_TOKEN_SIZE, "a token fits its buffer");
 
-static const char key_name[] = "page_token_key";
-static uint8_t key[KEY_LENGTH];
-
-static int visit_key(const void *name, size_t name_length, const void *value, size_t value_length, void *arg)
-{
-	bool *found = arg;
-
-	if (name_length != strlen(key_name) || memcmp(name, key_name, name_length) != 0)
-		return 1;
-	if (value_length == KEY_LENGTH) {
-		memcpy(key, value, KEY_LENGTH);
-		*found = true;
-	}
-	return 1;
-}
+static uint8_t key[SERVER_SECRET_SIZE];
 
 int page_token_start(void)
 {
-	struct store_batch *batch;
-	bool found = false;
-	int rc = store_each(STORE_META, key_name, strlen(key_name), visit_key, &found);
-
-	if (rc < 0 || found)
-		return rc;
-	if (getrandom(key, sizeof(key), 0) != sizeof(key))
-		return -EIO;
-	batch = store_batch_create();
-	if (!batch || store_put(batch, STORE_META, key_name, strlen(key_name), key, sizeof(key)) < 0) {
-		store_batch_free(batch);
-		return -ENOMEM;
-	}
-	store_commit(batch, NULL, NULL);
-	return 0;
+	return server_secret_load("page_token_key", key);
 }
 
 static bool make_mac(const char *tenant, const uint8_t place[PLACE_LENGTH], uint8_t mac[MAC_LENGTH])

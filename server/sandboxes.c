@@ -287,6 +287,8 @@ bool sandbox_visible(const struct principal *principal, const struct sandbox *sa
 {
 	if (sandbox->private->pooled || sandbox->private->discard)
 		return false;
+	if (principal->sandbox_id[0] && strcmp(principal->sandbox_id, sandbox->id) != 0)
+		return false;
 	return principal->is_operator || strcmp(principal->tenant, sandbox->tenant) == 0;
 }
 

@@ -59,6 +59,7 @@ void sandboxes_kill(struct rpc_call *call, const struct ProtobufCMessage *reques
 void sandboxes_pause(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_resume(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_watch_events(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_get_access(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_get_usage(struct rpc_call *call, const struct ProtobufCMessage *request);
 
 #endif

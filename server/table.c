@@ -1,6 +1,9 @@
 #include "rpc.h"
 
 #include "admin.h"
+#include "e2b.h"
+#include "e2b/filesystem.pb-c.h"
+#include "e2b/process.pb-c.h"
 #include "files.h"
 #include "health.h"
 #include "paddock/v1/admin.pb-c.h"
@@ -30,6 +33,16 @@
 		.response = &paddock__v1__##out##__descriptor, .start = handler                                            \
 	}
 
+/* Of the SDKs' contract. The calls that they are translated to are what is recorded, and what asks for scopes again. */
+#define E2B(package, service, method, kind_, deadline, size, in, out, handler)                                                   \
+	{                                                                                                                  \
+		.path = "/" #package "." #service "/" #method, .kind = kind_, .audit = RPC_AUDIT_NONE,                          \
+		.scope = SCOPE_READ | SCOPE_SANDBOX | SCOPE_ADMIN | SCOPE_TOKEN, .default_deadline_ms = deadline,          \
+		.max_request_bytes = size, .request = &package##__##in##__descriptor,                                        \
+		.response = &package##__##out##__descriptor, .start = e2b_##package##_##handler                                  \
+	}
+
+#define TOKEN SCOPE_TOKEN
 #define USE (SCOPE_SANDBOX | SCOPE_ADMIN)
 #define LOOK (SCOPE_READ | SCOPE_SANDBOX | SCOPE_ADMIN)
 #define TEMPLATE (SCOPE_TEMPLATE | SCOPE_ADMIN)
@@ -37,35 +50,36 @@
 
 const struct rpc_method rpc_table[] = {
 	ROW(Sandboxes, Create, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, LARGE, create_sandbox_request, sandbox, sandboxes_create),
-	ROW(Sandboxes, Get, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, get_sandbox_request, sandbox, sandboxes_get),
+	ROW(Sandboxes, Get, RPC_UNARY, RPC_AUDIT_READ, LOOK | TOKEN, MINUTE, SMALL, get_sandbox_request, sandbox, sandboxes_get),
 	ROW(Sandboxes, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_sandboxes_request, list_sandboxes_response, sandboxes_list),
 	ROW(Sandboxes, SetTimeout, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, set_timeout_request, sandbox, sandboxes_set_timeout),
 	ROW(Sandboxes, Kill, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, kill_sandbox_request, sandbox, sandboxes_kill),
 	ROW(Sandboxes, Pause, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, pause_sandbox_request, sandbox, sandboxes_pause),
 	ROW(Sandboxes, Resume, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, resume_sandbox_request, sandbox, sandboxes_resume),
 	ROW(Sandboxes, WatchEvents, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, watch_events_request, sandbox_event, sandboxes_watch_events),
-	ROW(Sandboxes, GetUsage, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, get_usage_request, sandbox_usage, sandboxes_get_usage),
+	ROW(Sandboxes, GetAccess, RPC_UNARY, RPC_AUDIT_READ, USE, MINUTE, SMALL, get_access_request, sandbox_access, sandboxes_get_access),
+	ROW(Sandboxes, GetUsage, RPC_UNARY, RPC_AUDIT_READ, LOOK | TOKEN, MINUTE, SMALL, get_usage_request, sandbox_usage, sandboxes_get_usage),
 
-	ROW(Processes, Start, RPC_SERVER_STREAM, RPC_AUDIT_CHANGE, USE, 0, LARGE, start_process_request, process_event, processes_start),
-	ROW(Processes, Attach, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, attach_request, process_event, processes_attach),
-	ROW(Processes, Interact, RPC_BIDI, RPC_AUDIT_CHANGE, USE, 0, LARGE, interact_request, process_event, processes_interact),
-	ROW(Processes, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_processes_request, list_processes_response, processes_list),
-	ROW(Processes, SendInput, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, LARGE, send_input_request, send_input_response, processes_send_input),
-	ROW(Processes, CloseStdin, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, close_stdin_request, close_stdin_response, processes_close_stdin),
-	ROW(Processes, Resize, RPC_UNARY, RPC_AUDIT_READ, USE, MINUTE, SMALL, resize_request, resize_response, processes_resize),
-	ROW(Processes, Signal, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, signal_request, signal_response, processes_signal),
-	ROW(Processes, Wait, RPC_UNARY, RPC_AUDIT_READ, LOOK, 0, SMALL, wait_request, process_exit, processes_wait),
+	ROW(Processes, Start, RPC_SERVER_STREAM, RPC_AUDIT_CHANGE, USE | TOKEN, 0, LARGE, start_process_request, process_event, processes_start),
+	ROW(Processes, Attach, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK | TOKEN, 0, SMALL, attach_request, process_event, processes_attach),
+	ROW(Processes, Interact, RPC_BIDI, RPC_AUDIT_CHANGE, USE | TOKEN, 0, LARGE, interact_request, process_event, processes_interact),
+	ROW(Processes, List, RPC_UNARY, RPC_AUDIT_READ, LOOK | TOKEN, MINUTE, SMALL, list_processes_request, list_processes_response, processes_list),
+	ROW(Processes, SendInput, RPC_UNARY, RPC_AUDIT_CHANGE, USE | TOKEN, MINUTE, LARGE, send_input_request, send_input_response, processes_send_input),
+	ROW(Processes, CloseStdin, RPC_UNARY, RPC_AUDIT_CHANGE, USE | TOKEN, MINUTE, SMALL, close_stdin_request, close_stdin_response, processes_close_stdin),
+	ROW(Processes, Resize, RPC_UNARY, RPC_AUDIT_READ, USE | TOKEN, MINUTE, SMALL, resize_request, resize_response, processes_resize),
+	ROW(Processes, Signal, RPC_UNARY, RPC_AUDIT_CHANGE, USE | TOKEN, MINUTE, SMALL, signal_request, signal_response, processes_signal),
+	ROW(Processes, Wait, RPC_UNARY, RPC_AUDIT_READ, LOOK | TOKEN, 0, SMALL, wait_request, process_exit, processes_wait),
 
-	ROW(Files, Stat, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, stat_request, file_info, files_stat),
-	ROW(Files, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_files_request, list_files_response, files_list),
-	ROW(Files, Read, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, read_file_request, file_chunk, files_read),
-	ROW(Files, Write, RPC_CLIENT_STREAM, RPC_AUDIT_CHANGE, USE, 0, LARGE, write_file_request, file_info, files_write),
-	ROW(Files, MakeDir, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, make_dir_request, file_info, files_make_dir),
-	ROW(Files, Move, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, move_request, file_info, files_move),
-	ROW(Files, Remove, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, remove_request, remove_response, files_remove),
-	ROW(Files, Watch, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, watch_request, watch_event, files_watch),
-	ROW(Files, UnpackArchive, RPC_CLIENT_STREAM, RPC_AUDIT_CHANGE, USE, 0, LARGE, unpack_archive_request, unpack_archive_response, files_unpack_archive),
-	ROW(Files, PackArchive, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, pack_archive_request, file_chunk, files_pack_archive),
+	ROW(Files, Stat, RPC_UNARY, RPC_AUDIT_READ, LOOK | TOKEN, MINUTE, SMALL, stat_request, file_info, files_stat),
+	ROW(Files, List, RPC_UNARY, RPC_AUDIT_READ, LOOK | TOKEN, MINUTE, SMALL, list_files_request, list_files_response, files_list),
+	ROW(Files, Read, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK | TOKEN, 0, SMALL, read_file_request, file_chunk, files_read),
+	ROW(Files, Write, RPC_CLIENT_STREAM, RPC_AUDIT_CHANGE, USE | TOKEN, 0, LARGE, write_file_request, file_info, files_write),
+	ROW(Files, MakeDir, RPC_UNARY, RPC_AUDIT_CHANGE, USE | TOKEN, MINUTE, SMALL, make_dir_request, file_info, files_make_dir),
+	ROW(Files, Move, RPC_UNARY, RPC_AUDIT_CHANGE, USE | TOKEN, MINUTE, SMALL, move_request, file_info, files_move),
+	ROW(Files, Remove, RPC_UNARY, RPC_AUDIT_CHANGE, USE | TOKEN, MINUTE, SMALL, remove_request, remove_response, files_remove),
+	ROW(Files, Watch, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK | TOKEN, 0, SMALL, watch_request, watch_event, files_watch),
+	ROW(Files, UnpackArchive, RPC_CLIENT_STREAM, RPC_AUDIT_CHANGE, USE | TOKEN, 0, LARGE, unpack_archive_request, unpack_archive_response, files_unpack_archive),
+	ROW(Files, PackArchive, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK | TOKEN, 0, SMALL, pack_archive_request, file_chunk, files_pack_archive),
 
 	ROW(Templates, List, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL, list_templates_request, list_templates_response, templates_list),
 	ROW(Templates, Get, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL, get_template_request, template, templates_get),
@@ -85,6 +99,22 @@ const struct rpc_method rpc_table[] = {
 	ROW(Audit, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_audit_request, list_audit_response, audit_list),
 	ROW(Audit, Verify, RPC_UNARY, RPC_AUDIT_READ, ADMIN, 0, SMALL, verify_audit_request, verify_audit_response, audit_verify),
 	ROW(Audit, Export, RPC_SERVER_STREAM, RPC_AUDIT_READ, ADMIN, 0, SMALL, export_audit_request, audit_record, audit_export),
+
+	E2B(process, Process, List, RPC_UNARY, MINUTE, SMALL, list_request, list_response, list),
+	E2B(process, Process, Connect, RPC_SERVER_STREAM, 0, SMALL, connect_request, connect_response, connect),
+	E2B(process, Process, Start, RPC_SERVER_STREAM, 0, LARGE, start_request, start_response, start),
+	E2B(process, Process, Update, RPC_UNARY, MINUTE, SMALL, update_request, update_response, update),
+	E2B(process, Process, StreamInput, RPC_CLIENT_STREAM, 0, LARGE, stream_input_request, stream_input_response, stream_input),
+	E2B(process, Process, SendInput, RPC_UNARY, MINUTE, LARGE, send_input_request, send_input_response, send_input),
+	E2B(process, Process, SendSignal, RPC_UNARY, MINUTE, SMALL, send_signal_request, send_signal_response, send_signal),
+	E2B(process, Process, CloseStdin, RPC_UNARY, MINUTE, SMALL, close_stdin_request, close_stdin_response, close_stdin),
+
+	E2B(filesystem, Filesystem, Stat, RPC_UNARY, MINUTE, SMALL, stat_request, stat_response, stat),
+	E2B(filesystem, Filesystem, MakeDir, RPC_UNARY, MINUTE, SMALL, make_dir_request, make_dir_response, make_dir),
+	E2B(filesystem, Filesystem, Move, RPC_UNARY, MINUTE, SMALL, move_request, move_response, move),
+	E2B(filesystem, Filesystem, ListDir, RPC_UNARY, MINUTE, SMALL, list_dir_request, list_dir_response, list_dir),
+	E2B(filesystem, Filesystem, Remove, RPC_UNARY, MINUTE, SMALL, remove_request, remove_response, remove),
+	E2B(filesystem, Filesystem, WatchDir, RPC_SERVER_STREAM, 0, SMALL, watch_dir_request, watch_dir_response, watch_dir),
 
 	HEALTH_ROWS,
 	REFLECTION_ROWS,

@@ -105,6 +105,9 @@ static int write_open(struct call *call, const struct call_open *open)
 
 	message.method = text_of(open->method);
 	message.authorization = text_of(open->authorization);
+	message.access_token = text_of(open->access_token);
+	message.sandbox_id = text_of(open->sandbox_id);
+	message.user = text_of(open->user);
 	message.client_address = text_of(open->client_address);
 	message.timeout_ms = open->timeout_ms;
 	message.credit = open->credit;

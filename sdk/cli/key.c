@@ -36,11 +36,12 @@ static int cmd_key_create(struct cli *cli, const struct args *args)
 		json_print_message(reply, false);
 	} else {
 		/* Only the secret on standard output: KEY=$(paddock key create). */
-		puts(reply->secret);
+		puts(args_has(args, "sdk") ? reply->sdk_secret : reply->secret);
 		fprintf(stderr, "Key %s of tenant %s. It is shown only now; keep it in PADDOCK_API_KEY.\n",
 			reply->key ? reply->key->id : "", reply->key ? reply->key->tenant : "");
 	}
 	explicit_bzero(reply->secret, strlen(reply->secret));
+	explicit_bzero(reply->sdk_secret, strlen(reply->sdk_secret));
 	paddock_free(reply);
 	return EXIT_OK;
 }
@@ -118,6 +119,7 @@ static const struct option_spec create_options_[] = {
 	{"tenant", 0, "TENANT", "whose key (default: default)"},
 	{"scope", 0, "SCOPE", "read, sandbox, template or admin; may be repeated (default: read, sandbox)"},
 	{"expires", 0, "DURATION", "time until it ends (default: never)"},
+	{"sdk", 0, NULL, "print it as e2b_ and hexadecimal digits, for the SDKs that accept nothing else"},
 	{},
 };
 

@@ -441,6 +441,27 @@ int cmd_usage(struct cli *cli, const struct args *args)
 	return EXIT_OK;
 }
 
+int cmd_access(struct cli *cli, const struct args *args)
+{
+	Paddock__V1__GetAccessRequest request = PADDOCK__V1__GET_ACCESS_REQUEST__INIT;
+	Paddock__V1__SandboxAccess *access = NULL;
+	_cleanup_free_ char *id = NULL;
+	int rc = cli_sandbox(cli, args->argv[0], &id);
+
+	request.sandbox_id = id;
+	if (rc == 0)
+		rc = paddock_sandbox_access(cli->client, &request, &access, &cli->err);
+	if (rc < 0)
+		return rc;
+	if (cli->json)
+		json_print_message(access, false);
+	else
+		puts(access->access_token);
+	explicit_bzero(access->access_token, strlen(access->access_token));
+	paddock_free(access);
+	return EXIT_OK;
+}
+
 static void print_event(const struct cli *cli, const Paddock__V1__SandboxEvent *event)
 {
 	static const char *const types[] = {"?", "created", "timeout set", "ended", "paused", "resumed"};

@@ -116,6 +116,7 @@ void paddock_stream_free(struct paddock_stream *stream);
 	X(sandbox_kill, Sandboxes, Kill, KillSandboxRequest, Sandbox)                                                  \
 	X(sandbox_pause, Sandboxes, Pause, PauseSandboxRequest, Sandbox)                                               \
 	X(sandbox_resume, Sandboxes, Resume, ResumeSandboxRequest, Sandbox)                                            \
+	X(sandbox_access, Sandboxes, GetAccess, GetAccessRequest, SandboxAccess)                                       \
 	X(sandbox_usage, Sandboxes, GetUsage, GetUsageRequest, SandboxUsage)                                           \
 	X(process_list, Processes, List, ListProcessesRequest, ListProcessesResponse)                                  \
 	X(process_send_input, Processes, SendInput, SendInputRequest, SendInputResponse)                               \

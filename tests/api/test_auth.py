@@ -16,7 +16,7 @@ LIST = "read or template"
 OPERATOR = "admin"
 
 METHODS = {
-    "Sandboxes": {"Create": USE, "Get": READ, "List": READ, "SetTimeout": USE, "Kill": USE, "WatchEvents": READ, "GetUsage": READ},
+    "Sandboxes": {"Create": USE, "Get": READ, "List": READ, "SetTimeout": USE, "Kill": USE, "WatchEvents": READ, "GetUsage": READ, "GetAccess": USE},
     "Processes": {"Start": USE, "Attach": READ, "Interact": USE, "List": READ, "SendInput": USE, "CloseStdin": USE, "Resize": USE,
                   "Signal": USE, "Wait": READ},
     "Files": {"Stat": READ, "List": READ, "Read": READ, "Write": USE, "MakeDir": USE, "Move": USE, "Remove": USE, "Watch": READ,
@@ -30,6 +30,12 @@ CLASSES = {f"/paddock.v1.{service}/{method}": scope for service, methods in METH
 CLASSES.update({"/grpc.health.v1.Health/Check": OPEN, "/grpc.health.v1.Health/Watch": OPEN,
                 "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": ANY,
                 "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": ANY})
+
+for method in ("List", "Connect", "Start", "Update", "StreamInput", "SendInput", "SendSignal", "CloseStdin"):
+    CLASSES["/process.Process/" + method] = READ  # and what it is translated to asks again
+
+for method in ("Stat", "MakeDir", "Move", "ListDir", "Remove", "WatchDir"):
+    CLASSES["/filesystem.Filesystem/" + method] = READ
 
 ALLOWED = {OPEN: {"", "read", "sandbox", "template", "admin"}, ANY: {"read", "sandbox", "template", "admin"}, READ: {"read", "sandbox", "admin"},
            USE: {"sandbox", "admin"}, TEMPLATE: {"template", "admin"}, LIST: {"read", "sandbox", "template", "admin"}, OPERATOR: {"admin"}}
@@ -132,6 +138,7 @@ class Ownership(Case):
         yield "/paddock.v1.Sandboxes/Kill", box
         yield "/paddock.v1.Sandboxes/WatchEvents", box
         yield "/paddock.v1.Sandboxes/GetUsage", box
+        yield "/paddock.v1.Sandboxes/GetAccess", box
         yield "/paddock.v1.Processes/Start", dict(box, argv=["true"])
         yield "/paddock.v1.Processes/Attach", dict(box, process_id=1)
         yield "/paddock.v1.Processes/Interact", [pb.InteractRequest(start=pb.StartProcessRequest(sandbox_id=id, argv=["true"]))]

@@ -45,7 +45,7 @@ _factory = message_factory.MessageFactory(POOL)
 
 def message_class(name):
     """The class of a message, by its full name or by its name in paddock.v1."""
-    full = name if "." in name and name.split(".")[0] in ("grpc", "paddock") else "paddock.v1." + name
+    full = name if "." in name and name.split(".")[0] in ("grpc", "paddock", "process", "filesystem") else "paddock.v1." + name
     return _factory.GetPrototype(POOL.FindMessageTypeByName(full))
 
 
@@ -103,6 +103,8 @@ class Client:
         for name in ("Sandboxes", "Processes", "Files", "Templates", "Admin", "Audit"):
             setattr(self, name, _Service(self, "paddock.v1." + name))
         self.Health = _Service(self, "grpc.health.v1.Health")
+        self.Process = _Service(self, "process.Process")
+        self.Filesystem = _Service(self, "filesystem.Filesystem")
         self.Reflection = _Service(self, "grpc.reflection.v1.ServerReflection")
 
     def call(self, path, request=None, /, *, deadline=None, grpc_metadata=None, later=False, **fields):

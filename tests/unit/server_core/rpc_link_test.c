@@ -195,6 +195,32 @@ static void failures_are_those_of_grpc(void **state)
 	nothing_is_left();
 }
 
+static struct seen with_token(const char *method, const char *sandbox_id, const char *token, const char *key)
+{
+	struct call_open open = opening(method, 1);
+	struct seen seen = {};
+
+	open.authorization = key;
+	open.sandbox_id = sandbox_id;
+	open.access_token = token;
+	start_text(&open, "x", &seen);
+	UNTIL(seen.ended);
+	return seen;
+}
+
+static void a_token_opens_what_is_for_tokens(void **state)
+{
+	assert_int_equal(with_token(TEST "Token", "box", "token", NULL).code, PDK_OK);
+	assert_int_equal(with_token(TEST "Token", NULL, NULL, GOOD_KEY).code, PDK_OK);
+	assert_int_equal(with_token(TEST "Echo", "box", "token", NULL).code, PDK_PERMISSION_DENIED);
+	assert_int_equal(with_token(TEST "Token", "box", "wrong", NULL).code, PDK_UNAUTHENTICATED);
+	assert_int_equal(with_token(TEST "Token", NULL, "token", NULL).code, PDK_UNAUTHENTICATED);
+	assert_int_equal(with_token(TEST "Token", "box", NULL, NULL).code, PDK_UNAUTHENTICATED);
+	/* A key does not make up for a wrong token. */
+	assert_int_equal(with_token(TEST "Token", "box", "wrong", GOOD_KEY).code, PDK_UNAUTHENTICATED);
+	nothing_is_left();
+}
+
 static void change_is_durable_and_names_the_client(void **state)
 {
 	int commits = atomic_load(&store_commits);
@@ -665,6 +691,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(unary_returns_the_reply),
 		cmocka_unit_test(failures_are_those_of_grpc),
+		cmocka_unit_test(a_token_opens_what_is_for_tokens),
 		cmocka_unit_test(change_is_durable_and_names_the_client),
 		cmocka_unit_test(bad_messages_are_refused),
 		cmocka_unit_test(streams_wait_for_credit),

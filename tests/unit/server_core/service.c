@@ -181,6 +181,7 @@ const struct rpc_method rpc_table[] = {
 	ROW(Echo, RPC_UNARY, RPC_AUDIT_READ, SCOPE_SANDBOX, text, text, echo),
 	ROW(Change, RPC_UNARY, RPC_AUDIT_CHANGE, SCOPE_SANDBOX, text, text, echo),
 	ROW(Hang, RPC_UNARY, RPC_AUDIT_CHANGE, SCOPE_SANDBOX, text, text, hang),
+	ROW(Token, RPC_UNARY, RPC_AUDIT_READ, SCOPE_SANDBOX | SCOPE_TOKEN, text, text, echo),
 	ROW(Admin, RPC_UNARY, RPC_AUDIT_READ, SCOPE_ADMIN, text, text, echo),
 	ROW(Count, RPC_SERVER_STREAM, RPC_AUDIT_READ, SCOPE_SANDBOX, number, number, count),
 	ROW(Bytes, RPC_SERVER_STREAM, RPC_AUDIT_READ, SCOPE_SANDBOX, number, block, bytes),

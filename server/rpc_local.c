@@ -1,0 +1,260 @@
+#include "rpc_local.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rpc_internal.h"
+#include "sandbox/base/cleanup.h"
+
+/* The third transport: see rpc_local.h. `task` brings everything, to the callee and to the caller. */
+
+struct packet {
+	size_t length;
+	uint8_t bytes[];
+};
+
+struct rpc_local {
+	struct rpc_call call;
+	struct packet *request;
+	struct packet *out;
+	bool taken; /* rpc_local_next(): on_sent is due */
+	bool lost;  /* no memory for a message */
+	bool ended;
+	const struct rpc_local_events *events; /* NULL: nobody listens any more */
+	void *arg;
+	struct loop_task task;
+	bool task_busy, task_due;
+};
+
+static struct rpc_local *local_of(struct rpc_call *call)
+{
+	return (struct rpc_local *)call;
+}
+
+static struct packet *packet_create(size_t length)
+{
+	struct packet *packet = malloc(sizeof(*packet) + length);
+
+	if (packet)
+		packet->length = length;
+	return packet;
+}
+
+static void *pack(const ProtobufCMessage *message)
+{
+	struct packet *packet = packet_create(protobuf_c_message_get_packed_size(message));
+
+	if (packet)
+		protobuf_c_message_pack(message, packet->bytes);
+	return packet;
+}
+
+static void *pack_bytes(const void *head, size_t head_length, uint32_t field, const void *data, size_t length,
+			void (*done)(void *arg), void *arg)
+{
+	uint8_t prefix[RPC_FIELD_PREFIX_MAX];
+	size_t prefix_length = rpc_field_prefix(prefix, field, length);
+	struct packet *packet = packet_create(head_length + prefix_length + length);
+
+	if (packet) {
+		if (head_length)
+			memcpy(packet->bytes, head, head_length);
+		memcpy(packet->bytes + head_length, prefix, prefix_length);
+		if (length)
+			memcpy(packet->bytes + head_length + prefix_length, data, length);
+	}
+	rpc_release_later(done, arg);
+	return packet;
+}
+
+/* To the callee: its request, and that its message was taken. */
+static void serve_callee(struct rpc_local *local)
+{
+	struct packet *request = NULL;
+	ProtobufCMessage *message = NULL;
+	struct pdk_error err = {};
+	int rc;
+
+	if (local->call.reading && local->request) {
+		request = STEAL_PTR(local->request);
+		rc = rpc_unpack(&local->call, request->bytes, request->length, &message, &err);
+		free(request);
+		rpc_received(&local->call, message, rc, &err);
+	}
+	if (local->lost) {
+		local->lost = local->call.sending = false;
+		pdk_fail(&err, 0, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
+		rpc_cancel(&local->call, &err);
+	}
+	if (local->taken) {
+		local->taken = false;
+		rpc_sent(&local->call, true);
+	}
+}
+
+/* False: there was no memory to decode it. */
+static bool tell_message(struct rpc_local *local, struct packet *packet)
+{
+	const struct rpc_method *method = local->call.method;
+	ProtobufCMessage *message;
+	struct arena arena;
+	bool decoded;
+
+	arena_init(&arena, arena_max_for_message(packet->length));
+	message = protobuf_c_message_unpack(method->response, &arena.allocator, packet->length, packet->bytes);
+	decoded = message != NULL;
+	if (message && local->events)
+		local->events->on_message(local->arg, message);
+	arena_clear(&arena);
+	free(packet);
+	return decoded;
+}
+
+/* To the caller: messages and the end. */
+static void serve_caller(struct rpc_local *local)
+{
+	const struct rpc_local_events *events;
+
+	if (local->out && !tell_message(local, STEAL_PTR(local->out)))
+		local->lost = local->task_due = true;
+	if (!local->ended)
+		return;
+	local->ended = false;
+	if (local->call.reply && !tell_message(local, STEAL_PTR(local->call.reply)))
+		pdk_fail(&local->call.end, 0, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
+	events = STEAL_PTR(local->events);
+	if (events)
+		events->on_end(local->arg, &local->call.end);
+	rpc_closed(&local->call, false);
+	local->call.pending--; /* the stream */
+}
+
+static void run_task(struct loop_task *task)
+{
+	struct rpc_local *local = (struct rpc_local *)((char *)task - offsetof(struct rpc_local, task));
+	bool more = true;
+
+	while (more) {
+		loop_lock();
+		local->task_due = false;
+		serve_callee(local);
+		serve_caller(local);
+		more = local->task_due;
+		if (!more) {
+			local->task_busy = false;
+			local->call.pending--;
+			rpc_call_settle(&local->call);
+		}
+		loop_unlock();
+	}
+}
+
+static void wake(struct rpc_local *local)
+{
+	local->task_due = true;
+	if (local->task_busy)
+		return;
+	local->task_busy = true;
+	local->call.pending++;
+	local->task.run = run_task;
+	loop_after_unlock(&local->task);
+}
+
+static void read_next(struct rpc_call *call)
+{
+	wake(local_of(call));
+}
+
+static void send_message(struct rpc_call *call, void *packed)
+{
+	struct rpc_local *local = local_of(call);
+
+	local->out = packed;
+	local->lost = !packed;
+	wake(local);
+}
+
+static void end(struct rpc_call *call)
+{
+	local_of(call)->ended = true;
+	wake(local_of(call));
+}
+
+static void reset(struct rpc_call *call)
+{
+}
+
+static void release(struct rpc_call *call)
+{
+	struct rpc_local *local = local_of(call);
+
+	rpc_call_clear(call);
+	free(local->request);
+	free(local->out);
+	free(local);
+}
+
+static const struct rpc_transport transport = {
+	.name = "local",
+	.read = read_next,
+	.pack = pack,
+	.pack_bytes = pack_bytes,
+	.drop = free,
+	.send = send_message,
+	.end = end,
+	.reset = reset,
+	.release = release,
+};
+
+static uint64_t time_left(const struct rpc_call *call)
+{
+	uint64_t now = loop_now_ns();
+
+	if (!call->deadline_ns)
+		return RPC_NO_TIMEOUT;
+	return call->deadline_ns > now ? call->deadline_ns - now : 0;
+}
+
+struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const ProtobufCMessage *request,
+				 const struct rpc_local_events *events, void *arg)
+{
+	struct rpc_local *local = calloc(1, sizeof(*local));
+	struct rpc_arrival arrival = {
+		.path = path,
+		.path_length = strlen(path),
+		.timeout_ns = time_left(outer),
+		.principal = &outer->principal,
+		.client_address = outer->client_address,
+	};
+
+	if (local)
+		local->request = pack(request);
+	if (!local || !local->request) {
+		free(local);
+		return NULL;
+	}
+	rpc_call_init(&local->call, &transport);
+	local->events = events;
+	local->arg = arg;
+	local->call.pending = 1; /* the stream */
+	rpc_arrive(&local->call, &arrival);
+	return local;
+}
+
+void rpc_local_next(struct rpc_local *local)
+{
+	local->taken = true;
+	wake(local);
+}
+
+void rpc_local_cancel(struct rpc_local *local)
+{
+	struct pdk_error why;
+
+	if (!local)
+		return;
+	local->events = NULL;
+	pdk_fail(&why, 0, PDK_CANCELLED, "the client has gone away");
+	rpc_cancel(&local->call, &why);
+}

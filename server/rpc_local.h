@@ -1,0 +1,31 @@
+#ifndef PADDOCK_SERVER_RPC_LOCAL_H
+#define PADDOCK_SERVER_RPC_LOCAL_H
+
+#include "rpc.h"
+
+/*
+ * Calls from inside: a handler that translates another contract makes the calls that it translates to, with the
+ * principal, deadline and client of the call that it serves. They pass the same admission, ownership, policy and audit
+ * as any other; so a translation can open nothing that its caller could not.
+ *
+ * Lock held. Callbacks come from a task of their own, never from inside these functions. Unary and server-streaming
+ * methods.
+ */
+
+struct rpc_local;
+
+struct rpc_local_events {
+	/* One message of the method's response type; valid until it returns. The next comes after rpc_local_next(). */
+	void (*on_message)(void *arg, const ProtobufCMessage *message);
+	/* The status, once and last: the call must not be touched any more. */
+	void (*on_end)(void *arg, const struct pdk_error *end);
+};
+
+/* NULL: out of memory. */
+struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const ProtobufCMessage *request,
+				 const struct rpc_local_events *events, void *arg);
+void rpc_local_next(struct rpc_local *local);
+/* No callback comes after this, and it must not be touched any more. NULL is fine. */
+void rpc_local_cancel(struct rpc_local *local);
+
+#endif

@@ -1,0 +1,118 @@
+"""filesystem.Filesystem: the SDKs' contract, with an access token."""
+import base64
+import threading
+import time
+
+from api import Case, Code, unique
+
+
+class Files(Case):
+    def setUp(self):
+        super().setUp()
+        self.token = self.client.Sandboxes.GetAccess(sandbox_id=self.box).access_token
+        self.files = self.instance.client().Filesystem
+        self.dir = "/home/user/" + unique("dir")
+        self.sh(f"mkdir {self.dir}")
+
+    def headers(self, user=None):
+        headers = [("e2b-sandbox-id", self.box), ("x-access-token", self.token)]
+        return headers + ([("authorization", "Basic " + base64.b64encode(f"{user}:".encode()).decode())] if user else [])
+
+    def call(self, method, user=None, **fields):
+        return getattr(self.files, method)(grpc_metadata=self.headers(user), deadline=30, **fields)
+
+    def no(self, code, method, user=None, **fields):
+        return self.refused(code, self.call, method, user=user, **fields)
+
+    def test_stat(self):
+        self.sh(f"cd {self.dir}; printf hello > file; chmod 640 file; ln -s file link; ln -s nowhere broken; chmod 1777 .")
+        entry = self.call("Stat", path=self.dir + "/file").entry
+        self.assertEqual((entry.name, entry.type, entry.path, entry.size, entry.mode, entry.permissions, entry.owner, entry.group),
+                         ("file", 1, self.dir + "/file", 5, 0o640, "-rw-r-----", "user", "user"))
+        self.assertLess(abs(entry.modified_time.seconds - time.time()), 600)
+        self.assertFalse(entry.HasField("symlink_target"))
+        entry = self.call("Stat", path=self.dir).entry
+        self.assertEqual((entry.type, entry.permissions, entry.mode), (2, "dtrwxrwxrwx", 0o777))
+        entry = self.call("Stat", path=self.dir + "/link").entry
+        self.assertEqual((entry.type, entry.mode, entry.symlink_target, entry.permissions), (1, 0o640, "file", "Lrwxrwxrwx"))
+        self.assertEqual(self.call("Stat", path=self.dir + "/broken").entry.type, 0)
+        relative = self.dir[len("/home/user/"):]
+        for path in (relative, "~/" + relative):
+            self.assertEqual(self.call("Stat", path=path).entry.path, self.dir)
+        self.assertEqual(self.call("Stat", path="~").entry.path, "/home/user")
+        self.assertEqual(self.call("Stat", path="~", user="root").entry.path, "/root")
+        self.no(Code.NOT_FOUND, "Stat", path=self.dir + "/none")
+        self.no(Code.INVALID_ARGUMENT, "Stat", path="~root/x")
+        self.no(Code.PERMISSION_DENIED, "Stat", path="/root/x")
+
+    def test_make_dir(self):
+        entry = self.call("MakeDir", path=self.dir + "/a/b/c").entry
+        self.assertEqual((entry.name, entry.type, entry.owner, entry.permissions), ("c", 2, "user", "drwxr-xr-x"))
+        self.no(Code.ALREADY_EXISTS, "MakeDir", path=self.dir + "/a/b")
+        self.sh(f"touch {self.dir}/file")
+        self.no(Code.INVALID_ARGUMENT, "MakeDir", path=self.dir + "/file")
+        self.no(Code.PERMISSION_DENIED, "MakeDir", path="/etc/x")
+
+    def test_move(self):
+        self.sh(f"cd {self.dir}; echo one > one; echo two > two")
+        self.assertEqual(self.call("Move", source=self.dir + "/one", destination=self.dir + "/new/folder/one").entry.path, self.dir + "/new/folder/one")
+        self.call("Move", source=self.dir + "/new/folder/one", destination=self.dir + "/two")
+        self.assertEqual(self.sh(f"cat {self.dir}/two"), b"one\n")
+        self.no(Code.NOT_FOUND, "Move", source=self.dir + "/none", destination=self.dir + "/made/x")
+        self.assertEqual(self.sh(f"ls {self.dir}"), b"new\ntwo\n")
+
+    def test_list(self):
+        self.sh(f"cd {self.dir}; mkdir -p a/sub z; touch a-b a/2 a/10 a/sub/deep b; ln -s a la; ln -s none lb; touch $(printf 'bad\\377')")
+        names = lambda **fields: [e.path[len(self.dir) + 1:] for e in self.call("ListDir", **fields).entries]
+        self.assertEqual(names(path=self.dir), ["a", "a-b", "b", "la", "lb", "z"])
+        self.assertEqual(names(path=self.dir, depth=1), names(path=self.dir))
+        self.assertEqual(names(path=self.dir, depth=3), ["a", "a/10", "a/2", "a/sub", "a/sub/deep", "a-b", "b", "la", "lb", "z"])
+        types = {e.name: e.type for e in self.call("ListDir", path=self.dir).entries}
+        self.assertEqual(types, {"a": 2, "a-b": 1, "b": 1, "la": 2, "lb": 0, "z": 2})
+        self.assertEqual(names(path=self.dir + "/z"), [])
+        self.no(Code.NOT_FOUND, "ListDir", path=self.dir + "/none")
+        self.no(Code.INVALID_ARGUMENT, "ListDir", path=self.dir + "/b")
+        self.sh(f"mkdir {self.dir}/many; cd {self.dir}/many; seq 2500 | xargs touch")
+        self.assertEqual(len(names(path=self.dir + "/many")), 2500)
+
+    def test_remove(self):
+        self.sh(f"mkdir -p {self.dir}/x/y; touch {self.dir}/x/y/z")
+        self.call("Remove", path=self.dir + "/x")
+        self.assertEqual(self.sh(f"ls {self.dir}"), b"")
+        self.call("Remove", path=self.dir + "/x")
+        self.no(Code.PERMISSION_DENIED, "Remove", path="/etc/passwd")
+
+    def test_watch(self):
+        stream = self.call("WatchDir", path=self.dir, recursive=True)
+        self.assertEqual(next(stream).WhichOneof("event"), "start")
+        self.sh(f"cd {self.dir}; echo x > one; mv one two; chmod 600 two; rm two; mkdir sub; sleep 0.3; echo y > sub/file")
+        timer = threading.Timer(20, stream.cancel)
+        timer.start()
+        seen = []
+        while ("sub/file", 2) not in seen:
+            event = next(stream)
+            if event.WhichOneof("event") == "filesystem":
+                seen.append((event.filesystem.name, event.filesystem.type))
+        timer.cancel()
+        stream.cancel()
+        for event in (("one", 1), ("one", 2), ("one", 4), ("two", 1), ("two", 5), ("two", 3), ("sub", 1), ("sub/file", 1)):
+            self.assertIn(event, seen)
+        self.assertLess(seen.index(("one", 4)), seen.index(("two", 1)))
+        self.no(Code.NOT_FOUND, "WatchDir", path=self.dir + "/none")
+        self.sh(f"touch {self.dir}/file")
+        self.no(Code.INVALID_ARGUMENT, "WatchDir", path=self.dir + "/file")
+        self.no(Code.UNIMPLEMENTED, "WatchDir", path=self.dir, include_entry=True)
+
+    def test_refusals(self):
+        stranger = self.instance.tenant(unique("stranger"))
+        headers = [("e2b-sandbox-id", self.box), ("authorization", "Bearer " + stranger.key)]
+        for method, fields in (("Stat", dict(path="/tmp")), ("MakeDir", dict(path="/tmp/x")), ("Move", dict(source="/tmp", destination="/x")),
+                               ("ListDir", dict(path="/tmp")), ("Remove", dict(path="/tmp/x")), ("WatchDir", dict(path="/tmp"))):
+            with self.subTest(method):
+                self.refused(Code.NOT_FOUND, getattr(stranger.Filesystem, method), grpc_metadata=headers, **fields)
+                self.refused(Code.INVALID_ARGUMENT, getattr(self.client.Filesystem, method), **fields)
+                self.refused(Code.INVALID_ARGUMENT, self.call, method, user="nobody", **fields)
+        reader = self.instance.with_key(self.tenant, ("read",))
+        headers = [("e2b-sandbox-id", self.box), ("authorization", "Bearer " + reader.key)]
+        self.assertEqual(reader.Filesystem.Stat(path="/tmp", grpc_metadata=headers).entry.type, 2)
+        self.refused(Code.PERMISSION_DENIED, reader.Filesystem.MakeDir, path="/tmp/made", grpc_metadata=headers)
