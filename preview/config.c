@@ -34,6 +34,7 @@ static const struct option options[] = {
 	{ENTRIES(tls_key)},
 	{FIELD(tls_client_ca), .kind = TEXT},
 	{FIELD(domain), .kind = TEXT},
+	{FIELD(advertise), .kind = TEXT},
 	{FIELD(runtime_dir), .kind = TEXT},
 	{FIELD(user), .kind = TEXT},
 	{FIELD(log_level), .kind = TEXT},
@@ -188,5 +189,7 @@ int ingress_config_check(struct ingress_config *config, struct pdk_error *err)
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "listen_tls needs tls_certificate and tls_key");
 	if (!domain_valid(config->domain))
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "domain: not a host name in lower case");
+	if (!config->advertise[0])
+		strcpy(config->advertise, config->domain);
 	return 0;
 }

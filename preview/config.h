@@ -20,6 +20,7 @@ struct ingress_config {
 	unsigned int n_tls_key;
 	char tls_client_ca[4096];
 	char domain[256];
+	char advertise[280]; /* the domain as clients see it, perhaps with a port; "" until checked: the domain */
 	char runtime_dir[4096];
 	char user[64];
 	char log_level[16];

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "envd.h"
 #include "envelope.h"
 #include "json.h"
 #include "sandbox/base/cleanup.h"
@@ -119,7 +120,10 @@ static void finish(struct connect_call *call, enum pdk_code code, const char *te
 	if (call->call)
 		upstream_cancel(call->call);
 	call->call = NULL;
-	if (call->stream && code == PDK_UNAVAILABLE && call->replied)
+	/* A token that is no longer good, or never was, means the same as a sandbox that is not there. */
+	if (code == PDK_UNAUTHENTICATED && call->caller.access_token[0] && !call->replied)
+		envd_not_found(call->exchange, call->caller.sandbox);
+	else if (call->stream && code == PDK_UNAVAILABLE && call->replied)
 		http_abort(call->exchange);
 	else if (call->stream)
 		end_stream(call, code, text);

@@ -12,4 +12,7 @@
  * are answered here, by calls to paddockd. */
 void envd_serve(struct http_exchange *exchange, const struct caller *caller, uint16_t port);
 
+/* 502, in the words that the SDKs look for. */
+void envd_not_found(struct http_exchange *exchange, const char *sandbox);
+
 #endif

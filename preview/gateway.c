@@ -1,6 +1,7 @@
 #include "gateway.h"
 
 #include <errno.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -12,10 +13,12 @@
 #include "url.h"
 
 static const char *our_domain = "localhost";
+static const char *advertised = "localhost";
 
-void gateway_start(const char *domain)
+void gateway_start(const char *domain, const char *advertise)
 {
 	our_domain = domain;
+	advertised = advertise;
 }
 
 /* The key of the control plane: X-API-KEY, or a bearer token. */
@@ -91,7 +94,25 @@ static void serve_control(struct http_exchange *exchange, struct caller *caller)
 	else if (strcmp(head->path, "/healthz") == 0 || strcmp(head->path, "/health") == 0)
 		http_reply(exchange, 200, "text/plain", "ok\n", 3);
 	else
-		rest_serve(exchange, caller, our_domain);
+		rest_serve(exchange, caller, advertised);
+}
+
+/* "Basic base64(NAME:)" names whom to act as; it is no credential. Any other form names nobody. */
+static void read_user(const struct http_head *head, struct caller *ret)
+{
+	const char *given = http_head_get(head, "authorization");
+	uint8_t text[sizeof(ret->user) + 4];
+	int length;
+
+	if (!given || strncasecmp(given, "Basic ", 6) != 0 || strlen(given + 6) > 4 * (sizeof(ret->user) / 3))
+		return;
+	length = EVP_DecodeBlock(text, (const unsigned char *)given + 6, (int)strlen(given + 6));
+	if (length <= 0)
+		return;
+	text[length] = '\0';
+	text[strcspn((char *)text, ":")] = '\0';
+	if (strlen((char *)text) < sizeof(ret->user))
+		strcpy(ret->user, (char *)text);
 }
 
 static void serve_sandbox(struct http_exchange *exchange, struct caller *caller, const struct url_host *host)
@@ -101,6 +122,7 @@ static void serve_sandbox(struct http_exchange *exchange, struct caller *caller,
 	if (token && strlen(token) < sizeof(caller->access_token))
 		strcpy(caller->access_token, token);
 	strcpy(caller->sandbox, host->sandbox);
+	read_user(http_request(exchange), caller);
 	envd_serve(exchange, caller, host->port);
 }
 

@@ -4,8 +4,8 @@
 #include "http.h"
 
 /* Where a request belongs, in this order: the label of its Host below our domain, the header that names a sandbox, a
- * signed file URL, the control plane. `domain` must stay valid. */
-void gateway_start(const char *domain);
+ * signed file URL, the control plane. Clients are told `advertise` for the domain. Both must stay valid. */
+void gateway_start(const char *domain, const char *advertise);
 void gateway_serve(struct http_exchange *exchange, void *arg);
 
 #endif

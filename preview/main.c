@@ -140,7 +140,7 @@ static int run(struct pdk_error *err)
 	snprintf(grpc_path, sizeof(grpc_path), "%s/paddock.sock", config.runtime_dir);
 	upstream_start(path);
 	guard_start(grpc_path);
-	gateway_start(config.domain);
+	gateway_start(config.domain, config.advertise);
 	log_event(LOG_INFO, "ingress.started", "version", PADDOCK_VERSION, "domain", config.domain, NULL);
 	loop_run();
 	loop_lock();

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "descriptors.h"
+#include "e2b/filesystem.pb-c.h"
+#include "e2b/process.pb-c.h"
 #include "paddock/v1/files.pb-c.h"
 #include "paddock/v1/processes.pb-c.h"
 #include "paddock/v1/sandboxes.pb-c.h"
@@ -16,10 +18,8 @@
 #define METHODS_MAX 128
 
 static const ProtobufCServiceDescriptor *const services[] = {
-	&paddock__v1__sandboxes__descriptor,
-	&paddock__v1__processes__descriptor,
-	&paddock__v1__files__descriptor,
-	&paddock__v1__templates__descriptor,
+	&paddock__v1__sandboxes__descriptor, &paddock__v1__processes__descriptor, &paddock__v1__files__descriptor,
+	&paddock__v1__templates__descriptor, &process__process__descriptor,       &filesystem__filesystem__descriptor,
 };
 
 static struct method methods[METHODS_MAX];

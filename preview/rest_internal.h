@@ -32,6 +32,8 @@ struct rest {
 
 	/* Of handlers */
 	int64_t number;
+	int status; /* of the answer that waits for the access token */
+	const char *id_of, *template_of, *alias_of;
 	struct {
 		int64_t age_ms;
 		uint32_t cpus;

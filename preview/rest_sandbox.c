@@ -22,20 +22,43 @@ static int put_time(struct buffer *out, const char *name, int64_t unix_ms)
 	return json_put_format(out, ",\"%s\":\"%s\"", name, text);
 }
 
-void rest_sandbox_answer(struct rest *rest, int status, const Paddock__V1__Sandbox *sandbox)
+static void with_access(struct rest *rest, const ProtobufCMessage *reply)
 {
+	const Paddock__V1__SandboxAccess *access = (const Paddock__V1__SandboxAccess *)reply;
 	struct buffer out = BUFFER(16384);
 
 	json_put(&out, "{");
-	put_text(&out, "sandboxID", sandbox->id);
+	put_text(&out, "sandboxID", rest->id_of);
 	json_put(&out, ",");
-	put_text(&out, "templateID", sandbox->template_);
+	put_text(&out, "templateID", rest->template_of);
 	json_put(&out, ",");
-	put_text(&out, "alias", sandbox->template_name);
+	put_text(&out, "alias", rest->alias_of);
 	json_put(&out, ",");
 	put_text(&out, "domain", rest->domain);
+	json_put(&out, ",");
+	put_text(&out, "envdAccessToken", access->access_token);
 	json_put(&out, ",\"clientID\":\"paddock\",\"envdVersion\":\"" ENVD_VERSION "\",\"trafficAccessToken\":null}");
-	rest_answer(rest, status, &out);
+	rest_answer(rest, rest->status, &out);
+}
+
+static const char *keep(struct rest *rest, const char *text)
+{
+	char *copy = arena_alloc(&rest->arena, strlen(text) + 1);
+
+	return copy ? strcpy(copy, text) : "";
+}
+
+void rest_sandbox_answer(struct rest *rest, int status, const Paddock__V1__Sandbox *sandbox)
+{
+	Paddock__V1__GetAccessRequest request = PADDOCK__V1__GET_ACCESS_REQUEST__INIT;
+
+	rest->status = status;
+	rest->id_of = keep(rest, sandbox->id);
+	rest->template_of = keep(rest, sandbox->template_);
+	rest->alias_of = keep(rest, sandbox->template_name);
+	request.sandbox_id = sandbox->id;
+	rest_call(rest, "/paddock.v1.Sandboxes/GetAccess", &request.base, &paddock__v1__sandbox_access__descriptor,
+		  with_access);
 }
 
 static int put_metadata(struct buffer *out, const Paddock__V1__Sandbox *sandbox)

@@ -14,6 +14,7 @@ struct caller {
 	char authorization[512]; /* "Bearer <key>", or "" */
 	char access_token[128];  /* of `sandbox`, or "" */
 	char sandbox[SANDBOX_ID_SIZE];
+	char user[64]; /* whom to act as in it, or "" */
 	char address[64];
 };
 

@@ -4,6 +4,7 @@
 #include "preview/envelope.h"
 #include "preview/http_chunk.h"
 #include "preview/http_head.h"
+#include "preview/multipart.h"
 #include "preview/url.h"
 
 /* The first byte chooses the parser: a request head (and its Host and query), a chunked body fed in two pieces,
@@ -80,19 +81,63 @@ static void fuzz_envelopes(const uint8_t *data, size_t size)
 	buffer_free(&in);
 }
 
+/* The content of all parts, however the body is cut. */
+static uint64_t multipart_sum(const uint8_t *data, size_t size, size_t cut)
+{
+	struct multipart multipart;
+	struct multipart_part part;
+	const uint8_t *bytes = NULL;
+	size_t length = 0, given = cut;
+	uint64_t sum = 0;
+
+	if (multipart_start(&multipart, "multipart/form-data; boundary=b") < 0 ||
+	    buffer_append(&multipart.in, data, given) < 0)
+		__builtin_trap();
+	for (;;) {
+		enum multipart_event event = multipart_next(&multipart, &part, &bytes, &length);
+
+		if (event == MULTIPART_DATA) {
+			for (size_t i = 0; i < length; i++)
+				sum = sum * 31 + bytes[i] + 1;
+			multipart_take(&multipart, length);
+			continue;
+		}
+		if (event == MULTIPART_MORE && given < size) {
+			if (buffer_append(&multipart.in, data + given, size - given) < 0)
+				break;
+			given = size;
+			continue;
+		}
+		sum = sum * 31 + (unsigned int)event;
+		if (event != MULTIPART_PART && event != MULTIPART_PART_END)
+			break;
+	}
+	multipart_free(&multipart);
+	return sum;
+}
+
+static void fuzz_multipart(const uint8_t *data, size_t size)
+{
+	if (size < MULTIPART_HEAD_MAX && multipart_sum(data, size, size) != multipart_sum(data, size, size / 2))
+		__builtin_trap();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (!size)
 		return 0;
-	switch (data[0] % 3) {
+	switch (data[0] % 4) {
 	case 0:
 		fuzz_head(data + 1, size - 1);
 		break;
 	case 1:
 		fuzz_chunks(data + 1, size - 1);
 		break;
-	default:
+	case 2:
 		fuzz_envelopes(data + 1, size - 1);
+		break;
+	default:
+		fuzz_multipart(data + 1, size - 1);
 		break;
 	}
 	return 0;

@@ -52,7 +52,8 @@ class Ingress:
             os.chown(key, pwd.getpwnam(user).pw_uid, -1)
         self.settings = [f"listen=127.0.0.1:{self.port}", f"listen_tls=127.0.0.1:{self.tls_port}", f"runtime_dir={self.run}",
                          f"tls_certificate={self.certificate}", f"tls_key={self.key}",
-                         f"tls_certificate={self.other_certificate}", f"tls_key={self.other_key}", f"domain={DOMAIN}", f"user={user}"]
+                         f"tls_certificate={self.other_certificate}", f"tls_key={self.other_key}", f"domain={DOMAIN}",
+                         f"advertise={DOMAIN}:{self.tls_port}", f"user={user}"]
         self.settings += [f"{name}={value}" for name, value in settings.items()]
         self.log = self.dir + "/log"
         self.process = None

@@ -12,6 +12,7 @@
 #include "preview/envelope.h"
 #include "preview/http_chunk.h"
 #include "preview/http_head.h"
+#include "preview/multipart.h"
 #include "preview/url.h"
 #include "sandbox/base/cleanup.h"
 
@@ -207,13 +208,50 @@ static void gzip_is_bounded(void **state)
 	buffer_free(&out);
 }
 
+static void a_form_is_taken_apart(void **state)
+{
+	static const char body[] =
+		"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"d/a %22b\"\r\n\r\none\r\n--"
+		"cx\r\n--b\r\ncontent-disposition: form-data; name=\"other\"\r\n\r\n\r\n--b--\r\n";
+	enum multipart_event wanted[] = {MULTIPART_PART, MULTIPART_DATA,     MULTIPART_PART_END,
+					 MULTIPART_PART, MULTIPART_PART_END, MULTIPART_END};
+	struct multipart multipart;
+	struct multipart_part part;
+	const uint8_t *bytes;
+	size_t length, n = 0;
+
+	assert_int_equal(multipart_start(&multipart, "multipart/form-data; boundary=b"), 0);
+	buffer_append(&multipart.in, body, sizeof(body) - 1);
+	for (;; n++) {
+		enum multipart_event event = multipart_next(&multipart, &part, &bytes, &length);
+
+		assert_int_equal(event, wanted[n]);
+		if (n == 0)
+			assert_string_equal(part.filename, "d/a %22b");
+		if (n == 3)
+			assert_false(part.has_filename);
+		if (event == MULTIPART_DATA) {
+			assert_int_equal(length, 9);
+			assert_memory_equal(bytes, "one\r\n--cx", 9);
+			multipart_take(&multipart, length);
+		}
+		if (event == MULTIPART_END)
+			break;
+	}
+	assert_int_equal(n, 5);
+	multipart_free(&multipart);
+	assert_int_equal(multipart_start(&multipart, "multipart/form-data"), -EINVAL);
+	assert_int_equal(multipart_start(&multipart, "multipart/mixed; boundary=b"), -EINVAL);
+	assert_int_equal(multipart_start(&multipart, "multipart/form-data; boundary=a\x01"), -EINVAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_head_is_taken_apart), cmocka_unit_test(half_a_head_is_none),
 		cmocka_unit_test(chunks_in_every_cut),   cmocka_unit_test(hosts_name_what_they_say),
 		cmocka_unit_test(queries_are_decoded),   cmocka_unit_test(envelopes_are_whole_or_not_there),
-		cmocka_unit_test(gzip_is_bounded),
+		cmocka_unit_test(gzip_is_bounded),       cmocka_unit_test(a_form_is_taken_apart),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,19 @@
+#ifndef PADDOCK_PREVIEW_FILES_H
+#define PADDOCK_PREVIEW_FILES_H
+
+#include "http.h"
+#include "upstream.h"
+
+/* /files of a sandbox: GET (with one range), and POST as multipart/form-data or application/octet-stream, gzip too.
+ * Bytes stream in both directions; a file appears when it is whole. */
+void files_serve(struct http_exchange *exchange, const struct caller *caller);
+
+/* The halves. `path` and `user` are decoded already. */
+#define FILES_PATH_MAX 4200
+void files_download(struct http_exchange *exchange, const struct caller *caller, const char *path, const char *user);
+void files_upload(struct http_exchange *exchange, const struct caller *caller, const char *path, const char *user);
+
+/* What a failed call of Files means over HTTP. */
+void files_fail(struct http_exchange *exchange, const struct caller *caller, enum pdk_code code, const char *text);
+
+#endif
