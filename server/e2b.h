@@ -21,5 +21,8 @@ void e2b_filesystem_move(struct rpc_call *call, const struct ProtobufCMessage *r
 void e2b_filesystem_list_dir(struct rpc_call *call, const struct ProtobufCMessage *request);
 void e2b_filesystem_remove(struct rpc_call *call, const struct ProtobufCMessage *request);
 void e2b_filesystem_watch_dir(struct rpc_call *call, const struct ProtobufCMessage *request);
+void e2b_filesystem_create_watcher(struct rpc_call *call, const struct ProtobufCMessage *request);
+void e2b_filesystem_get_watcher_events(struct rpc_call *call, const struct ProtobufCMessage *request);
+void e2b_filesystem_remove_watcher(struct rpc_call *call, const struct ProtobufCMessage *request);
 
 #endif

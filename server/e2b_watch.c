@@ -1,9 +1,7 @@
 #include <string.h>
 
 #include "e2b.h"
-#include "e2b/filesystem.pb-c.h"
-#include "e2b_process.h"
-#include "paddock/v1/files.pb-c.h"
+#include "e2b_watch.h"
 #include "sandbox/base/cleanup.h"
 #include "validate.h"
 
@@ -44,10 +42,9 @@ static void send_keepalive(struct e2b_call *e2b)
 	rpc_send(e2b->call, &reply.base);
 }
 
-/* The path as text, '?' for bytes that are no text. */
-static char *name_of(char name[4096], const ProtobufCBinaryData *path)
+char *e2b_watch_name(char name[E2B_NAME_MAX], const ProtobufCBinaryData *path)
 {
-	size_t length = path->len < 4095 ? path->len : 4095;
+	size_t length = path->len < E2B_NAME_MAX - 1 ? path->len : E2B_NAME_MAX - 1;
 
 	if (length)
 		memcpy(name, path->data, length);
@@ -59,58 +56,75 @@ static char *name_of(char name[4096], const ProtobufCBinaryData *path)
 	return name;
 }
 
-static void on_message(void *arg, const ProtobufCMessage *message)
+unsigned int e2b_watch_translate(const Paddock__V1__WatchEvent *event, struct e2b_change ret[2])
 {
-	const Paddock__V1__WatchEvent *event = (const void *)message;
-	struct e2b_call *e2b = arg;
-	char name[4096];
-
 	switch (event->type) {
-	case PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_READY:
-		send_start(e2b);
-		return;
 	case PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_CREATED:
-		send_event(e2b, FILESYSTEM__EVENT_TYPE__EVENT_TYPE_CREATE, name_of(name, &event->path));
-		return;
+		ret[0] = (struct e2b_change){FILESYSTEM__EVENT_TYPE__EVENT_TYPE_CREATE, &event->path};
+		return 1;
 	case PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_WRITTEN:
-		send_event(e2b, FILESYSTEM__EVENT_TYPE__EVENT_TYPE_WRITE, name_of(name, &event->path));
-		return;
+		ret[0] = (struct e2b_change){FILESYSTEM__EVENT_TYPE__EVENT_TYPE_WRITE, &event->path};
+		return 1;
 	case PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_REMOVED:
-		send_event(e2b, FILESYSTEM__EVENT_TYPE__EVENT_TYPE_REMOVE, name_of(name, &event->path));
-		return;
+		ret[0] = (struct e2b_change){FILESYSTEM__EVENT_TYPE__EVENT_TYPE_REMOVE, &event->path};
+		return 1;
 	case PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_ATTRIBUTES:
-		send_event(e2b, FILESYSTEM__EVENT_TYPE__EVENT_TYPE_CHMOD, name_of(name, &event->path));
-		return;
+		ret[0] = (struct e2b_change){FILESYSTEM__EVENT_TYPE__EVENT_TYPE_CHMOD, &event->path};
+		return 1;
 	case PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_RENAMED:
-		e2b->state = rpc_strdup(e2b->call, name_of(name, &event->path));
-		send_event(e2b, FILESYSTEM__EVENT_TYPE__EVENT_TYPE_RENAME, name_of(name, &event->old_path));
-		return;
+		ret[0] = (struct e2b_change){FILESYSTEM__EVENT_TYPE__EVENT_TYPE_RENAME, &event->old_path};
+		ret[1] = (struct e2b_change){FILESYSTEM__EVENT_TYPE__EVENT_TYPE_CREATE, &event->path};
+		return 2;
+	case PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_READY:
 	case PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_KEEPALIVE:
-		send_keepalive(e2b);
-		return;
 	case PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_OVERFLOW:
-		rpc_local_cancel(STEAL_PTR(e2b->inner));
-		e2b_fail(e2b, PDK_RESOURCE_EXHAUSTED, "events were lost: list the directory again");
-		return;
 	case PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_UNSPECIFIED:
 	case _PADDOCK__V1__WATCH_EVENT__TYPE_IS_INT_SIZE:
 		break;
 	}
-	rpc_local_next(e2b->inner);
+	return 0;
+}
+
+static void on_message(void *arg, const ProtobufCMessage *message)
+{
+	const Paddock__V1__WatchEvent *event = (const void *)message;
+	struct e2b_call *e2b = arg;
+	struct e2b_change changes[2];
+	unsigned int n = e2b_watch_translate(event, changes);
+	char name[E2B_NAME_MAX];
+
+	if (n == 2)
+		e2b->state = rpc_strdup(e2b->call, e2b_watch_name(name, changes[1].path));
+	if (n) {
+		send_event(e2b, changes[0].type, e2b_watch_name(name, changes[0].path));
+	} else if (event->type == PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_READY) {
+		send_start(e2b);
+	} else if (event->type == PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_KEEPALIVE) {
+		send_keepalive(e2b);
+	} else {
+		rpc_local_cancel(STEAL_PTR(e2b->inner));
+		e2b_fail(e2b, PDK_RESOURCE_EXHAUSTED, "events were lost: list the directory again");
+	}
+}
+
+void e2b_watch_fail(struct e2b_call *e2b, const struct pdk_error *end)
+{
+	struct pdk_error err = *end;
+
+	if (end->code == PDK_FAILED_PRECONDITION && !e2b_is_about_sandbox(end))
+		err.code = PDK_INVALID_ARGUMENT; /* not a directory */
+	e2b_fail_with(e2b, &err);
 }
 
 static void on_end(void *arg, const struct pdk_error *end)
 {
 	struct e2b_call *e2b = arg;
-	struct pdk_error err = *end;
 
 	e2b->inner = NULL;
-	if (end->code == PDK_FAILED_PRECONDITION && !e2b_is_about_sandbox(end))
-		err.code = PDK_INVALID_ARGUMENT; /* not a directory */
 	if (end->code == PDK_OK)
 		rpc_finish(e2b->call, NULL);
 	else
-		e2b_fail_with(e2b, &err);
+		e2b_watch_fail(e2b, end);
 }
 
 static void on_sent(struct rpc_call *call)
@@ -132,25 +146,36 @@ static void cancelled(struct rpc_call *call, const struct pdk_error *why)
 	rpc_fail(call, why);
 }
 
+struct rpc_local *e2b_watch_open(struct e2b_call *e2b, const char *path, bool recursive, bool include_entry,
+				 const struct rpc_local_events *events, void *arg)
+{
+	Paddock__V1__WatchRequest request = PADDOCK__V1__WATCH_REQUEST__INIT;
+	struct rpc_local *inner;
+
+	if (include_entry) {
+		e2b_fail(e2b, PDK_UNIMPLEMENTED, "include_entry: is not served");
+		return NULL;
+	}
+	request.sandbox_id = e2b->sandbox_id;
+	request.path.data = (uint8_t *)(uintptr_t)(path[0] ? path : ".");
+	request.path.len = strlen((const char *)request.path.data);
+	request.user = (char *)(uintptr_t)rpc_client_user(e2b->call);
+	request.recursive = recursive;
+	inner = rpc_local_open(e2b->call, "/paddock.v1.Files/Watch", &request.base, events, arg);
+	if (!inner)
+		e2b_fail(e2b, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
+	return inner;
+}
+
 void e2b_filesystem_watch_dir(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	static const struct rpc_events events = {.on_sent = on_sent, .on_cancel = cancelled};
 	static const struct rpc_local_events watch_events = {.on_message = on_message, .on_end = on_end};
 	const Filesystem__WatchDirRequest *from = (const void *)message;
-	Paddock__V1__WatchRequest request = PADDOCK__V1__WATCH_REQUEST__INIT;
 	struct e2b_call *e2b = e2b_begin(call);
 
 	if (!e2b)
 		return;
 	rpc_set_events(call, &events, e2b);
-	if (from->include_entry) {
-		e2b_fail(e2b, PDK_UNIMPLEMENTED, "include_entry: is not served");
-		return;
-	}
-	request.sandbox_id = e2b->sandbox_id;
-	request.path.data = (uint8_t *)(from->path[0] ? from->path : (char *)(uintptr_t) ".");
-	request.path.len = strlen((const char *)request.path.data);
-	request.user = (char *)(uintptr_t)rpc_client_user(call);
-	request.recursive = from->recursive;
-	e2b_call_inner(e2b, "/paddock.v1.Files/Watch", &request.base, &watch_events);
+	e2b->inner = e2b_watch_open(e2b, from->path, from->recursive, from->include_entry, &watch_events, e2b);
 }

@@ -248,6 +248,14 @@ void rpc_local_next(struct rpc_local *local)
 	wake(local);
 }
 
+void rpc_local_detach(struct rpc_local *local)
+{
+	if (local->call.state >= RPC_FINISHED)
+		return;
+	local->call.deadline_ns = 0;
+	loop_timer_cancel(&local->call.timer);
+}
+
 void rpc_local_cancel(struct rpc_local *local)
 {
 	struct pdk_error why;

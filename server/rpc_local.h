@@ -25,6 +25,8 @@ struct rpc_local_events {
 struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const ProtobufCMessage *request,
 				 const struct rpc_local_events *events, void *arg);
 void rpc_local_next(struct rpc_local *local);
+/* It goes on when the outer call has ended, without its deadline. */
+void rpc_local_detach(struct rpc_local *local);
 /* No callback comes after this, and it must not be touched any more. NULL is fine. */
 void rpc_local_cancel(struct rpc_local *local);
 

@@ -115,6 +115,9 @@ const struct rpc_method rpc_table[] = {
 	E2B(filesystem, Filesystem, ListDir, RPC_UNARY, MINUTE, SMALL, list_dir_request, list_dir_response, list_dir),
 	E2B(filesystem, Filesystem, Remove, RPC_UNARY, MINUTE, SMALL, remove_request, remove_response, remove),
 	E2B(filesystem, Filesystem, WatchDir, RPC_SERVER_STREAM, 0, SMALL, watch_dir_request, watch_dir_response, watch_dir),
+	E2B(filesystem, Filesystem, CreateWatcher, RPC_UNARY, MINUTE, SMALL, create_watcher_request, create_watcher_response, create_watcher),
+	E2B(filesystem, Filesystem, GetWatcherEvents, RPC_UNARY, MINUTE, SMALL, get_watcher_events_request, get_watcher_events_response, get_watcher_events),
+	E2B(filesystem, Filesystem, RemoveWatcher, RPC_UNARY, MINUTE, SMALL, remove_watcher_request, remove_watcher_response, remove_watcher),
 
 	HEALTH_ROWS,
 	REFLECTION_ROWS,

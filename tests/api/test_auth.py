@@ -34,7 +34,7 @@ CLASSES.update({"/grpc.health.v1.Health/Check": OPEN, "/grpc.health.v1.Health/Wa
 for method in ("List", "Connect", "Start", "Update", "StreamInput", "SendInput", "SendSignal", "CloseStdin"):
     CLASSES["/process.Process/" + method] = READ  # and what it is translated to asks again
 
-for method in ("Stat", "MakeDir", "Move", "ListDir", "Remove", "WatchDir"):
+for method in ("Stat", "MakeDir", "Move", "ListDir", "Remove", "WatchDir", "CreateWatcher", "GetWatcherEvents", "RemoveWatcher"):
     CLASSES["/filesystem.Filesystem/" + method] = READ
 
 ALLOWED = {OPEN: {"", "read", "sandbox", "template", "admin"}, ANY: {"read", "sandbox", "template", "admin"}, READ: {"read", "sandbox", "admin"},

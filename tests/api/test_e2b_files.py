@@ -103,6 +103,48 @@ class Files(Case):
         self.no(Code.INVALID_ARGUMENT, "WatchDir", path=self.dir + "/file")
         self.no(Code.UNIMPLEMENTED, "WatchDir", path=self.dir, include_entry=True)
 
+    def test_watcher(self):
+        watcher = self.call("CreateWatcher", path=self.dir).watcher_id
+        poll = lambda: [(e.name, e.type) for e in self.call("GetWatcherEvents", watcher_id=watcher).events]
+        self.assertEqual(poll(), [])
+        self.sh(f"cd {self.dir}; echo x > one; mv one two; rm two")
+        seen = []
+        for _ in range(100):
+            seen += poll()
+            if ("two", 3) in seen:
+                break
+            time.sleep(0.1)
+        for event in (("one", 1), ("one", 2), ("one", 4), ("two", 1), ("two", 3)):
+            self.assertIn(event, seen)
+        self.assertEqual(poll(), [])
+        time.sleep(1)
+        self.sh(f"cd {self.dir}; for i in $(seq 5000); do : > f$i; done; sleep 1")
+        self.no(Code.RESOURCE_EXHAUSTED, "GetWatcherEvents", watcher_id=watcher)
+        self.sh(f"touch {self.dir}/again; sleep 0.5")
+        self.assertIn(("again", 1), poll())
+        # Nobody else's: not by another sandbox's token, not by another tenant.
+        stranger = self.instance.tenant(unique("stranger"))
+        headers = [("e2b-sandbox-id", self.box), ("authorization", "Bearer " + stranger.key)]
+        self.refused(Code.NOT_FOUND, stranger.Filesystem.GetWatcherEvents, watcher_id=watcher, grpc_metadata=headers)
+        headers = [("e2b-sandbox-id", self.new_box()), ("authorization", "Bearer " + self.client.key)]
+        self.refused(Code.NOT_FOUND, self.client.Filesystem.RemoveWatcher, watcher_id=watcher, grpc_metadata=headers)
+        self.call("RemoveWatcher", watcher_id=watcher)
+        for method in ("GetWatcherEvents", "RemoveWatcher"):
+            self.no(Code.NOT_FOUND, method, watcher_id=watcher)
+        self.no(Code.NOT_FOUND, "CreateWatcher", path=self.dir + "/none")
+        self.no(Code.INVALID_ARGUMENT, "CreateWatcher", path=self.dir + "/again")
+        self.no(Code.UNIMPLEMENTED, "CreateWatcher", path=self.dir, include_entry=True)
+
+    def test_watchers_are_bounded_and_end_with_the_sandbox(self):
+        box = self.new_box()
+        headers = [("e2b-sandbox-id", box), ("authorization", "Bearer " + self.client.key)]
+        made = [self.client.Filesystem.CreateWatcher(path="/tmp", grpc_metadata=headers).watcher_id for _ in range(16)]
+        self.refused(Code.RESOURCE_EXHAUSTED, self.client.Filesystem.CreateWatcher, path="/tmp", grpc_metadata=headers)
+        self.client.Filesystem.RemoveWatcher(watcher_id=made[0], grpc_metadata=headers)
+        self.assertTrue(self.client.Filesystem.CreateWatcher(path="/tmp", grpc_metadata=headers).watcher_id)
+        self.client.Sandboxes.Kill(sandbox_id=box)
+        self.refused(Code.NOT_FOUND, self.client.Filesystem.GetWatcherEvents, watcher_id=made[1], grpc_metadata=headers)
+
     def test_refusals(self):
         stranger = self.instance.tenant(unique("stranger"))
         headers = [("e2b-sandbox-id", self.box), ("authorization", "Bearer " + stranger.key)]
