@@ -106,10 +106,13 @@ class Ingress:
     def raw(self, *pieces, tls=False, pause=0.0, wait=10.0):
         """Send bytes, one after the other, and read until the end -> (what came, True if the connection was closed)."""
         with self.connect(tls) as s:
-            for piece in pieces:
-                s.sendall(piece)
-                if pause:
-                    time.sleep(pause)
+            try:
+                for piece in pieces:
+                    s.sendall(piece)
+                    if pause:
+                        time.sleep(pause)
+            except OSError:
+                pass  # it was answered before it was whole: the answer can still be read
             return read_until_end(s, wait)
 
     def ask(self, method, path, body=None, headers=(), tls=False, host=DOMAIN):
@@ -124,17 +127,17 @@ class Ingress:
 
 def read_until_end(s, wait):
     s.settimeout(wait)
-    data = b""
+    data = bytearray()
     try:
         while True:
-            piece = s.recv(65536)
+            piece = s.recv(1 << 20)
             if not piece:
-                return data, True
+                return bytes(data), True
             data += piece
     except TimeoutError:
-        return data, False
+        return bytes(data), False
     except OSError:
-        return data, True
+        return bytes(data), True
 
 
 def parse(answer):
