@@ -64,14 +64,18 @@ int btrfs_quota_enable(int fs)
 	return ioctl(fs, BTRFS_IOC_QUOTA_CTL, &args) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-int btrfs_quota_limit(int subvolume, uint64_t bytes)
+int btrfs_quota_limit(int fs, int subvolume, uint64_t bytes)
 {
 	struct btrfs_ioctl_qgroup_limit_args args = {
-		.qgroupid = 0, /* that of the descriptor's subvolume */
 		.lim = {.flags = BTRFS_QGROUP_LIMIT_MAX_RFER, .max_rfer = bytes},
 	};
+	uint64_t id;
+	int rc = btrfs_subvolume_id(subvolume, &id);
 
-	return ioctl(subvolume, BTRFS_IOC_QGROUP_LIMIT, &args) < 0 ? -errno : 0;
+	if (rc < 0)
+		return rc;
+	args.qgroupid = id;
+	return ioctl(fs, BTRFS_IOC_QGROUP_LIMIT, &args) < 0 ? -errno : 0;
 }
 
 /* One search in a tree; the first item at or after the least key, up to the greatest. 1 found, 0 not. */
@@ -118,33 +122,83 @@ int btrfs_quota_usage(int subvolume, uint64_t *ret_bytes)
 	return 0;
 }
 
-int btrfs_inodes_created(int subvolume, uint64_t *ret_count)
+#define INODE_LAST (UINT64_C(1) << 48) /* above: trees of the file system's own */
+
+/* An item of an inode at or above `least`: 1 and its number, or 0. */
+static int inode_above(int subvolume, uint64_t least, uint64_t *ret)
 {
-	uint64_t low = BTRFS_FIRST_FREE_OBJECTID, high = UINT64_C(1) << 48;
+	struct btrfs_ioctl_search_header header;
+	int rc = tree_first(subvolume,
+			    &(struct btrfs_ioctl_search_key){
+				    .min_objectid = least,
+				    .max_objectid = INODE_LAST,
+				    .max_type = UINT8_MAX,
+				    .max_offset = UINT64_MAX,
+				    .max_transid = UINT64_MAX,
+			    },
+			    &header, NULL, 0);
 
-	/* Bisect for the greatest object id: is there anything at or above `middle`? */
-	while (low < high) {
+	if (rc == 1)
+		*ret = header.objectid;
+	return rc;
+}
+
+int btrfs_inode_highest(int subvolume, uint64_t *highest)
+{
+	uint64_t low = *highest, found = 0, step = 1, high;
+	int rc;
+
+	/* Stride until there is none, then bisect between. */
+	while ((rc = inode_above(subvolume, low + step, &found)) == 1) {
+		low = found;
+		step *= 2;
+	}
+	if (rc < 0)
+		return rc;
+	for (high = low + step - 1; low < high;) {
 		uint64_t middle = low + (high - low + 1) / 2;
-		struct btrfs_ioctl_search_header header;
-		int rc = tree_first(subvolume,
-				    &(struct btrfs_ioctl_search_key){
-					    .min_objectid = middle,
-					    .max_objectid = UINT64_C(1) << 48,
-					    .max_type = UINT8_MAX,
-					    .max_offset = UINT64_MAX,
-					    .max_transid = UINT64_MAX,
-				    },
-				    &header, NULL, 0);
 
+		rc = inode_above(subvolume, middle, &found);
 		if (rc < 0)
 			return rc;
 		if (rc == 1)
-			low = header.objectid > middle ? header.objectid : middle;
+			low = found;
 		else
 			high = middle - 1;
 	}
-	*ret_count = low - BTRFS_FIRST_FREE_OBJECTID;
+	*highest = low;
 	return 0;
+}
+
+int btrfs_inodes_count(int subvolume, uint64_t *next, uint64_t *ret_count)
+{
+	static union {
+		struct btrfs_ioctl_search_args_v2 args;
+		char bytes[sizeof(struct btrfs_ioctl_search_args_v2) + 65536];
+	} search;
+	const char *at = (const char *)search.args.buf;
+	struct btrfs_ioctl_search_header header = {.objectid = 0};
+
+	search.args.key = (struct btrfs_ioctl_search_key){
+		.min_objectid = *next,
+		.max_objectid = INODE_LAST,
+		.min_type = BTRFS_INODE_ITEM_KEY,
+		.max_type = BTRFS_INODE_ITEM_KEY,
+		.max_offset = UINT64_MAX,
+		.max_transid = UINT64_MAX,
+		.nr_items = UINT32_MAX,
+	};
+	search.args.buf_size = sizeof(search.bytes) - sizeof(search.args);
+	if (ioctl(subvolume, BTRFS_IOC_TREE_SEARCH_V2, &search.args) < 0)
+		return -errno;
+	for (uint32_t i = 0; i < search.args.key.nr_items; i++) {
+		memcpy(&header, at, sizeof(header));
+		at += sizeof(header) + header.len;
+		/* The kernel compares keys as a whole: other items of inodes in between come along. */
+		*ret_count += header.type == BTRFS_INODE_ITEM_KEY;
+	}
+	*next = header.objectid + 1;
+	return search.args.key.nr_items > 0;
 }
 
 void btrfs_quota_forget(int fs, uint64_t subvolume_id)

@@ -13,13 +13,17 @@ bool btrfs_subvolume_readonly(int subvolume);
 int btrfs_subvolume_id(int subvolume, uint64_t *ret_id);
 /* Turn quotas on: simple quotas where the kernel has them (6.7), else qgroups. */
 int btrfs_quota_enable(int fs);
-/* Limit what the subvolume may hold, metadata included. */
-int btrfs_quota_limit(int subvolume, uint64_t bytes);
+/* Limit what the subvolume may hold, metadata included. `fs` is of another subvolume without a limit: the kernel
+ * charges the change to it, and would refuse it in one that is full. */
+int btrfs_quota_limit(int fs, int subvolume, uint64_t bytes);
 /* Bytes charged to the subvolume at the last commit. */
 int btrfs_quota_usage(int subvolume, uint64_t *ret_bytes);
-/* The number of inodes ever created in the subvolume: an upper bound of those that exist, found in constant
- * time, because btrfs numbers inodes upwards. */
-int btrfs_inodes_created(int subvolume, uint64_t *ret_count);
+#define BTRFS_INODE_FIRST UINT64_C(256) /* the subvolume's own directory */
+/* Raise `*highest` to the highest inode number in the subvolume. btrfs numbers inodes upwards and never again, so that
+ * one search tells when there is none above, and the number bounds how many there are. */
+int btrfs_inode_highest(int subvolume, uint64_t *highest);
+/* Count inodes from number `*next` on, a few hundred at a time. 1: `*next` says where to go on; 0: that was the end. */
+int btrfs_inodes_count(int subvolume, uint64_t *next, uint64_t *ret_count);
 /* Remove the quota records of subvolumes that are gone (kernels before 6.11 keep them). */
 void btrfs_quota_forget(int fs, uint64_t subvolume_id);
 

@@ -16,11 +16,13 @@
 
 /* A hierarchy that is in use. v1 ones carry the controllers that we set limits in. */
 struct hierarchy {
-	int group; /* descriptor of .../paddock-<hash> */
+	int group;  /* descriptor of .../paddock-<hash> */
+	int parent; /* and of what it is in */
 	bool cpu, memory, pids;
 };
 
-static struct hierarchy v2 = {.group = -1};
+static struct hierarchy v2 = {.group = -1, .parent = -1};
+static char group_name[64];
 static struct hierarchy v1[V1_MAX];
 static int v1_count;
 
@@ -135,7 +137,7 @@ static int v2_make_room(const char *mount, char *own, const char *leaf, struct p
 	return rc < 0 ? pdk_fail_errno(err, rc, "move the warden into its own cgroup") : 0;
 }
 
-static int open_group(const char *mount, const char *own, const char *name, int *ret, struct pdk_error *err)
+static int open_group(const char *mount, const char *own, const char *name, struct hierarchy *h, struct pdk_error *err)
 {
 	char path[2 * CGROUP_PATH_MAX + 64];
 	_cleanup_fd_ int parent = -1;
@@ -151,7 +153,8 @@ static int open_group(const char *mount, const char *own, const char *name, int 
 	rc = openat(parent, name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (rc < 0)
 		return pdk_fail_errno(err, -errno, "open the cgroup for sandboxes");
-	*ret = rc;
+	h->group = rc;
+	h->parent = STEAL_FD(parent);
 	return 0;
 }
 
@@ -201,7 +204,7 @@ static int setup_v2(const struct discovery *d, const char *name, struct pdk_erro
 		if (rc < 0)
 			return rc;
 	}
-	rc = open_group(d->v2_mount, own, name, &v2.group, err);
+	rc = open_group(d->v2_mount, own, name, &v2, err);
 	return rc < 0 ? rc : v2_enable(d->v2_mount, own, err);
 }
 
@@ -218,7 +221,7 @@ static int setup_v1(const struct discovery *d, int i, const char *name, struct p
 	rc = own_path(h->cpu ? "cpu" : h->memory ? "memory" : "pids", own);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "find the warden's own cgroup");
-	rc = open_group(d->v1_mount[i], own, name, &h->group, err);
+	rc = open_group(d->v1_mount[i], own, name, h, err);
 	if (rc == 0)
 		v1_count++;
 	return rc;
@@ -244,16 +247,23 @@ static int check_complete(struct pdk_error *err)
 int cgroup_setup(const char *runtime_dir, struct pdk_error *err)
 {
 	struct discovery d;
-	char name[64];
 	int rc = discover(&d);
 
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "read the mount table");
-	snprintf(name, sizeof(name), "paddock-%012" PRIx64, hash_text(runtime_dir) & 0xffffffffffffu);
-	rc = setup_v2(&d, name, err);
+	snprintf(group_name, sizeof(group_name), "paddock-%012" PRIx64, hash_text(runtime_dir) & 0xffffffffffffu);
+	rc = setup_v2(&d, group_name, err);
 	for (int i = 0; rc == 0 && i < d.v1_count; i++)
-		rc = setup_v1(&d, i, name, err);
+		rc = setup_v1(&d, i, group_name, err);
 	return rc < 0 ? rc : check_complete(err);
+}
+
+void cgroup_teardown(void)
+{
+	/* rmdir refuses a cgroup with a leaf in it: living sandboxes keep theirs. */
+	for (int i = 0; i < v1_count; i++)
+		unlinkat(v1[i].parent, group_name, AT_REMOVEDIR);
+	unlinkat(v2.parent, group_name, AT_REMOVEDIR);
 }
 
 int cgroup_check(struct pdk_error *err)

@@ -19,6 +19,8 @@
 
 /* Find the hierarchies and make the groups. -ENODEV with a text that says what the host lacks. */
 int cgroup_setup(const char *runtime_dir, struct pdk_error *err);
+/* At the end of the warden: remove the folders that cgroup_setup() made, unless sandboxes live on in them. */
+void cgroup_teardown(void);
 /* What cgroup_setup() needs, without making anything: for the doctor. */
 int cgroup_check(struct pdk_error *err);
 

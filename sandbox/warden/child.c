@@ -111,7 +111,9 @@ static void reset_signals(void)
  * host's root id write it, with CAP_SYS_ADMIN over the namespace. */
 static int refuse_memory_programs(void)
 {
-	return child_has_memfd_noexec() ? file_write(AT_FDCWD, "/proc/sys/vm/memfd_noexec", "2") : 0;
+	int rc = file_write(AT_FDCWD, "/proc/sys/vm/memfd_noexec", "2");
+
+	return rc == -ENOENT && options.allow_memfd_exec ? 0 : rc;
 }
 
 /* File-system work as the sandbox's root, with the host's capabilities: see rootfs.c. */

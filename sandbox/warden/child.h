@@ -53,7 +53,7 @@ void child_run_job(const struct child_job *job) __attribute__((noreturn));
 
 /* A sealed copy of a file that the warden executes. -ENOENT if it is not there. */
 int child_load_program(const char *name, mode_t mode, struct pdk_error *err);
-/* vm.memfd_noexec exists (6.3): every sandbox then refuses executable memory files. */
+/* vm.memfd_noexec exists (6.3), with which every sandbox refuses executable memory files. */
 int child_has_memfd_noexec(void);
 
 #endif

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "child.h"
 #include "kernel.h"
 #include "log.h"
 #include "options.h"
@@ -143,6 +144,12 @@ static bool has_net_sysctl(void)
 	return access("/proc/sys/net/ipv4/ip_unprivileged_port_start", F_OK) == 0;
 }
 
+/* What the operator has allowed to be missing is not missed; the log says so at every start. */
+static bool has_memfd_noexec(void)
+{
+	return child_has_memfd_noexec() || options.allow_memfd_exec;
+}
+
 static bool has_program(const char *name)
 {
 	char path[700];
@@ -186,6 +193,9 @@ static const struct {
 	{"loop", has_loop, "modprobe loop, or put the data directory on btrfs"},
 	{"mkfs.btrfs", has_mkfs, "apt install btrfs-progs"},
 	{"idmapped mounts", has_idmap, "use Linux 5.19 or newer"},
+	{"vm.memfd_noexec", has_memfd_noexec,
+	 "use Linux 6.3 or newer (on Debian 12: apt install -t bookworm-backports linux-image-amd64), or give "
+	 "--allow-memfd-exec: then sandboxes can run programs from memory files, which no gate on execve sees"},
 	{"unprivileged ports", has_net_sysctl, "build the kernel with CONFIG_INET and CONFIG_SYSCTL"},
 	{"paddock-init", has_init, "install Paddock's programs, or give --libexec-dir"},
 	{"paddock-archive", has_archive, "install Paddock's programs, or give --libexec-dir"},
@@ -194,7 +204,7 @@ static const struct {
 
 static void print_json(size_t i, bool ok, bool first)
 {
-	char name[64], mend[300];
+	char name[64], mend[400];
 
 	log_json_string(name, sizeof(name), features[i].name);
 	log_json_string(mend, sizeof(mend), ok ? "" : features[i].mend);

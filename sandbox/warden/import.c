@@ -366,7 +366,7 @@ static int make_target(struct pdk_error *err)
 		fd = openat(pool_dir(POOL_IMPORT), job.name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		rc = fd < 0 || fchmod(fd, 0755) < 0
 			     ? -errno
-			     : btrfs_quota_limit(fd, job.max_bytes + (job.max_bytes >> 2) + (64u << 20));
+			     : pool_limit(fd, job.max_bytes + (job.max_bytes >> 2) + (64u << 20));
 	}
 	return rc < 0 ? pdk_fail_errno(err, rc, "make room for the template") : 0;
 }
@@ -473,8 +473,11 @@ static void report_progress(void)
 	_cleanup_fd_ int fd = openat(pool_dir(POOL_IMPORT), job.name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd >= 0) {
+		uint64_t highest = BTRFS_INODE_FIRST;
+
 		btrfs_quota_usage(fd, &reply.size_bytes);
-		btrfs_inodes_created(fd, &reply.files);
+		if (btrfs_inode_highest(fd, &highest) == 0)
+			reply.files = highest - BTRFS_INODE_FIRST;
 	}
 	serve_reply(job.ticket, &reply, -1);
 }

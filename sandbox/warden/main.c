@@ -17,8 +17,10 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "child.h"
 #include "doctor.h"
 #include "import.h"
+#include "inodes.h"
 #include "kernel.h"
 #include "log.h"
 #include "loop.h"
@@ -34,7 +36,7 @@
 
 /*
  * paddock-warden: the only root process. One thread, one epoll (loop.h); everything it holds can be found again by
- * enumeration after it was killed (sandbox_reconcile()), so nothing is cleaned up at exit on purpose.
+ * enumeration after it was killed (sandbox_reconcile()), so nothing depends on what it does at exit.
  */
 
 #ifndef PADDOCK_LIBEXECDIR
@@ -88,6 +90,9 @@ static void usage(FILE *out)
 	      "  --libexec-dir DIR   paddock-init, paddock-archive, paddock-sudo\n"
 	      "  --policy-dir DIR    seccomp/default.policy\n"
 	      "  --range-base ID     first host uid of the sandboxes' ranges (268435456)\n"
+	      "  --allow-memfd-exec  start on a kernel before 6.3, where a sandbox can run programs from memory "
+	      "files,\n"
+	      "                      which no gate on execve sees\n"
 	      "  --check             say what this host lacks, and how to mend it\n",
 	      out);
 }
@@ -176,6 +181,9 @@ static int parse_option(int option, const char *value, bool *has_user)
 		return strlen(value) < 600 ? 0 : -EINVAL;
 	case 'b':
 		return parse_range(value);
+	case 'm':
+		options.allow_memfd_exec = true;
+		return 0;
 	case 'c':
 		options.check_only = true;
 		return 0;
@@ -200,6 +208,7 @@ static int parse_options(int argc, char **argv)
 		{"libexec-dir", required_argument, NULL, 'l'},
 		{"policy-dir", required_argument, NULL, 'p'},
 		{"range-base", required_argument, NULL, 'b'},
+		{"allow-memfd-exec", no_argument, NULL, 'm'},
 		{"check", no_argument, NULL, 'c'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
@@ -322,7 +331,7 @@ static int sooner(int one, int other)
 /* What to do when nobody asks: one piece at a time, soonest deadline decides how long to sleep. */
 static int idle(void)
 {
-	int ms = sooner(sandbox_tick(), import_tick());
+	int ms = sooner(sooner(sandbox_tick(), import_tick()), inodes_tick());
 
 	if (import_work() || sandbox_refill() || pool_trash_work())
 		return 0;
@@ -344,7 +353,11 @@ int main(int argc, char **argv)
 		log_error("start_failed", NULL, &err);
 		return 1;
 	}
+	if (!child_has_memfd_noexec())
+		log_warning("memfd_exec_allowed", NULL,
+			    "the kernel has no vm.memfd_noexec: sandboxes can run programs from memory files");
 	log_info("started", NULL, "%u sandboxes, %u templates", sandbox_count(), template_count());
 	loop_run(idle);
+	cgroup_teardown();
 	return 0;
 }

@@ -252,22 +252,27 @@ static int layer_open(const char *id)
 	return fd < 0 ? -errno : fd;
 }
 
+int pool_limit(int subvolume, uint64_t bytes)
+{
+	return btrfs_quota_limit(root, subvolume, bytes);
+}
+
 int pool_layer_limit(const char *id, uint64_t bytes, struct pdk_error *err)
 {
 	_cleanup_fd_ int layer = layer_open(id);
-	int rc = layer < 0 ? layer : btrfs_quota_limit(layer, bytes);
+	int rc = layer < 0 ? layer : pool_limit(layer, bytes);
 
 	return rc < 0 ? pdk_fail_errno(err, rc, "set the disk limit") : 0;
 }
 
-void pool_layer_usage(const char *id, uint64_t *ret_bytes, uint64_t *ret_inodes)
+void pool_layer_usage(const char *id, uint64_t *ret_bytes, uint64_t *highest_inode)
 {
 	_cleanup_fd_ int layer = layer_open(id);
 
 	if (layer < 0)
 		return;
 	btrfs_quota_usage(layer, ret_bytes);
-	btrfs_inodes_created(layer, ret_inodes);
+	btrfs_inode_highest(layer, highest_inode);
 }
 
 /* --- trash --- */

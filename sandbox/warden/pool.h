@@ -31,7 +31,10 @@ void pool_space(uint64_t *ret_total, uint64_t *ret_free);
 /* Give the sandbox a fresh layer with a byte quota. */
 int pool_layer_take(const char *id, uint64_t bytes, struct pdk_error *err);
 int pool_layer_limit(const char *id, uint64_t bytes, struct pdk_error *err);
-void pool_layer_usage(const char *id, uint64_t *ret_bytes, uint64_t *ret_inodes);
+/* The byte quota of an open subvolume of the pool. */
+int pool_limit(int subvolume, uint64_t bytes);
+/* `*highest_inode` as btrfs_inode_highest() has it. */
+void pool_layer_usage(const char *id, uint64_t *ret_bytes, uint64_t *highest_inode);
 /* Make one layer for the stock. 1 if it did. */
 int pool_stock(unsigned int wanted);
 unsigned int pool_stocked(void);

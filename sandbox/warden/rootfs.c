@@ -47,6 +47,7 @@ static const char *const masked[] = {
 	"kallsyms",    "latency_stats", "pagetypeinfo", "sched_debug", "scsi",        "slabinfo",  "timer_list",
 	"timer_stats", "vmallocinfo",   "kpagecount",   "kpageflags",  "kpagecgroup", "modules",   "config.gz",
 };
+static const char *const readonly_of_init[] = {"1/oom_score_adj", "1/oom_adj"};
 static const char *const readonly[] = {"sys", "sysrq-trigger", "irq", "bus", "fs"};
 
 /* --- once, in the warden --- */
@@ -213,7 +214,7 @@ static int new_tmpfs(const struct rootfs_plan *plan, const char *mode, uint64_t 
 
 	snprintf(size, sizeof(size), "%" PRIu64, bytes);
 	/* An inode of tmpfs costs about a kilobyte of the sandbox's memory limit. */
-	snprintf(inodes, sizeof(inodes), "%" PRIu64, bytes / 2048);
+	snprintf(inodes, sizeof(inodes), "%" PRIu64, bytes / 2048 < plan->max_inodes ? bytes / 2048 : plan->max_inodes);
 	snprintf(id, sizeof(id), "%" PRIu32, plan->base);
 	return new_mount("tmpfs", list, ARRAY_SIZE(list), MOUNT_COMMON | attributes);
 }
@@ -297,6 +298,10 @@ static int mount_proc(int root)
 		rc = open_covers(&file, &dir);
 	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(masked); i++)
 		rc = mask_path_of_proc(proc, masked[i], file, dir);
+	/* The caller is the process that these belong to. Its end by the kernel is not for the sandbox's root to
+	 * choose. */
+	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(readonly_of_init); i++)
+		rc = make_readonly(proc, readonly_of_init[i]);
 	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(readonly); i++)
 		rc = make_readonly(proc, readonly[i]);
 	return rc == 0 && has_mtrr ? make_readonly(proc, "mtrr") : rc;

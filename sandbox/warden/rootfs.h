@@ -16,7 +16,7 @@ struct rootfs_plan {
 	const char *tools; /* directory name below tools/, or NULL */
 	int userns;
 	uint32_t base; /* host uid of the sandbox's root */
-	uint64_t memory_bytes;
+	uint64_t memory_bytes, max_inodes;
 };
 
 /* Detached mounts on their way from the builder to the sandbox's first process. */

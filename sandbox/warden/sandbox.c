@@ -72,6 +72,7 @@ static struct sandbox *sandbox_new(const char *id, const char *template_id)
 	snprintf(s->id, sizeof(s->id), "%s", id);
 	snprintf(s->template_id, sizeof(s->template_id), "%s", template_id);
 	s->pidfd = s->link = s->exit_watch.fd = s->builder_watch.fd = s->status_watch.fd = -1;
+	inodes_reset(&s->inodes);
 	s->next = table[i];
 	table[i] = s;
 	count++;
@@ -410,7 +411,8 @@ static int spawn(struct sandbox *s, struct start_fds *fds, const struct userns *
 			   .tools = tools_layer(),
 			   .userns = userns->fd,
 			   .base = userns->base,
-			   .memory_bytes = s->limits.memory_bytes},
+			   .memory_bytes = s->limits.memory_bytes,
+			   .max_inodes = s->limits.max_inodes},
 		.first = &first_processes[s->slot],
 		.netns = userns->netns,
 		.status = fds->status[1],
@@ -601,19 +603,21 @@ int sandbox_limit(const char *id, const struct warden_limits *limits, struct pdk
 	if (rc < 0)
 		return rc;
 	s->limits = *limits;
+	inodes_reset(&s->inodes); /* the byte quota is open until the next look */
 	rc = record_of(s, true, record_update);
 	return rc < 0 ? pdk_fail_errno(err, rc, "write the sandbox's state") : 0;
 }
 
 int sandbox_usage(const char *id, struct warden_usage *usage, struct pdk_error *err)
 {
-	struct sandbox *s;
+	struct sandbox *s = NULL;
 	int rc = find_running(id, &s, err);
 
 	if (rc < 0)
 		return rc;
 	cgroup_usage(id, usage);
-	pool_layer_usage(id, &usage->disk_bytes, &usage->inodes);
+	pool_layer_usage(id, &usage->disk_bytes, &s->inodes.highest);
+	usage->inodes = inodes_bound(&s->inodes);
 	return 0;
 }
 
@@ -676,6 +680,13 @@ void sandbox_each(void (*visit)(const struct sandbox *sandbox, void *arg), void 
 			next = s->next;
 			visit(s, arg);
 		}
+}
+
+void sandbox_visit(void (*visit)(struct sandbox *sandbox, void *arg), void *arg)
+{
+	for (unsigned int i = 0; i < BUCKETS; i++)
+		for (struct sandbox *s = table[i]; s; s = s->next)
+			visit(s, arg);
 }
 
 /* --- time and stock --- */

@@ -1,6 +1,7 @@
 #ifndef PADDOCK_WARDEN_SANDBOX_H
 #define PADDOCK_WARDEN_SANDBOX_H
 
+#include "inodes.h"
 #include "loop.h"
 #include "protocol.h"
 #include "sandbox/base/error.h"
@@ -32,6 +33,7 @@ struct sandbox {
 	char hostname[64];
 	enum sandbox_state state;
 	struct warden_limits limits;
+	struct inode_watch inodes;
 	uint32_t slot;
 	bool has_slot;
 	bool child; /* init is our child, and not adopted from an earlier warden */
@@ -70,6 +72,7 @@ void sandbox_freeze(const char *id, bool frozen, struct ticket ticket);
 unsigned int sandbox_count(void);
 bool sandbox_uses_template(const char *template_id);
 void sandbox_each(void (*visit)(const struct sandbox *sandbox, void *arg), void *arg);
+void sandbox_visit(void (*visit)(struct sandbox *sandbox, void *arg), void *arg);
 /* Deadlines and retries. Milliseconds until the next one, or -1. */
 int sandbox_tick(void);
 

@@ -31,6 +31,8 @@
 #define LIMIT_MEMORY_MAX (1ull << 44)
 #define LIMIT_DISK_MIN (1ull << 20)
 #define LIMIT_DISK_MAX (1ull << 46)
+#define LIMIT_INODES_MIN 16ull
+#define LIMIT_INODES_MAX (1ull << 40)
 #define LIMIT_PIDS_MIN 8u
 #define LIMIT_PIDS_MAX 4194304u
 #define LIMIT_CPU_MIN 10u
@@ -138,6 +140,8 @@ static int limits_check(const struct warden_limits *l, struct pdk_error *err)
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "memory_bytes is out of range");
 	if (l->disk_bytes < LIMIT_DISK_MIN || l->disk_bytes > LIMIT_DISK_MAX)
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "disk_bytes is out of range");
+	if (l->max_inodes < LIMIT_INODES_MIN || l->max_inodes > LIMIT_INODES_MAX)
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "max_inodes is out of range");
 	if (l->cpu_millis < LIMIT_CPU_MIN || l->cpu_millis > LIMIT_CPU_MAX)
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "cpu_millis is out of range");
 	if (l->max_pids < LIMIT_PIDS_MIN || l->max_pids > LIMIT_PIDS_MAX)

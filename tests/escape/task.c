@@ -184,6 +184,10 @@ static void probe_scheduling(void)
 	f = fopen("/proc/self/oom_score_adj", "we");
 	rc = f && fputs("-1000", f) >= 0 && fclose(f) == 0 ? 0 : -1;
 	REFUSED("K22", "oom_score_adj -1000", rc, EACCES, EPERM, EROFS);
+	REFUSED("K22", "oom_score_adj of pid 1", open("/proc/1/oom_score_adj", O_WRONLY | O_CLOEXEC), EROFS, EACCES);
+	REFUSED("K22", "oom_adj of pid 1", open("/proc/1/oom_adj", O_WRONLY | O_CLOEXEC), EROFS, EACCES);
+	f = fopen("/proc/self/oom_score_adj", "we");
+	expect_true("K22", "control: oom_score_adj 1000", f && fputs("1000", f) >= 0 && fclose(f) == 0, "worked");
 	REFUSED("K22", "raise a hard limit", setrlimit(RLIMIT_CORE, &(struct rlimit){1 << 20, 1 << 20}), EPERM);
 }
 
