@@ -482,6 +482,19 @@ static void report_progress(void)
 	serve_reply(job.ticket, &reply, -1);
 }
 
+void import_stop(void)
+{
+	unsigned long long deadline = clock_ms() + 2000;
+
+	if (job.state == JOB_IDLE)
+		return;
+	cgroup_kill(JOB_CGROUP);
+	if (!job.exited)
+		waitid(P_PIDFD, (id_t)job.pidfd, &(siginfo_t){0}, WEXITED);
+	while (cgroup_remove(JOB_CGROUP) == -EBUSY && clock_ms() < deadline)
+		usleep(RETRY_MS * 1000);
+}
+
 int import_tick(void)
 {
 	unsigned long long now = clock_ms();

@@ -14,5 +14,7 @@ void import_start(int pipe, uint64_t max_bytes, struct ticket ticket);
 int import_work(void);
 /* Deadlines and progress. Milliseconds until the next, or -1. */
 int import_tick(void);
+/* At the end of the warden: the job that runs ends. The next start removes or verifies what it was about. */
+void import_stop(void);
 
 #endif

@@ -358,6 +358,7 @@ int main(int argc, char **argv)
 			    "the kernel has no vm.memfd_noexec: sandboxes can run programs from memory files");
 	log_info("started", NULL, "%u sandboxes, %u templates", sandbox_count(), template_count());
 	loop_run(idle);
+	import_stop();
 	cgroup_teardown();
 	return 0;
 }
