@@ -83,9 +83,11 @@ class Warden:
         pid = os.fork()
         if pid == 0:
             os.close(read)
-            with os.fdopen(write, "wb") as f:
-                f.write(tar)
-            os._exit(0)
+            try:
+                with os.fdopen(write, "wb") as f:
+                    f.write(tar)
+            finally: # a warden that refuses does not read on
+                os._exit(0)
         os.close(write)
         reply = self.ask(IMPORT, value=4 << 30, fds=[read])
         os.close(read)
