@@ -224,13 +224,14 @@ static void run_first(const struct child_plan *plan, const struct rootfs_parts *
 	if (rc < 0)
 		fail(fds->status, step, rc);
 	null = open_null();
+	if (null >= 0)
+		null = park(null); /* before the limit on descriptors: the warden may hold thousands */
 	if (null < 0)
 		fail(fds->status, "open /dev/null", null);
 	rc = drop_authority(INIT_ID, 1);
 	if (rc < 0)
 		fail(fds->status, "drop privileges", rc);
 	FAULT("child_dropped");
-	null = park(null);
 	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 || dup2(fds->listener, 3) < 0 ||
 	    dup2(fds->archive, 4) < 0 || dup3(fds->program, FD_PROGRAM, O_CLOEXEC) < 0 ||
 	    dup3(fds->status, FD_STATUS, O_CLOEXEC) < 0)
