@@ -24,9 +24,15 @@ install(FILES ${completions}/paddock DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-c
 install(FILES ${completions}/_paddock DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions)
 install(FILES ${completions}/paddock.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 
-file(GLOB man1 CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/man/*.1)
-file(GLOB man5 CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/man/*.5)
-file(GLOB man8 CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/man/*.8)
-install(FILES ${man1} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
-install(FILES ${man5} DESTINATION ${CMAKE_INSTALL_MANDIR}/man5)
-install(FILES ${man8} DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
+file(GLOB manuals CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/man/*.[1-8])
+foreach(manual ${manuals})
+  get_filename_component(name ${manual} NAME)
+  string(REGEX MATCH "[1-8]$" section ${name})
+  set(compressed ${CMAKE_CURRENT_BINARY_DIR}/man/${name}.gz)
+  add_custom_command(OUTPUT ${compressed}
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/man
+    COMMAND gzip -9nc ${manual} > ${compressed} DEPENDS ${manual} VERBATIM)
+  list(APPEND compressed_manuals ${compressed})
+  install(FILES ${compressed} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
+endforeach()
+add_custom_target(paddock_manuals ALL DEPENDS ${compressed_manuals})
