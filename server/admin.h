@@ -17,5 +17,6 @@ void admin_get_status(struct rpc_call *call, const struct ProtobufCMessage *requ
 void audit_list(struct rpc_call *call, const struct ProtobufCMessage *request);
 void audit_verify(struct rpc_call *call, const struct ProtobufCMessage *request);
 void audit_export(struct rpc_call *call, const struct ProtobufCMessage *request);
+void audit_get_key(struct rpc_call *call, const struct ProtobufCMessage *request);
 
 #endif

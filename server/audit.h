@@ -13,6 +13,8 @@
 
 #define AUDIT_HASH_SIZE 32
 #define AUDIT_PREFIX_MAX 33
+#define AUDIT_SIGNATURE_SIZE 64
+#define AUDIT_CHECKPOINT_MAX 288 /* of a line, with its end */
 
 /* Where the chain stands: the number of records, and the hash of the newest (zeros when there is none). */
 struct audit_head {
@@ -50,23 +52,45 @@ void audit_key(uint64_t sequence, uint8_t key[8]);
 /* -EBADMSG: not a record. */
 int audit_view(const void *key, size_t key_length, const void *value, size_t value_length, struct audit_view *ret);
 
-/* DIR/audit.head: what the log's length and last hash have been, kept outside the store so that a log that was
- * cut or rolled back is seen to be shorter. */
-int audit_anchor_write(int dir_fd, const struct audit_head *head, int64_t wall_ms);
-/* -ENOENT; -EBADMSG. */
+/* The Ed25519 key of the log, DIR/audit.key (mode 0600, made when it is missing), and its public half in
+ * DIR/audit.pub. A key that others can use, or that is none, is an error. */
+int audit_sign_open(int dir_fd, struct pdk_error *err);
+void audit_sign_close(void);
+const char *audit_public_key(void); /* PEM */
+
+/* A checkpoint: a line of text (without its newline) that says where the log stood and when, signed. Any thread. */
+int audit_checkpoint_make(const struct audit_head *head, int64_t wall_ms, char ret[AUDIT_CHECKPOINT_MAX]);
+/* -EBADMSG: not a checkpoint; -EKEYREJECTED: not signed with this log's key. */
+int audit_checkpoint_read(const char *line, struct audit_head *ret);
+
+/* DIR/audit.head: the newest checkpoint, kept outside the store so that a log that was cut or rolled back is seen to
+ * be shorter. */
+int audit_anchor_write(int dir_fd, const char *checkpoint);
+/* -ENOENT; and as audit_checkpoint_read(). */
 int audit_anchor_read(int dir_fd, struct audit_head *ret);
-/* True once after an operator has put DIR/audit.accept there to accept a broken anchor; the file is removed. */
+/* True once after an operator has put DIR/audit.accept there, as the daemon's user, to accept a broken anchor; the file
+ * is removed. */
 bool audit_anchor_accepted(int dir_fd);
+
+/* DIR/audit.checkpoints: all periodic checkpoints, a line each. */
+int audit_history_append(int dir_fd, const char *checkpoint);
+/* Every line in turn, with what audit_checkpoint_read() says of it. `visit` returns 0 to go on. -ENOENT. */
+int audit_history_each(int dir_fd, int (*visit)(int rc, const struct audit_head *head, void *arg), void *arg);
+int audit_history_mend(int dir_fd);
+/* Put it aside under another name, as evidence. */
+int audit_history_retire(int dir_fd, int64_t wall_ms);
 
 struct audit_report {
 	bool ok;
 	uint64_t records;            /* good ones, from the first */
 	uint64_t first_bad_sequence; /* 0: none, or not one of the records */
+	uint64_t checkpoints;        /* of the history beside the store, signed and in agreement with the log */
 	struct audit_head head;      /* of the good ones */
 	char text[160];
 };
-/* Recompute the chain and compare it with the anchor. Reads in short slices, without any lock; a record that is
- * appended meanwhile is not looked at. -ECANCELED when `*stop` became true. */
+/* Recompute the chain and compare it with the checkpoints: the anchor, the history and the store's own. Reads in short
+ * slices, without any lock; a record that is appended meanwhile is not looked at. -ECANCELED when `*stop` became true.
+ */
 int audit_check(struct audit_report *ret, const atomic_bool *stop);
 
 /* The same on a thread of its own; `done` runs under the loop lock. -EBUSY: one is running. Lock held. */
@@ -77,5 +101,7 @@ void audit_check_stop(void);
 /* Of the open store (store.c): the head that is durable, and the data directory. */
 void store_audit_head(struct audit_head *ret);
 int store_dir_fd(void);
+/* False while the anchor is broken and nobody has accepted that: nothing may be signed. */
+bool store_audit_trusted(void);
 
 #endif

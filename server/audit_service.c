@@ -2,6 +2,7 @@
 
 #include "admin_private.h"
 #include "audit.h"
+#include "audit_page.h"
 #include "loop.h"
 #include "paddock/v1/admin.pb-c.h"
 #include "rpc.h"
@@ -13,91 +14,18 @@
 #include <string.h>
 
 /*
- * The Audit service. List and Export read the log in small pieces, each a short turn of the loop, so that a
- * long search delays nobody; Verify runs on a thread of its own. All see the log as long as it was when they began.
+ * The Audit service. List and Export (audit_export.c) read the log in small pieces, each a short turn of the loop, so
+ * that a long search delays nobody; Verify runs on a thread of its own. All see the log as long as it was when they
+ * began.
  */
 
 #define PAGE_DEFAULT 100
 #define PAGE_MAX 1000
-#define PAGE_BYTES_MAX (1u << 20) /* of stored records; a reply carries them twice */
-#define SLICE_RECORDS 512         /* looked at in one turn */
-#define SEARCH_MAX 2000000        /* looked at in one List; the client goes on from there */
+#define SLICE_RECORDS 512  /* looked at in one turn */
+#define SEARCH_MAX 2000000 /* looked at in one List; the client goes on from there */
 #define ACTION_PREFIX_MAX 128
-#define EXPORT_PAGE 64
 
-/* ---- a page of records ---- */
-
-struct page {
-	Paddock__V1__AuditRecord **records;
-	size_t count;
-	size_t capacity;
-	size_t bytes;
-};
-
-static void page_clear(struct page *page)
-{
-	for (size_t i = 0; i < page->count; i++)
-		paddock__v1__audit_record__free_unpacked(page->records[i], NULL);
-	page->count = page->bytes = 0;
-}
-
-static void page_free(struct page *page)
-{
-	page_clear(page);
-	free(page->records);
-	page->records = NULL;
-}
-
-static int page_create(struct page *page, size_t capacity)
-{
-	*page = (struct page){.capacity = capacity};
-	page->records = calloc(capacity, sizeof(page->records[0]));
-	return page->records ? 0 : -ENOMEM;
-}
-
-static int copy_bytes(ProtobufCBinaryData *to, const uint8_t *from, size_t length)
-{
-	to->data = malloc(length);
-	if (!to->data)
-		return -ENOMEM;
-	memcpy(to->data, from, length);
-	to->len = length;
-	return 0;
-}
-
-/* As the API shows it: the stored bytes, unpacked, and the three fields that prove them. */
-static int page_add(struct page *page, const struct audit_view *view)
-{
-	Paddock__V1__AuditRecord *record = paddock__v1__audit_record__unpack(NULL, view->stored_length, view->stored);
-
-	if (!record)
-		return -EBADMSG;
-	if (copy_bytes(&record->previous_hash, view->previous, AUDIT_HASH_SIZE) < 0 ||
-	    copy_bytes(&record->hash, view->hash, AUDIT_HASH_SIZE) < 0 ||
-	    copy_bytes(&record->stored, view->stored, view->stored_length) < 0) {
-		paddock__v1__audit_record__free_unpacked(record, NULL);
-		return -ENOMEM;
-	}
-	page->records[page->count++] = record;
-	page->bytes += view->stored_length;
-	return 0;
-}
-
-static bool page_is_full(const struct page *page)
-{
-	return page->count == page->capacity || page->bytes >= PAGE_BYTES_MAX;
-}
-
-static void fail_read(struct rpc_call *call, int rc)
-{
-	struct pdk_error err;
-
-	if (rc == -EBADMSG)
-		pdk_fail(&err, rc, PDK_DATA_LOSS, "an audit record cannot be read: run Verify");
-	else
-		pdk_fail_errno(&err, rc, "reading the audit log");
-	rpc_fail(call, &err);
-}
+/* ---- List ---- */
 
 static void fail_cancelled(struct rpc_call *call)
 {
@@ -106,8 +34,6 @@ static void fail_cancelled(struct rpc_call *call)
 	pdk_fail(&err, -ECANCELED, PDK_CANCELLED, "the call was cancelled");
 	rpc_fail(call, &err);
 }
-
-/* ---- List ---- */
 
 struct search {
 	struct rpc_call *call;
@@ -118,14 +44,14 @@ struct search {
 	uint64_t first, last; /* sequences that are still to be looked at; first > last: none */
 	uint64_t block_end;   /* of the slice that is being read */
 	uint64_t looked_at;
-	struct page page;
-	struct page block; /* newest first: what the slice found, in the log's order */
+	struct audit_page page;
+	struct audit_page block; /* newest first: what the slice found, in the log's order */
 };
 
 static void search_free(struct search *search)
 {
-	page_free(&search->page);
-	page_free(&search->block);
+	audit_page_free(&search->page);
+	audit_page_free(&search->block);
 	free(search);
 }
 
@@ -157,14 +83,14 @@ static int search_record(const void *key, size_t key_length, const void *value, 
 		return 1;
 	search->looked_at++;
 	if (matches(search, &view)) {
-		rc = page_add(search->newest_first ? &search->block : &search->page, &view);
+		rc = audit_page_add(search->newest_first ? &search->block : &search->page, &view);
 		if (rc < 0)
 			return rc;
 	}
 	if (search->newest_first)
 		return 0;
 	search->first = view.sequence + 1;
-	return page_is_full(&search->page);
+	return audit_page_is_full(&search->page);
 }
 
 /* Move what the block found to the page, newest first, until it is full; the rest is found again later. */
@@ -174,7 +100,7 @@ static void take_block(struct search *search, uint64_t block_first)
 	while (search->block.count) {
 		Paddock__V1__AuditRecord *record = search->block.records[--search->block.count];
 
-		if (page_is_full(&search->page)) {
+		if (audit_page_is_full(&search->page)) {
 			if (search->last < record->sequence)
 				search->last = record->sequence;
 			paddock__v1__audit_record__free_unpacked(record, NULL);
@@ -203,7 +129,7 @@ static int search_slice(struct search *search)
 		return rc;
 	if (search->newest_first)
 		take_block(search, first);
-	else if (!page_is_full(&search->page))
+	else if (!audit_page_is_full(&search->page))
 		search->first = search->block_end + 1; /* a hole in a damaged log must not hold the search up */
 	return 0;
 }
@@ -232,13 +158,14 @@ static void search_step(void *arg)
 	}
 	if (search->first <= search->last)
 		rc = search_slice(search);
-	if (!rc && search->first <= search->last && !page_is_full(&search->page) && search->looked_at < SEARCH_MAX) {
+	if (!rc && search->first <= search->last && !audit_page_is_full(&search->page) &&
+	    search->looked_at < SEARCH_MAX) {
 		rc = loop_defer(search_step, search);
 		if (!rc)
 			return;
 	}
 	if (rc < 0) {
-		fail_read(search->call, rc);
+		audit_fail_read(search->call, rc);
 		search_free(search);
 		return;
 	}
@@ -278,8 +205,8 @@ static struct search *search_create(struct rpc_call *call, const Paddock__V1__Li
 		strcpy(search->sandbox_id, request->sandbox_id);
 	else if (request->sandbox_id[0]) /* what is no id is in no record */
 		search->last = 0;
-	if (page_create(&search->page, request->page_size ? request->page_size : PAGE_DEFAULT) < 0 ||
-	    (search->newest_first && page_create(&search->block, SLICE_RECORDS) < 0)) {
+	if (audit_page_create(&search->page, request->page_size ? request->page_size : PAGE_DEFAULT) < 0 ||
+	    (search->newest_first && audit_page_create(&search->block, SLICE_RECORDS) < 0)) {
 		search_free(search);
 		return NULL;
 	}
@@ -298,7 +225,7 @@ void audit_list(struct rpc_call *call, const struct ProtobufCMessage *message)
 	}
 	search = search_create(call, request);
 	if (!search) {
-		fail_read(call, -ENOMEM);
+		audit_fail_read(call, -ENOMEM);
 		return;
 	}
 	admin_begin_change(call, NULL); /* the search sees a cancellation at its next step */
@@ -318,12 +245,13 @@ static void verified(int rc, const struct audit_report *report, void *arg)
 	struct verification *verification = arg;
 
 	if (verification->call && rc < 0) {
-		fail_read(verification->call, rc);
+		audit_fail_read(verification->call, rc);
 	} else if (verification->call) {
 		reply.ok = report->ok;
 		reply.records = report->records;
 		reply.first_bad_sequence = report->first_bad_sequence;
 		reply.text = (char *)report->text;
+		reply.checkpoints = report->checkpoints;
 		reply.head_hash = (ProtobufCBinaryData){AUDIT_HASH_SIZE, (uint8_t *)report->head.hash};
 		rpc_finish(verification->call, &reply.base);
 	}
@@ -358,80 +286,12 @@ void audit_verify(struct rpc_call *call, const struct ProtobufCMessage *request)
 	rpc_set_events(call, &events, verification);
 }
 
-/* ---- Export ---- */
+/* ---- GetKey ---- */
 
-struct export
+void audit_get_key(struct rpc_call *call, const struct ProtobufCMessage *request)
 {
-	uint64_t next, last;
-	size_t sent; /* of the page */
-	struct page page;
-};
+	Paddock__V1__AuditKey reply = PADDOCK__V1__AUDIT_KEY__INIT;
 
-static int export_record(const void *key, size_t key_length, const void *value, size_t value_length, void *arg)
-{
-	struct export *export = arg;
-	struct audit_view view;
-	int rc = audit_view(key, key_length, value, value_length, &view);
-
-	if (rc < 0)
-		return rc;
-	if (view.sequence > export->last)
-		return 1;
-	rc = page_add(&export->page, &view);
-	export->next = view.sequence + 1;
-	return rc < 0 ? rc : page_is_full(&export->page);
-}
-
-static void export_free(struct export *export)
-{
-	page_free(&export->page);
-	free(export);
-}
-
-/* Send the next record, reading a page when none is left. */
-static void export_step(struct rpc_call *call)
-{
-	struct export *export = rpc_user(call);
-	uint8_t key[8];
-	int rc = 0;
-
-	if (export->sent == export->page.count) {
-		page_clear(&export->page);
-		export->sent = 0;
-		audit_key(export->next, key);
-		if (export->next <= export->last)
-			rc = store_each(STORE_AUDIT, key, sizeof(key), export_record, export);
-	}
-	if (!rc && export->page.count) {
-		rpc_send(call, &export->page.records[export->sent++]->base);
-		return;
-	}
-	export_free(export);
-	if (rc < 0)
-		fail_read(call, rc);
-	else
-		rpc_finish(call, NULL);
-}
-
-static void export_cancelled(struct rpc_call *call, const struct pdk_error *why)
-{
-	export_free(rpc_user(call));
-	rpc_fail(call, why);
-}
-
-void audit_export(struct rpc_call *call, const struct ProtobufCMessage *message)
-{
-	static const struct rpc_events events = {.on_sent = export_step, .on_cancel = export_cancelled};
-	const Paddock__V1__ExportAuditRequest *request = (const void *)message;
-	struct export *export = calloc(1, sizeof(*export));
-
-	if (!export || page_create(&export->page, EXPORT_PAGE) < 0) {
-		free(export);
-		fail_read(call, -ENOMEM);
-		return;
-	}
-	export->last = store_audit_count();
-	export->next = request->after_sequence < export->last ? request->after_sequence + 1 : export->last + 1;
-	rpc_set_events(call, &events, export);
-	export_step(call);
+	reply.public_key = (char *)audit_public_key();
+	rpc_finish(call, &reply.base);
 }

@@ -6,6 +6,7 @@
 #include "metrics.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/fault.h"
+#include "store_anchor.h"
 #include "store_batch.h"
 #include "store_env.h"
 #include <errno.h>
@@ -30,13 +31,12 @@
  * device and in the page cache: the store then refuses everything until a restart reads the state back.
  *
  * The audit chain's head lives in the writer: sequence and hash are given inside the transaction and kept only if
- * it commits. At most once a second, and at the end, the head goes to the anchor file beside the store.
+ * it commits. From time to time, and at the end, the head is signed and written down outside (store_anchor.c).
  *
  * Locks: store.lock guards the queue and the durable head; store.map is held shared by readers and exclusively
  * while the map grows or goes away. Neither is held while a callback runs.
  */
 
-#define ANCHOR_INTERVAL_NS 1000000000ull
 #define LAZY_NS 10000000ull
 #define FULL_BYTES (1u << 20) /* less than this is a full disk */
 #define EVENTS_MAX_BYTES (64u << 20)
@@ -60,24 +60,13 @@ static struct {
 	/* the writer's own */
 	int broken; /* errno that made the store refuse everything */
 	struct audit_head head;
-	struct audit_head anchored;
-	bool anchor_trusted;
-	bool anchor_failing;
-	uint64_t anchor_tried_ns;
+	struct store_anchor anchor;
 } store = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.map = PTHREAD_RWLOCK_INITIALIZER,
 	.last = &store.first,
 	.env = STORE_ENV_CLOSED,
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 /* ---- one transaction ---- */
 
@@ -241,28 +230,29 @@ static void deliver(struct store_batch *batches, int rc)
 	metric_add(METRIC_STORE_BATCHES, count);
 }
 
-/* Take the anchor along, when it is behind and a second has passed (or `now`). */
+/* Take the anchor along. A checkpoint of the history is kept in the store too, so that exports can carry it. */
 static void move_anchor(bool now)
 {
-	int rc;
+	char checkpoint[AUDIT_CHECKPOINT_MAX];
+	struct store_batch *batch;
+	uint8_t key[8];
 
-	if (!store.anchor_trusted || store.anchored.count == store.head.count ||
-	    (!now && now_ns() < store.anchor_tried_ns + ANCHOR_INTERVAL_NS))
+	if (!store_anchor_move(&store.anchor, store.env.dir_fd, &store.head, now, checkpoint))
 		return;
-	store.anchor_tried_ns = now_ns();
-	rc = audit_anchor_write(store.env.dir_fd, &store.head, loop_wall_ms());
-	if (!rc)
-		store.anchored = store.head;
-	else if (!store.anchor_failing)
-		log_event(LOG_ERROR, "audit.anchor_failed", "error", strerror(-rc), NULL);
-	store.anchor_failing = rc < 0;
+	batch = store_batch_create();
+	if (!batch)
+		return;
+	audit_key(store.head.count, key);
+	if (store_put(batch, STORE_CHECKPOINTS, key, sizeof(key), checkpoint, strlen(checkpoint)) < 0)
+		store_batch_free(batch);
+	else
+		deliver(batch, write_batches(batch));
 }
 
 /* When the writer has something to do though nobody waits; 0: never. */
 static uint64_t due_unasked(void)
 {
-	bool behind = store.anchor_trusted && store.anchored.count != store.head.count;
-	uint64_t anchor = behind ? store.anchor_tried_ns + ANCHOR_INTERVAL_NS : 0;
+	uint64_t anchor = store_anchor_due_ns(&store.anchor, &store.head);
 
 	return !anchor || (store.lazy_due_ns && store.lazy_due_ns < anchor) ? store.lazy_due_ns : anchor;
 }
@@ -359,54 +349,6 @@ static int load_head(struct pdk_error *err)
 	return 0;
 }
 
-static bool record_has_hash(const struct audit_head *anchor);
-
-/* A broken anchor is evidence: it stays as it is (and Verify says so) until an operator accepts the loss. */
-static int check_anchor(struct pdk_error *err)
-{
-	struct audit_head anchor;
-	int rc = audit_anchor_read(store.env.dir_fd, &anchor);
-	bool good = rc == -ENOENT ? store.head.count == 0 : rc == 0 && record_has_hash(&anchor);
-
-	store.anchor_trusted = good || audit_anchor_accepted(store.env.dir_fd);
-	if (!good)
-		log_event(LOG_ERROR, store.anchor_trusted ? "audit.anchor_accepted" : "audit.anchor_broken", "records",
-			  log_u64(store.head.count), "anchor", rc < 0 ? strerror(-rc) : log_u64(anchor.count), NULL);
-	if (!store.anchor_trusted)
-		return 0;
-	/* written before the first record, so that it is never missing for a good reason */
-	rc = audit_anchor_write(store.env.dir_fd, &store.head, loop_wall_ms());
-	if (rc < 0)
-		return pdk_fail_errno(err, rc, "store: writing audit.head");
-	store.anchored = store.head;
-	if (!good)
-		audit_event(
-			&(struct audit_entry){.actor = "system", .action = "audit.anchor_accepted", .outcome = "OK"});
-	return 0;
-}
-
-static int compare_hash(const void *key, size_t key_length, const void *value, size_t value_length, void *arg)
-{
-	const struct audit_head **anchor = arg;
-	struct audit_view view;
-
-	if (!audit_view(key, key_length, value, value_length, &view) && view.sequence == (*anchor)->count &&
-	    !memcmp(view.hash, (*anchor)->hash, AUDIT_HASH_SIZE))
-		*anchor = NULL;
-	return 1;
-}
-
-static bool record_has_hash(const struct audit_head *anchor)
-{
-	uint8_t key[8];
-
-	if (!anchor->count)
-		return true;
-	audit_key(anchor->count, key);
-	store_each(STORE_AUDIT, key, sizeof(key), compare_hash, &anchor);
-	return !anchor;
-}
-
 int store_open(const char *dir, struct pdk_error *err)
 {
 	int rc = store_env_open(&store.env, dir, err);
@@ -416,14 +358,14 @@ int store_open(const char *dir, struct pdk_error *err)
 	store.broken = 0;
 	store.stopping = false;
 	store.readable = true;
-	store.anchor_tried_ns = 0;
 	rc = load_head(err);
 	if (!rc)
-		rc = check_anchor(err);
+		rc = store_anchor_open(&store.anchor, &store.env, &store.head, err);
 	if (!rc)
 		rc = start_writer(err);
 	if (rc < 0) {
 		store.readable = false;
+		audit_sign_close();
 		store_env_close(&store.env);
 		return rc;
 	}
@@ -452,6 +394,7 @@ void store_close(void)
 	pthread_cond_destroy(&store.wake);
 	pthread_rwlock_wrlock(&store.map);
 	store.readable = false;
+	audit_sign_close();
 	store_env_close(&store.env);
 	pthread_rwlock_unlock(&store.map);
 }
@@ -574,6 +517,11 @@ void store_audit_head(struct audit_head *ret)
 	pthread_mutex_lock(&store.lock);
 	*ret = store.durable;
 	pthread_mutex_unlock(&store.lock);
+}
+
+bool store_audit_trusted(void)
+{
+	return store.anchor.trusted;
 }
 
 int store_dir_fd(void)

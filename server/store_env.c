@@ -32,6 +32,7 @@ static const char *const db_names[STORE_DB_COUNT] = {
 	[STORE_TEMPLATES] = "templates",
 	[STORE_IDEMPOTENCY] = "idempotency",
 	[STORE_AUDIT] = "audit",
+	[STORE_CHECKPOINTS] = "checkpoints",
 };
 
 int store_errno(int mdb_rc)
@@ -86,7 +87,8 @@ static int check_owner(int dir_fd, const char *name, mode_t type, struct pdk_err
 	return 0;
 }
 
-static int open_databases(struct store_env *env, unsigned int flags, struct pdk_error *err)
+/* A store of an earlier version gets the databases that it has not yet. */
+static int open_databases(struct store_env *env, struct pdk_error *err)
 {
 	MDB_txn *txn;
 	int rc = mdb_txn_begin(env->env, NULL, 0, &txn);
@@ -94,7 +96,7 @@ static int open_databases(struct store_env *env, unsigned int flags, struct pdk_
 	if (rc)
 		return fail_mdb(err, rc, "opening");
 	for (unsigned int db = 0; db < STORE_DB_COUNT; db++) {
-		rc = mdb_dbi_open(txn, db_names[db], flags, &env->dbi[db]);
+		rc = mdb_dbi_open(txn, db_names[db], MDB_CREATE, &env->dbi[db]);
 		if (rc) {
 			mdb_txn_abort(txn);
 			return fail_mdb(err, rc, db_names[db]);
@@ -104,7 +106,7 @@ static int open_databases(struct store_env *env, unsigned int flags, struct pdk_
 	return rc ? fail_mdb(err, rc, "opening") : 0;
 }
 
-static int open_env(struct store_env *env, const char *path, unsigned int dbi_flags, struct pdk_error *err)
+static int open_env(struct store_env *env, const char *path, struct pdk_error *err)
 {
 	int rc = mdb_env_create(&env->env);
 
@@ -127,7 +129,7 @@ static int open_env(struct store_env *env, const char *path, unsigned int dbi_fl
 		env->env = NULL;
 		return fail_mdb(err, rc, "opening the environment");
 	}
-	return open_databases(env, dbi_flags, err);
+	return open_databases(env, err);
 }
 
 static int put_meta(struct store_env *env, struct pdk_error *err)
@@ -180,7 +182,7 @@ static int make_env(struct store_env *env, const char *dir, struct pdk_error *er
 	if (mkdirat(env->dir_fd, STORE_NEW, 0700) < 0)
 		return pdk_fail_errno(err, -errno, "store: making " STORE_NEW);
 	snprintf(path, sizeof(path), "%s/" STORE_NEW, dir);
-	rc = open_env(env, path, MDB_CREATE, err);
+	rc = open_env(env, path, err);
 	if (!rc)
 		rc = put_meta(env, err);
 	if (env->env)
@@ -236,7 +238,7 @@ static int open_locked(struct store_env *env, const char *dir, struct pdk_error 
 	snprintf(path, sizeof(path), "%s/" STORE_NAME, dir);
 	rc = store_probe(path, env->dir_fd, STORE_NAME "/data.mdb", db_names, err);
 	if (rc == 0)
-		rc = open_env(env, path, 0, err);
+		rc = open_env(env, path, err);
 	return rc < 0 ? rc : check_schema(env, err);
 }
 

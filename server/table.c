@@ -99,6 +99,7 @@ const struct rpc_method rpc_table[] = {
 	ROW(Audit, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_audit_request, list_audit_response, audit_list),
 	ROW(Audit, Verify, RPC_UNARY, RPC_AUDIT_READ, ADMIN, 0, SMALL, verify_audit_request, verify_audit_response, audit_verify),
 	ROW(Audit, Export, RPC_SERVER_STREAM, RPC_AUDIT_READ, ADMIN, 0, SMALL, export_audit_request, audit_record, audit_export),
+	ROW(Audit, GetKey, RPC_UNARY, RPC_AUDIT_READ, ADMIN, MINUTE, SMALL, get_audit_key_request, audit_key, audit_get_key),
 
 	E2B(process, Process, List, RPC_UNARY, MINUTE, SMALL, list_request, list_response, list),
 	E2B(process, Process, Connect, RPC_SERVER_STREAM, 0, SMALL, connect_request, connect_response, connect),

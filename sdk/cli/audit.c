@@ -1,5 +1,6 @@
 #include "admin.h"
 
+#include "audit_verify.h"
 #include "format.h"
 #include "json.h"
 #include "table.h"
@@ -81,7 +82,7 @@ static int cmd_audit_list(struct cli *cli, const struct args *args)
 	return EXIT_OK;
 }
 
-static int cmd_audit_verify(struct cli *cli, const struct args *args)
+static int verify_server(struct cli *cli)
 {
 	Paddock__V1__VerifyAuditRequest request = PADDOCK__V1__VERIFY_AUDIT_REQUEST__INIT;
 	Paddock__V1__VerifyAuditResponse *reply = NULL;
@@ -96,17 +97,99 @@ static int cmd_audit_verify(struct cli *cli, const struct args *args)
 	if (cli->json) {
 		json_print_message(reply, false);
 	} else if (reply->ok) {
-		printf("%llu records, the chain is whole; head ", (unsigned long long)reply->records);
+		text_print(stdout, reply->text);
+		printf("; head ");
 		for (i = 0; i < reply->head_hash.len; i++)
 			printf("%02x", reply->head_hash.data[i]);
 		putchar('\n');
 	} else {
-		printf("broken at record %llu: ", (unsigned long long)reply->first_bad_sequence);
+		if (reply->first_bad_sequence)
+			printf("broken at record %llu: ", (unsigned long long)reply->first_bad_sequence);
+		else
+			printf("broken: ");
 		text_print(stdout, reply->text);
 		putchar('\n');
 	}
 	paddock_free(reply);
 	return rc;
+}
+
+static void print_report(const struct cli *cli, const struct audit_export_report *report)
+{
+	if (cli->json)
+		json_print(json_pack("{s:b,s:I,s:I,s:I,s:I,s:s}", "ok", report->ok, "first_sequence",
+				     (json_int_t)report->first, "last_sequence", (json_int_t)report->last,
+				     "checkpoints", (json_int_t)report->checkpoints, "first_bad_sequence",
+				     (json_int_t)report->bad_sequence, "text", report->text),
+			   false);
+	else if (report->ok)
+		printf("records %llu to %llu, the chain is whole and agrees with %llu signed checkpoints\n",
+		       (unsigned long long)report->first, (unsigned long long)report->last,
+		       (unsigned long long)report->checkpoints);
+	else if (report->bad_sequence)
+		printf("broken at record %llu: %s\n", (unsigned long long)report->bad_sequence, report->text);
+	else
+		printf("broken: %s\n", report->text);
+}
+
+static FILE *open_input(struct cli *cli, const char *path)
+{
+	FILE *file = fopen(path, "re");
+
+	if (!file)
+		pdk_fail_errno(&cli->err, -errno, "opening %s", path);
+	return file;
+}
+
+/* Offline: nothing is asked of the server. */
+static int verify_export(struct cli *cli, const char *path, const struct args *args)
+{
+	const char *key_path = args_value(args, "key"), *kept_path = args_value(args, "checkpoints");
+	_cleanup_file_ FILE *in = NULL, *key = NULL, *kept = NULL;
+	struct audit_export_report report;
+	int rc;
+
+	if (!key_path)
+		return cli_usage(cli, "a file is checked with --key, the public key that `paddock audit key` prints");
+	in = open_input(cli, path);
+	key = in ? open_input(cli, key_path) : NULL;
+	kept = key && kept_path ? open_input(cli, kept_path) : NULL;
+	if (!in || !key || (kept_path && !kept))
+		return -EIO;
+	rc = audit_verify_export(in, key, kept, &report);
+	if (rc == -EKEYREJECTED)
+		return pdk_fail(&cli->err, rc, PDK_INVALID_ARGUMENT, "%s holds no Ed25519 public key", key_path);
+	if (rc < 0)
+		return pdk_fail_errno(&cli->err, rc, "reading %s", path);
+	print_report(cli, &report);
+	return report.ok ? EXIT_OK : EXIT_ERROR;
+}
+
+static int cmd_audit_verify(struct cli *cli, const struct args *args)
+{
+	if (args->argc)
+		return verify_export(cli, args->argv[0], args);
+	if (args_has(args, "key") || args_has(args, "checkpoints"))
+		return cli_usage(cli, "--key and --checkpoints are for a FILE");
+	return verify_server(cli);
+}
+
+static int cmd_audit_key(struct cli *cli, const struct args *args)
+{
+	Paddock__V1__GetAuditKeyRequest request = PADDOCK__V1__GET_AUDIT_KEY_REQUEST__INIT;
+	Paddock__V1__AuditKey *reply = NULL;
+	int rc = cli_connect(cli);
+
+	if (rc == 0)
+		rc = paddock_audit_get_key(cli->client, &request, &reply, &cli->err);
+	if (rc < 0)
+		return rc;
+	if (cli->json)
+		json_print_message(reply, false);
+	else
+		fputs(reply->public_key, stdout);
+	paddock_free(reply);
+	return EXIT_OK;
 }
 
 static int cmd_audit_export(struct cli *cli, const struct args *args)
@@ -144,6 +227,12 @@ static const struct option_spec export_options[] = {
 	{},
 };
 
+static const struct option_spec verify_options[] = {
+	{"key", 0, "PEM", "the public key of the server that wrote FILE"},
+	{"checkpoints", 0, "PATH", "checkpoints that were kept elsewhere: all of them must be met"},
+	{},
+};
+
 static const struct option_spec no_options[] = {{}};
 
 const struct command audit_commands[] = {
@@ -155,17 +244,31 @@ const struct command audit_commands[] = {
 	 .run = cmd_audit_list},
 	{.name = "verify",
 	 .group = "",
-	 .summary = "Recompute the chain of hashes",
+	 .summary = "Recompute the chain of hashes and check the signed checkpoints",
+	 .synopsis = "[FILE]",
+	 .options = verify_options,
+	 .run = cmd_audit_verify,
+	 .max_operands = 1,
+	 .operand = OPERAND_FILE,
+	 .details =
+		 "The server checks its log; with FILE, what `paddock audit export` wrote is checked here, without a\n"
+		 "server. Exit status 1 if it is broken.\n\n"
+		 "  paddock audit key >audit.pub\n"
+		 "  paddock audit export >log; paddock audit verify log --key audit.pub\n"},
+	{.name = "key",
+	 .group = "",
+	 .summary = "Print the public key that checkpoints are signed for",
 	 .synopsis = "",
 	 .options = no_options,
-	 .run = cmd_audit_verify,
-	 .details = "Exit status 1 if it is broken.\n"},
+	 .run = cmd_audit_key,
+	 .details = "Keep it elsewhere: it tells a log that was replaced as a whole from the real one.\n"},
 	{.name = "export",
 	 .group = "",
 	 .summary = "Write all records, one JSON object a line",
 	 .synopsis = "",
 	 .options = export_options,
 	 .run = cmd_audit_export,
-	 .details = "`stored` holds the bytes that were hashed: hash = SHA-256(previous_hash || stored).\n"},
+	 .details = "`stored` holds the bytes that were hashed: hash = SHA-256(previous_hash || stored).\n"
+		    "`checkpoint` holds the signed ones; the last record always has one.\n"},
 	{.name = NULL},
 };

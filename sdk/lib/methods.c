@@ -34,6 +34,7 @@
 #define DESCRIPTOR_ServerStatus paddock__v1__server_status__descriptor
 #define DESCRIPTOR_AuditRecord paddock__v1__audit_record__descriptor
 #define DESCRIPTOR_ListAuditResponse paddock__v1__list_audit_response__descriptor
+#define DESCRIPTOR_AuditKey paddock__v1__audit_key__descriptor
 #define DESCRIPTOR_VerifyAuditResponse paddock__v1__verify_audit_response__descriptor
 
 #define PATH(service, method) "/paddock.v1." #service "/" #method

@@ -142,7 +142,8 @@ void paddock_stream_free(struct paddock_stream *stream);
 	X(who_am_i, Admin, WhoAmI, WhoAmIRequest, WhoAmIResponse)                                                      \
 	X(status, Admin, GetStatus, GetStatusRequest, ServerStatus)                                                    \
 	X(audit_list, Audit, List, ListAuditRequest, ListAuditResponse)                                                \
-	X(audit_verify, Audit, Verify, VerifyAuditRequest, VerifyAuditResponse)
+	X(audit_verify, Audit, Verify, VerifyAuditRequest, VerifyAuditResponse)                                        \
+	X(audit_get_key, Audit, GetKey, GetAuditKeyRequest, AuditKey)
 
 /* int paddock_sandbox_create(client, const Paddock__V1__CreateSandboxRequest *, Paddock__V1__Sandbox **, err); and so on. */
 #define PADDOCK_DECLARE_UNARY(name, service, method, in, out)                                                          \

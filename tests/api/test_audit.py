@@ -3,6 +3,7 @@ import glob
 import hashlib
 import json
 import os
+import subprocess
 
 from api import Case, Code, Instance, unique
 from paddock import all_methods, wait_until
@@ -98,6 +99,129 @@ class Records(Case):
         calls = {r.action for r in self.admin.Audit.Export() if "/" in r.action}
         self.assertLessEqual(calls, {path[1:] for path in all_methods()})
         self.assertGreater(len(calls), 3)
+
+
+class Checkpoints(Case):
+    """Signed checkpoints (A04): what the chain alone cannot show. Checked with openssl and the command line."""
+    SANDBOX = False
+
+    @classmethod
+    def setUpClass(cls):
+        cls.instance = Instance(template=None)
+        cls.instance.__enter__()
+        cls.admin = cls.instance.admin
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.instance.stop()
+
+    def restart(self, change=None):
+        self.instance.stop_paddockd()
+        if change:
+            change()
+        self.instance.start_paddockd()
+        return self.instance.admin.Audit.Verify()
+
+    def path(self, name):
+        return f"{self.instance.data}/{name}"
+
+    def copy(self, name):
+        subprocess.run(["rm", "-rf", self.path(name)], check=True)
+        os.mkdir(self.path(name))
+        for source in ["store"] + [os.path.basename(p) for p in glob.glob(self.path("audit.*"))]:
+            subprocess.run(["cp", "-a", self.path(source), self.path(name)], check=True)
+
+    def put_back(self, name, *sources):
+        for source in sources:
+            subprocess.run(["rm", "-rf", self.path(source)], check=True)
+            subprocess.run(["cp", "-a", f"{self.path(name)}/{source}", self.path(source)], check=True)
+
+    def test_files(self):
+        self.assertEqual(os.stat(self.path("audit.key")).st_mode & 0o777, 0o600)
+        self.assertEqual(os.stat(self.path("audit.checkpoints")).st_mode & 0o777, 0o600)
+        self.assertEqual(self.admin.Audit.GetKey().public_key, self.read("audit.pub"))
+        self.assertNotIn("PRIVATE", self.read("audit.pub"))
+
+    def read(self, name):
+        with open(self.path(name)) as f:
+            return f.read()
+
+    def signed_by(self, line, key):
+        signed, signature = line.rsplit(" ", 1)
+        with open(self.path("message"), "w") as f:
+            f.write(signed)
+        with open(self.path("signature"), "wb") as f:
+            f.write(bytes.fromhex(signature))
+        return subprocess.run(["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", key, "-in", self.path("message"),
+                               "-sigfile", self.path("signature")], capture_output=True).returncode == 0
+
+    def test_openssl_agrees(self):
+        verified = self.restart()
+        self.assertTrue(verified.ok, verified.text)
+        lines = self.read("audit.checkpoints").splitlines() + self.read("audit.head").splitlines()
+        self.assertGreaterEqual(len(lines), 3)
+        for line in lines:
+            self.assertTrue(self.signed_by(line, self.path("audit.pub")), line)
+        self.assertFalse(self.signed_by(line.replace(" 1 ", " 2 ", 1), self.path("audit.pub")))
+        with open(self.instance.log) as f:
+            logged = [entry["checkpoint"] for entry in map(json.loads, f) if entry.get("event") == "audit.checkpoint"]
+        self.assertIn(logged[-1], lines)
+
+    def calls(self):
+        for _ in range(5):
+            self.instance.admin.Admin.WhoAmI()
+        wait_until(lambda: self.instance.admin.Audit.List(newest_first=True, page_size=1, action_prefix="paddock.v1.Admin/WhoAmI").records, 5)
+
+    def test_export_carries_them(self):
+        self.calls()
+        self.restart()
+        self.calls()
+        records = list(self.instance.admin.Audit.Export())
+        marked = [r for r in records if r.checkpoint]
+        self.assertGreaterEqual(len(marked), 2)
+        self.assertEqual(marked[-1].sequence, records[-1].sequence)
+        for record in marked:
+            word, version, count, digest = record.checkpoint.split()[:4]
+            self.assertEqual((word, version, int(count), digest), ("paddock-audit-checkpoint", "1", record.sequence, record.hash.hex()))
+            self.assertTrue(self.signed_by(record.checkpoint, self.path("audit.pub")))
+
+    def test_roll_back_is_found(self):
+        self.restart()
+        self.instance.stop_paddockd()
+        self.copy("older")
+        self.instance.start_paddockd()
+        self.calls()
+        newer = self.restart(lambda: self.copy("newer"))
+        self.assertTrue(newer.ok, newer.text)
+        rolled = self.restart(lambda: self.put_back("older", "store"))
+        self.assertFalse(rolled.ok)
+        self.assertIn("rolled back", rolled.text)
+        self.assertFalse(self.restart(lambda: self.put_back("older", "store", "audit.head")).ok, "the history still knows")
+        with_files = self.restart(lambda: self.put_back("newer", "store", "audit.head", "audit.checkpoints"))
+        self.assertTrue(with_files.ok, with_files.text)
+
+    def test_another_key_is_found_and_acceptance_is_recorded(self):
+        self.instance.stop_paddockd()
+        self.copy("before")
+        other = self.path("other.key")
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", other], check=True)
+        subprocess.run(["chown", "paddock:", other], check=True)
+        os.chmod(other, 0o600)
+        os.rename(other, self.path("audit.key"))
+        self.instance.start_paddockd()
+        self.calls()
+        found = self.instance.admin.Audit.Verify()
+        self.assertFalse(found.ok)
+        self.assertIn("not signed", found.text)
+        self.assertFalse(list(self.instance.admin.Audit.Export())[-1].checkpoint, "nothing is signed while it is broken")
+        with open(self.path("audit.accept"), "w"):
+            pass
+        self.assertFalse(self.restart().ok, "a file that cannot be removed would count for ever")
+        subprocess.run(["chown", "paddock:", self.path("audit.accept")], check=True)
+        accepted = self.restart()
+        self.assertTrue(accepted.ok, accepted.text)
+        self.assertIn("audit.anchor_accepted", {r.action for r in self.instance.admin.Audit.Export()})
+        self.assertTrue(self.restart(lambda: self.put_back("before", "store", "audit.head", "audit.checkpoints", "audit.key")).ok)
 
 
 class Tampering(Case):

@@ -24,7 +24,7 @@ METHODS = {
     "Templates": {"List": LIST, "Get": LIST, "Build": TEMPLATE, "Remove": TEMPLATE},
     "Admin": {"CreateTenant": OPERATOR, "ListTenants": OPERATOR, "SetQuota": OPERATOR, "RemoveTenant": OPERATOR, "CreateKey": OPERATOR,
               "ListKeys": OPERATOR, "RevokeKey": OPERATOR, "WhoAmI": ANY, "GetStatus": OPERATOR},
-    "Audit": {"List": READ, "Verify": OPERATOR, "Export": OPERATOR},
+    "Audit": {"List": READ, "Verify": OPERATOR, "Export": OPERATOR, "GetKey": OPERATOR},
 }
 CLASSES = {f"/paddock.v1.{service}/{method}": scope for service, methods in METHODS.items() for method, scope in methods.items()}
 CLASSES.update({"/grpc.health.v1.Health/Check": OPEN, "/grpc.health.v1.Health/Watch": OPEN,

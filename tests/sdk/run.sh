@@ -167,7 +167,27 @@ json_everywhere() {
 		p $command -o json | /usr/bin/python3 -c 'import json,sys; json.load(sys.stdin)' || { echo "$command"; return 1; }
 	done
 }
-audited() { p audit verify >/dev/null && p audit export >"$WORK/audit" && head -1 "$WORK/audit" | grep -q '"sequence":1,'; }
+audited() {
+	p audit verify >/dev/null && p audit key >"$WORK/audit.pub" && p audit export >"$WORK/audit" &&
+		head -1 "$WORK/audit" | grep -q '"sequence":1,' || return 1
+	verify_offline() { env -i "$PADDOCK" audit verify "$WORK/$1" --key "$WORK/audit.pub" "${@:2}"; }
+	verify_offline audit || return 1
+	# each of these is found, and the untouched export above is not
+	sed '5 s/"outcome":"OK"/"outcome":"NOT_FOUND"/; 5 s/"action":"/&x/' "$WORK/audit" >"$WORK/audit.shown"
+	sed 5d "$WORK/audit" >"$WORK/audit.missing"
+	sed '$d' "$WORK/audit" >"$WORK/audit.cut"
+	sed '$ s/"checkpoint":"\(.*\)[0-9a-f]"/"checkpoint":"\10"/; $ s/ \([0-9]\{13\}\) / 1\1 /' "$WORK/audit" >"$WORK/audit.signature"
+	for changed in shown missing cut signature; do
+		! verify_offline "audit.$changed" >"$WORK/out" && grep -q '^broken' "$WORK/out" || { echo "$changed"; return 1; }
+	done
+	# cut at a checkpoint: only what was kept elsewhere tells
+	tail -1 "$WORK/audit" | sed 's/.*"checkpoint":"\([^"]*\)".*/\1/' >"$WORK/audit.kept"
+	verify_offline audit --checkpoints "$WORK/audit.kept" || return 1
+	awk '{ line[NR] = $0 } /"checkpoint":"p/ { last = prev; prev = NR } END { for (i = 1; i <= last; i++) print line[i] }' \
+		"$WORK/audit" >"$WORK/audit.rolled"
+	[ -s "$WORK/audit.rolled" ] || return 0
+	verify_offline audit.rolled && ! verify_offline audit.rolled --checkpoints "$WORK/audit.kept"
+}
 says_what_to_do() {
 	! p create --memroy 1G 2>"$WORK/err" && grep -q 'did you mean --memory' "$WORK/err" &&
 		! p help lsit 2>"$WORK/err" && grep -q 'did you mean `paddock help list`' "$WORK/err" &&

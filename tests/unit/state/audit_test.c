@@ -2,10 +2,12 @@
 
 #include "paddock/v1/admin.pb-c.h"
 #include "server/audit.h"
+#include <errno.h>
 #include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* What Verify must see: each test changes the log behind the store's back and names the first bad record. */
@@ -265,19 +267,163 @@ static void test_rewritten(void **state)
 	for (int i = 8; i <= 12; i++)
 		append("another story");
 	assert_bad(10);
-	/* without an anchor nobody could tell, so its absence is bad too */
+	/* without the anchor the history tells */
 	close_store();
 	assert_int_equal(unlink(path), 0);
+	open_store();
+	assert_bad(10);
+	append("more");
+	close_store();
+	open_store();
+	assert_bad(10);
+	file = fopen(path, "w");
+	fputs("paddock-audit-checkpoint 1 nonsense\n", file);
+	fclose(file);
+	assert_bad(10);
+}
+
+/* ---- checkpoints ---- */
+
+static char *path_of(const char *name)
+{
+	static char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	return path;
+}
+
+static void change_file(const char *name, const char *sed)
+{
+	char command[600];
+
+	snprintf(command, sizeof(command), "sed -i '%s' %s/%s", sed, dir, name);
+	assert_int_equal(system(command), 0);
+}
+
+static void test_checkpoints_are_counted(void **state)
+{
+	struct audit_report report;
+
+	close_store(); /* writes one for the 10 records */
+	open_store();
+	assert_int_equal(audit_check(&report, &go_on), 0);
+	assert_true(report.ok);
+	assert_true(report.checkpoints >= 2);
+}
+
+static void test_checkpoint_files_missing(void **state)
+{
+	static const char *const names[] = {"audit.head", "audit.checkpoints"};
+
+	for (unsigned int i = 0; i < 2; i++) {
+		char *path = path_of(names[i]), aside[300];
+
+		snprintf(aside, sizeof(aside), "%s.aside", path);
+		close_store();
+		assert_int_equal(rename(path, aside), 0);
+		open_store();
+		assert_bad(0);
+		append("more"); /* writes nothing outside: what is missing stays missing */
+		close_store();
+		assert_int_equal(access(path, F_OK), -1);
+		assert_int_equal(rename(aside, path), 0);
+		open_store();
+		assert_whole(11 + i);
+	}
+}
+
+static void test_history_changed(void **state)
+{
+	close_store();
+	open_store();
+	assert_whole(10);
+	change_file("audit.checkpoints", "$ s/ 10 / 9 /");
+	assert_bad(0);
+	change_file("audit.checkpoints", "$ s/ 9 / 10 /");
+	assert_whole(10);
+	change_file("audit.checkpoints", "$ d");
+	assert_bad(0); /* the store has a newer one */
+	change_file("audit.checkpoints", "$ s/^/x/");
+	assert_bad(0);
+}
+
+/* A power cut in the middle of a line is no fault. */
+static void test_torn_line(void **state)
+{
+	FILE *file;
+
+	close_store();
+	file = fopen(path_of("audit.checkpoints"), "a");
+	fputs("paddock-audit-checkp", file);
+	fclose(file);
+	open_store();
+	append("more");
+	assert_whole(11);
+	close_store();
+	open_store();
+	assert_whole(11);
+}
+
+/* Everything written anew by someone who does not have the key: the chain is whole, the signatures are not. */
+static void test_rehashed_without_the_key(void **state)
+{
+	char command[1200];
+
+	close_store();
+	snprintf(command, sizeof(command), "mkdir %s/old && mv %s/store %s/audit.* %s/old", dir, dir, dir, dir);
+	assert_int_equal(system(command), 0);
+	open_store();
+	for (int i = 0; i < 10; i++)
+		append("another story");
+	assert_whole(10);
+	close_store();
+	snprintf(command, sizeof(command), "cp %s/old/audit.key %s", dir, dir); /* the server's own again */
+	assert_int_equal(system(command), 0);
 	open_store();
 	assert_bad(0);
 	append("more");
 	close_store();
 	open_store();
 	assert_bad(0);
-	file = fopen(path, "w");
-	fputs("paddock-audit-head 1 nonsense\n", file);
-	fclose(file);
-	assert_bad(0);
+}
+
+static void test_key_of_others(void **state)
+{
+	struct pdk_error err;
+
+	close_store();
+	assert_int_equal(chmod(path_of("audit.key"), 0644), 0);
+	assert_int_equal(store_open(dir, &err), -EPERM);
+	assert_int_equal(chmod(path_of("audit.key"), 0600), 0);
+	open_store();
+	assert_whole(10);
+	close_store();
+	change_file("audit.key", "2 s/./x/g");
+	assert_int_equal(store_open(dir, &err), -EBADMSG);
+	loop_lock();
+}
+
+static void test_checkpoint_lines(void **state)
+{
+	struct audit_head head = {.count = 77, .hash = {1, 2, 3}}, back;
+	char line[AUDIT_CHECKPOINT_MAX], changed[AUDIT_CHECKPOINT_MAX + 1];
+	size_t length;
+
+	assert_int_equal(audit_checkpoint_make(&head, 1234, line), 0);
+	assert_int_equal(audit_checkpoint_read(line, &back), 0);
+	assert_memory_equal(&back, &head, sizeof(head));
+	length = strlen(line);
+	for (size_t i = 0; i < length; i++) {
+		strcpy(changed, line);
+		changed[i] = changed[i] == '1' ? '2' : '1';
+		assert_true(audit_checkpoint_read(changed, &back) < 0);
+		memcpy(changed, line, i);
+		changed[i] = '\0';
+		assert_true(audit_checkpoint_read(changed, &back) < 0);
+	}
+	snprintf(changed, sizeof(changed), "%s0", line);
+	assert_int_equal(audit_checkpoint_read(changed, &back), -EBADMSG);
+	assert_non_null(strstr(audit_public_key(), "BEGIN PUBLIC KEY"));
 }
 
 /* ---- what is stored ---- */
@@ -426,6 +572,13 @@ int main(void)
 		TEST(test_everything_gone),
 		TEST(test_rolled_back),
 		TEST(test_rewritten),
+		TEST(test_checkpoints_are_counted),
+		TEST(test_checkpoint_files_missing),
+		TEST(test_history_changed),
+		TEST(test_torn_line),
+		TEST(test_rehashed_without_the_key),
+		TEST(test_key_of_others),
+		TEST(test_checkpoint_lines),
 		TEST(test_canonical),
 		TEST(test_anchor_follows),
 		TEST(test_events),
