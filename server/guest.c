@@ -28,6 +28,9 @@
  * then either ready() or sandbox_guest_lost() runs, once. A failure inside a call of ours is put off to a
  * timer, so that callers never see their handlers run inside guest_call().
  *
+ * A turn hands on at most FRAMES_PER_TURN frames. When more were read than that, a timer goes on with them: what waits
+ * in our buffer makes no socket readable.
+ *
  * guest_free() may come from inside any handler. While frames are being dispatched it only marks the
  * guest; guest_on_io() frees it when the link has returned.
  */
@@ -57,6 +60,7 @@ struct guest {
 	struct loop_watch *watch;
 	uint32_t watching;
 	struct loop_timer timer; /* hello's limit; then, when due at once, a failure to be told */
+	struct loop_timer turn;  /* due at once: frames were read that wait for a turn */
 	struct stream *streams[BUCKETS];
 	uint32_t next_stream;
 	unsigned int n_streams;
@@ -109,6 +113,7 @@ static void streams_fail(struct guest *guest, const struct pdk_error *why)
 static void guest_destroy(struct guest *guest)
 {
 	loop_timer_cancel(&guest->timer);
+	loop_timer_cancel(&guest->turn);
 	loop_watch_remove(guest->watch);
 	link_free(guest->link);
 	free(guest);
@@ -141,6 +146,7 @@ static void guest_break(struct guest *guest, int rc, const char *text)
 	guest->broken = true;
 	guest->dispatching = true;
 	loop_timer_cancel(&guest->timer);
+	loop_timer_cancel(&guest->turn);
 	loop_watch_remove(STEAL_PTR(guest->watch));
 	pdk_fail(&err, rc, PDK_UNAVAILABLE, "the sandbox does not answer");
 	streams_fail(guest, &err);
@@ -460,6 +466,8 @@ static void guest_on_io(uint32_t events, void *arg)
 	guest->dispatching = true;
 	if (rc == 0 && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		rc = link_input(guest->link, FRAMES_PER_TURN);
+	if (rc > 0 && !guest->broken)
+		rc = loop_timer_set(&guest->turn, loop_now_ns());
 	if (rc < 0)
 		guest_break(guest, rc, rc == -EPROTO ? "its init broke the protocol" : "its init is gone");
 	guest->dispatching = false;
@@ -467,6 +475,11 @@ static void guest_on_io(uint32_t events, void *arg)
 		guest_destroy(guest);
 	else
 		guest_update_watch(guest);
+}
+
+static void guest_on_turn(void *arg)
+{
+	guest_on_io(EPOLLIN, arg);
 }
 
 /* Hello and setup */
@@ -555,6 +568,8 @@ struct guest *guest_create(struct sandbox *sandbox, int fd, char *const *env, si
 	guest->watching = EPOLLIN;
 	guest->timer.handler = guest_on_timer;
 	guest->timer.arg = guest;
+	guest->turn.handler = guest_on_turn;
+	guest->turn.arg = guest;
 	guest->watch = loop_watch_add(fd, EPOLLIN, guest_on_io, guest);
 	if (!guest->watch || guest_hello(guest) < 0 || guest_setup(guest, env, n_env, hostname) < 0 ||
 	    loop_timer_set(&guest->timer, loop_now_ns() + HELLO_TIMEOUT_NS) < 0) {

@@ -393,6 +393,33 @@ static void test_lies_about_a_process(void **state)
 	}
 }
 
+/* Not hostile: many answers in one piece, and then silence. All are heard. */
+static void test_many_answers_at_once(void **state)
+{
+	Paddock__V1__StatRequest request = PADDOCK__V1__STAT_REQUEST__INIT;
+	struct rpc_call *calls[130];
+	uint32_t streams[130];
+
+	request.sandbox_id = fake_sandbox.id;
+	request.path = (ProtobufCBinaryData){.len = 2, .data = (uint8_t *)"/x"};
+	for (unsigned int i = 0; i < 130; i++) {
+		struct request asked;
+
+		calls[i] = fake_call();
+		files_stat(calls[i], &request.base);
+		asked = fake_next();
+		streams[i] = asked.stream;
+		fake_request_free(&asked);
+	}
+	for (unsigned int i = 0; i < 130; i++)
+		fake_error(streams[i], PDK_NOT_FOUND, "no such file");
+	for (unsigned int i = 0; i < 130; i++) {
+		fake_finished(calls[i], PDK_NOT_FOUND);
+		fake_call_free(calls[i]);
+	}
+	assert_string_equal(fake_lost, "");
+}
+
 /* Events beyond the credit. */
 static void test_event_flood(void **state)
 {
@@ -494,6 +521,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_honest, fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(test_lies_about_a_start, fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(test_lies_about_a_process, fake_setup, fake_teardown),
+		cmocka_unit_test_setup_teardown(test_many_answers_at_once, fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(test_event_flood, fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(test_sudo_flood, fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(test_blocking_pipe, fake_setup, fake_teardown),
