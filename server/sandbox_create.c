@@ -134,7 +134,7 @@ static int decide_limits(const Paddock__V1__Resources *asked, const struct tenan
 static int over_quota(struct pdk_error *err, const char *name, uint64_t wanted, uint64_t used, uint64_t limit)
 {
 	return pdk_fail(err, -EDQUOT, PDK_RESOURCE_EXHAUSTED,
-			"tenant quota %s exhausted: %llu of %llu in use, %llu more asked for", name,
+			"tenant quota %s exhausted: %llu of %llu in use, %llu more asked for; retry in 1000 ms", name,
 			(unsigned long long)used, (unsigned long long)limit, (unsigned long long)wanted);
 }
 

@@ -105,7 +105,9 @@ int tenant_take_create(const char *name, struct pdk_error *err)
 	refill(tenant, quota.creates_per_minute);
 	if (tenant->tokens < 1)
 		return pdk_fail(err, -EDQUOT, PDK_RESOURCE_EXHAUSTED,
-				"creates_per_minute: the tenant's quota of %u is used up", quota.creates_per_minute);
+				"tenant quota creates_per_minute exhausted: %u of %u in use; retry in %llu ms",
+				quota.creates_per_minute, quota.creates_per_minute,
+				(unsigned long long)((1 - tenant->tokens) * 60000 / quota.creates_per_minute) + 1);
 	tenant->tokens--;
 	return 0;
 }

@@ -1,9 +1,11 @@
 """Sandboxes: create, get, list, timeouts, kill, events, usage, idempotency, quotas."""
 import concurrent.futures
 import os
+import subprocess
 import time
+import unittest
 
-from api import Case, Code, grpc, pb, unique
+from api import Case, Code, Instance, grpc, pb, unique
 from paddock import enum, wait_until
 
 RUNNING, KILLED, FAILED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "KILLED", "FAILED"))
@@ -379,3 +381,44 @@ class Quotas(Case):
         self.assertIn(Code.RESOURCE_EXHAUSTED, codes)
 
 
+class Admission(unittest.TestCase):
+    """A full box: a create is refused at once, and says what is exhausted and when to try again."""
+
+    def refused(self, client, what, **fields):
+        began = time.monotonic()
+        with self.assertRaises(grpc.RpcError) as raised:
+            client.create(**fields)
+        self.assertLess(time.monotonic() - began, 1)
+        self.assertEqual(raised.exception.code(), Code.RESOURCE_EXHAUSTED)
+        self.assertRegex(raised.exception.details(), rf"\A{what} exhausted: .*; retry in \d+ ms\Z")
+
+    def limit_files(self, pid, soft):
+        """As the daemon's own user: a limit of another user's process needs CAP_SYS_RESOURCE."""
+        subprocess.run(["setpriv", "--reuid=paddock", "--regid=paddock", "--clear-groups",
+                        "prlimit", f"--pid={pid}", f"--nofile={soft}:"], check=True)
+
+    def test_everything_that_can_be_full(self):
+        with Instance(pool="4G", pool_size=0, max_sandboxes=3, memory_overcommit="1.0", disk_overcommit="1.0") as private:
+            client = private.tenant("tenant", max_memory_bytes=1 << 50, max_disk_bytes=1 << 50, creates_per_minute=1000)
+            status = private.admin.Admin.GetStatus()
+            self.refused(client, "server memory", resources=pb.Resources(memory_bytes=status.reservable_memory_bytes + 4096))
+            self.refused(client, "server disk", resources=pb.Resources(disk_bytes=status.reservable_disk_bytes + 4096))
+            limits = pb.Resources(memory_bytes=64 * MIB, disk_bytes=64 * MIB)
+            pid = private.paddockd.pid
+            with open(f"/proc/{pid}/limits") as f:
+                soft = next(line.split()[3] for line in f if line.startswith("Max open files"))
+            self.limit_files(pid, len(os.listdir(f"/proc/{pid}/fd")) + 100)
+            self.refused(client, "server fds", resources=limits)
+            self.limit_files(pid, soft)
+            boxes = [client.create(resources=limits).id for _ in range(3)]
+            self.refused(client, "server max_sandboxes", resources=limits)
+            client.Sandboxes.Kill(sandbox_id=boxes[0])
+            self.assertEqual(client.run(client.create(resources=limits).id, "/bin/echo", "room").out, b"room\n")
+            private.admin.Admin.SetQuota(tenant="tenant", quota=pb.Quota(max_sandboxes=1))
+            self.refused(client, "tenant quota max_sandboxes", resources=limits)
+
+    def test_memory_that_is_really_gone(self):
+        with Instance(pool_size=0, memory_reserve_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - (1 << 20)) as private:
+            with self.assertRaises(grpc.RpcError) as raised:
+                private.admin.create(resources=pb.Resources(memory_bytes=16 * MIB))
+            self.assertRegex(raised.exception.details(), r"\Aserver memory exhausted: .* retry in \d+ ms\Z")
