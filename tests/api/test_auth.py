@@ -136,6 +136,8 @@ class Ownership(Case):
         yield "/paddock.v1.Sandboxes/Get", box
         yield "/paddock.v1.Sandboxes/SetTimeout", dict(box, timeout_ms=60000)
         yield "/paddock.v1.Sandboxes/Kill", box
+        yield "/paddock.v1.Sandboxes/Pause", box
+        yield "/paddock.v1.Sandboxes/Resume", box
         yield "/paddock.v1.Sandboxes/WatchEvents", box
         yield "/paddock.v1.Sandboxes/GetUsage", box
         yield "/paddock.v1.Sandboxes/GetAccess", box
@@ -174,7 +176,8 @@ class Ownership(Case):
                 list(reply)
             return "OK", ""
         except grpc.RpcError as error:
-            return error.code(), error.details()
+            # With all that a client sees: status, text, and the metadata behind it.
+            return error.code(), error.details() + "".join(f" {key}={value!r}" for key, value in error.trailing_metadata() or ())
 
     def test_foreign_random_malformed_deleted_are_the_same(self):
         owner = self.instance.tenant(unique("owner"))

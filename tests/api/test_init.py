@@ -1,0 +1,86 @@
+"""What code inside a sandbox can do to its init, and what init does for it."""
+import unittest
+
+from api import Case, Instance
+from paddock import wait_until
+
+LOOK = ("cat /proc/{0}/environ", "cat /proc/{0}/maps", "readlink /proc/{0}/fd/0", "readlink /proc/{0}/exe", "readlink /proc/{0}/cwd", "cat /proc/{0}/auxv",
+        "cat /proc/{0}/syscall")
+ATTACH = ("import ctypes, os, sys\nlibc = ctypes.CDLL(None, use_errno=True)\nlibc.ptrace.restype = ctypes.c_long\n"
+          "print(libc.ptrace(16, {0}, 0, 0), end=' ')\n"
+          "class V(ctypes.Structure): _fields_ = [('b', ctypes.c_void_p), ('n', ctypes.c_size_t)]\n"
+          "buffer = ctypes.create_string_buffer(8)\nlocal, remote = V(ctypes.addressof(buffer), 8), V(0x400000, 8)\n"
+          "print(libc.process_vm_readv({0}, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0))")
+
+
+class Guarded(Case):
+    def test_a_uid_of_its_own(self):
+        status = self.sh("grep -E '^(Uid|Gid|NoNewPrivs)' /proc/1/status").decode().split()
+        self.assertEqual(status[status.index("Uid:") + 1:][:4], ["65533"] * 4)
+        self.assertEqual(status[-1], "1")
+        used = self.sh("cut -d: -f3 /etc/passwd").split()
+        self.assertNotIn(b"65533", used)
+
+    def test_nobody_inside_looks_into_it(self):
+        for user in ("user", "root"):
+            for look in LOOK:
+                with self.subTest(user=user, look=look):
+                    denied = self.client.run(self.box, look.format(1) + " 2>/dev/null | wc -c", user=user)
+                    self.assertEqual(denied.out.strip(), b"0")
+                    control = self.client.run(self.box, look.format("self") + " 2>/dev/null | wc -c", user=user)
+                    self.assertNotEqual(control.out.strip(), b"0")
+
+    def test_nobody_inside_traces_it(self):
+        for user in ("user", "root"):
+            with self.subTest(user=user):
+                self.assertEqual(self.client.run(self.box, "/usr/bin/python3", "-c", ATTACH.format(1), user=user).out, b"-1 -1\n")
+
+    def test_nobody_inside_ends_it(self):
+        for user in ("user", "root"):
+            self.client.run(self.box, "for s in $(seq 1 64); do kill -$s 1; done 2>/dev/null; true", user=user)
+            self.client.run(self.box, "kill -9 -1; true", user=user)
+        self.kept_alive()
+
+    def test_its_sockets_are_not_in_the_sandbox(self):
+        listening = self.sh("cat /proc/net/unix | tail -n +2 | awk '{print $8}'")
+        for word in (b"init", b"link", b"warden", b"paddock.sock"):
+            self.assertNotIn(word, listening)
+
+
+class Reaper(Case):
+    def test_ten_thousand_orphans(self):
+        """P06"""
+        self.client.write(self.box, "/home/user/orphans.c", b"""
+            #include <stdio.h>
+            #include <sys/wait.h>
+            #include <unistd.h>
+            int main(void) {
+                for (int i = 0; i < 10000; i++) {
+                    pid_t pid = fork();
+                    if (pid == 0) {
+                        if (fork() < 0) _exit(1);
+                        _exit(0);
+                    }
+                    int status;
+                    if (waitpid(pid, &status, 0) != pid || status) return 1;
+                }
+                puts("done");
+                return 0;
+            }""")
+        self.sh("gcc -O1 -o orphans orphans.c")
+        self.assertEqual(self.client.run(self.box, "/home/user/orphans").out, b"done\n")
+        wait_until(lambda: self.sh("ps -eo stat= | grep -c '^Z' || true") == b"0\n", 10, "no zombies")
+        self.assertLess(self.client.Sandboxes.GetUsage(sandbox_id=self.box).pids, 10)
+
+
+class SudoOff(unittest.TestCase):
+    def test_refused_when_the_server_says_so(self):
+        for allowed in ("true", "false"):
+            with Instance(sudo=allowed) as private:
+                client = private.tenant("tenant")
+                box = client.create().id
+                result = client.run(box, "sudo id -u")
+                self.assertEqual((result.out, result.code == 0), ((b"0\n", True) if allowed == "true" else (b"", False)), result.all)
+                outcomes = {r.outcome for r in client.Audit.List(sandbox_id=box, action_prefix="process.sudo").records}
+                self.assertEqual(outcomes, {"OK" if allowed == "true" else "PERMISSION_DENIED"})
+                self.assertEqual(client.run(box, "/bin/id", "-u", user="root").out, b"0\n", "root by the API is another matter")
