@@ -16,7 +16,8 @@ LIST = "read or template"
 OPERATOR = "admin"
 
 METHODS = {
-    "Sandboxes": {"Create": USE, "Get": READ, "List": READ, "SetTimeout": USE, "Kill": USE, "WatchEvents": READ, "GetUsage": READ, "GetAccess": USE},
+    "Sandboxes": {"Create": USE, "Get": READ, "List": READ, "SetTimeout": USE, "Kill": USE, "Pause": USE, "Resume": USE, "WatchEvents": READ,
+                  "GetUsage": READ, "GetAccess": USE},
     "Processes": {"Start": USE, "Attach": READ, "Interact": USE, "List": READ, "SendInput": USE, "CloseStdin": USE, "Resize": USE,
                   "Signal": USE, "Wait": READ},
     "Files": {"Stat": READ, "List": READ, "Read": READ, "Write": USE, "MakeDir": USE, "Move": USE, "Remove": USE, "Watch": READ,
