@@ -158,13 +158,13 @@ class Checkpoints(Case):
     def test_openssl_agrees(self):
         verified = self.restart()
         self.assertTrue(verified.ok, verified.text)
+        with open(self.instance.log) as f:
+            logged = [entry["checkpoint"] for entry in map(json.loads, f) if entry.get("event") == "audit.checkpoint"]
         lines = self.read("audit.checkpoints").splitlines() + self.read("audit.head").splitlines()
         self.assertGreaterEqual(len(lines), 3)
         for line in lines:
             self.assertTrue(self.signed_by(line, self.path("audit.pub")), line)
         self.assertFalse(self.signed_by(line.replace(" 1 ", " 2 ", 1), self.path("audit.pub")))
-        with open(self.instance.log) as f:
-            logged = [entry["checkpoint"] for entry in map(json.loads, f) if entry.get("event") == "audit.checkpoint"]
         self.assertIn(logged[-1], lines)
 
     def calls(self):
@@ -197,7 +197,7 @@ class Checkpoints(Case):
         self.assertTrue(newer.ok, newer.text)
         rolled = self.restart(lambda: self.put_back("older", "store"))
         self.assertFalse(rolled.ok)
-        self.assertIn("rolled back", rolled.text)
+        self.assertRegex(rolled.text, "rolled back|rewritten")  # rewritten, once new records stand where the lost ones stood
         self.assertFalse(self.restart(lambda: self.put_back("older", "store", "audit.head")).ok, "the history still knows")
         with_files = self.restart(lambda: self.put_back("newer", "store", "audit.head", "audit.checkpoints"))
         self.assertTrue(with_files.ok, with_files.text)
