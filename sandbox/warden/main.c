@@ -52,6 +52,9 @@ struct options options = {
 	.range_base = 0x10000000,
 };
 
+#define LOCK_TRIES 20
+#define LOCK_WAIT_US 100000
+
 static struct watch signals = {.fd = -1};
 
 /* A warden that was never installed takes what was built beside it: BUILD/sandbox/warden/paddock-warden finds
@@ -255,6 +258,17 @@ static int setup_signals(struct pdk_error *err)
 	return rc < 0 ? pdk_fail_errno(err, rc, "watch signals") : 0;
 }
 
+/* A helper that a killed warden had just forked holds the lock too, for a moment. */
+static int take_lock(int lock)
+{
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (flock(lock, LOCK_EX | LOCK_NB) == 0)
+			return 0;
+		usleep(LOCK_WAIT_US);
+	}
+	return -EWOULDBLOCK;
+}
+
 /* Directories, the lock that makes this the only warden of the runtime directory, a private mount namespace. */
 static int setup_place(struct pdk_error *err)
 {
@@ -267,7 +281,7 @@ static int setup_place(struct pdk_error *err)
 		return pdk_fail_errno(err, -errno, "make the data or runtime directory");
 	snprintf(path, sizeof(path), "%s/warden.lock", options.runtime_dir);
 	lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
+	if (lock < 0 || take_lock(lock) < 0)
 		return pdk_fail(err, -EBUSY, PDK_FAILED_PRECONDITION, "another warden uses this runtime directory");
 	if (prctl(PR_SET_DUMPABLE, 0) < 0 || chdir("/") < 0)
 		return pdk_fail_errno(err, -errno, "settle down");

@@ -77,15 +77,17 @@ int record_load(const char *id, struct record *ret)
 	return 0;
 }
 
+/* Without a descriptor of the directory, so that it works when there is none to be had. */
 int record_remove(const char *id)
 {
-	_cleanup_fd_ int dir = directory(id);
+	static const char *const files[] = {"init.sock", "state"};
+	char path[300];
 
-	if (dir < 0)
-		return dir == -ENOENT ? 0 : dir;
-	unlinkat(dir, "init.sock", 0);
-	unlinkat(dir, "state", 0);
-	return unlinkat(sandboxes, id, AT_REMOVEDIR) < 0 ? -errno : 0;
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		snprintf(path, sizeof(path), "%.270s/%s", id, files[i]);
+		unlinkat(sandboxes, path, 0);
+	}
+	return unlinkat(sandboxes, id, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 void record_enumerate(void (*found)(const char *id))

@@ -30,6 +30,7 @@
 #define REMOVE_TIMEOUT_MS 10000
 #define RETRY_MS 2
 #define REFILL_PAUSE_MS 10
+#define KILL_AGAIN_MS 500
 #define FREEZE_TIMEOUT_MS 10000
 #define FREEZE_SPINS 20    /* of 50 us: most sandboxes stand still by then, and nobody else waits noticeably */
 #define SANDBOXES_MAX 9000 /* a pidfd and, while starting, three descriptors of 20,000 */
@@ -280,6 +281,7 @@ static void begin_removal(struct sandbox *s)
 		busy++;
 	s->state = SANDBOX_DYING;
 	s->deadline_ms = clock_ms() + REMOVE_TIMEOUT_MS;
+	s->retry_ms = clock_ms() + KILL_AGAIN_MS;
 	/* Kills frozen processes too, and forks that are under way. */
 	cgroup_kill(s->id);
 	FAULT("kill_signalled");
@@ -700,8 +702,13 @@ static void tick_one(struct sandbox *s, unsigned long long now)
 		create_failed(s, -ETIMEDOUT, &err);
 	} else if (s->state == SANDBOX_RUNNING && s->freezer.connection) {
 		check_freezer(s, now);
-	} else if (s->state == SANDBOX_DYING && !has_process(s) && now >= s->retry_ms) {
-		try_remove(s);
+	} else if (s->state == SANDBOX_DYING && now >= s->retry_ms) {
+		if (has_process(s)) {
+			cgroup_kill(s->id); /* the first may have failed */
+			s->retry_ms = now + KILL_AGAIN_MS;
+		} else {
+			try_remove(s);
+		}
 	}
 }
 
