@@ -47,6 +47,12 @@ class Strace:
         if not attached.wait(20):
             raise RuntimeError(f"strace did not attach: {said}")
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.stop()
+
     def stop(self):
         self.process.terminate()
         self.process.wait()
@@ -57,6 +63,7 @@ class Crashing:
 
     def __init__(self):
         self.instance = Instance(template="mini", pool="2G", pool_size=0, retention_ms="1s")
+        self.groups = []  # the folders of this instance's cgroups, one in each hierarchy
 
     def __enter__(self):
         try:
@@ -77,6 +84,9 @@ class Crashing:
 
     def __exit__(self, *unused):
         self.instance.stop()
+        for group in self.groups:
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
 
     def _groups(self):
         """The folder of this instance's cgroups in each hierarchy."""
@@ -99,7 +109,11 @@ class Crashing:
 
     def cgroups(self):
         """The sandboxes that have a cgroup in any hierarchy."""
-        return sorted({name for group in self.groups for name in os.listdir(group) if os.path.isdir(f"{group}/{name}")})
+        return sorted({name for group in self.groups for name in self.cgroups_in(group)})
+
+    @staticmethod
+    def cgroups_in(group):
+        return [name for name in os.listdir(group) if os.path.isdir(f"{group}/{name}")]
 
     def look(self):
         """Everything that could be left behind, as the host sees it."""
@@ -131,7 +145,7 @@ class Crashing:
         return None, why
 
     def kill(self, id, deadline=15):
-        return code_of(lambda: self.tenant.Sandboxes.Kill(sandbox_id=id, deadline=deadline))
+        return code_of(lambda: self.instance.admin.Sandboxes.Kill(sandbox_id=id, deadline=deadline))
 
     def restart(self):
         """Start again whatever died."""
@@ -140,7 +154,8 @@ class Crashing:
             instance.start_warden()
         if instance.paddockd.poll() is not None:
             instance.start_paddockd()
-        eventually(lambda: code_of(lambda: instance.admin.Admin.GetStatus(deadline=2))[0] == "OK", 20)
+        for client in (instance.admin, self.tenant):  # a channel may still be waiting for its next attempt
+            eventually(lambda c=client: code_of(lambda: c.Admin.WhoAmI(deadline=2))[0] == "OK", 20)
 
     def again(self, who, env=None):
         """Kill a daemon and start it with this environment. It may meet its fault while it starts."""
@@ -181,10 +196,12 @@ class Crashing:
         wrong += [f"listed twice: {id}" for id in set(living) if living.count(id) > 1]
         wrong += [f"back from the dead: {id}" for id in killed if id in living]
         for id in sorted(expected & set(living)):
-            name, text = code_of(lambda i=id: self.instance.admin.run(i, "true", deadline=20))
-            if name != "OK":
-                wrong.append(f"{id} does not work: {name} {text}")
+            if not eventually(lambda i=id: self._works(i), 20):  # it may be in the middle of being taken over
+                wrong.append(f"{id} does not work: {code_of(lambda i=id: self.instance.admin.run(i, 'true', deadline=20))}")
         return wrong + self._keeper_is_whole()
+
+    def _works(self, id):
+        return code_of(lambda: self.instance.admin.run(id, "true", deadline=20))[0] == "OK"
 
     def _keeper_is_whole(self):
         wrong = []

@@ -94,7 +94,7 @@ class Client:
     def __init__(self, target, key=None, credentials=None, options=(), timeout=60):
         options = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20),
                    ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0),
-                   ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)] + list(options)
+                   ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 5000), ("grpc.max_reconnect_backoff_ms", 500)] + list(options)
         if credentials:
             self.channel = grpc.secure_channel(target, credentials, options)
         else:
