@@ -277,13 +277,33 @@ void pool_layer_usage(const char *id, uint64_t *ret_bytes, uint64_t *highest_ino
 
 /* --- trash --- */
 
+static int subvolume_remove(int parent, const char *name)
+{
+	int rc, fd = openat(parent, name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	uint64_t id = 0;
+
+	if (fd >= 0) {
+		btrfs_subvolume_id(fd, &id);
+		btrfs_subvolume_set_readonly(fd, false);
+		close(fd);
+	}
+	rc = btrfs_subvolume_destroy(parent, name);
+	if (rc == 0 && id)
+		btrfs_quota_forget(root, id);
+	return rc;
+}
+
 int pool_discard(enum pool_dir from, const char *name)
 {
 	char unique[96];
 
 	snprintf(unique, sizeof(unique), "%.64s.%" PRIx64, name, ++next_name);
-	if (renameat2(dirs[from], name, dirs[POOL_TRASH], unique, RENAME_NOREPLACE) < 0)
-		return errno == ENOENT ? 0 : -errno;
+	if (renameat2(dirs[from], name, dirs[POOL_TRASH], unique, RENAME_NOREPLACE) < 0) {
+		if (errno == ENOENT)
+			return 0;
+		/* In a full pool there is no room for a rename, but btrfs keeps some for a removal. */
+		return errno == ENOSPC || errno == EDQUOT ? subvolume_remove(dirs[from], name) : -errno;
+	}
 	if (!trash_waits)
 		trash_due_ms = clock_ms() + TRASH_PAUSE_MS;
 	trash_waits = true;
@@ -292,18 +312,8 @@ int pool_discard(enum pool_dir from, const char *name)
 
 static void trash_remove(const char *name)
 {
-	int fd = openat(dirs[POOL_TRASH], name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	uint64_t id = 0;
-
-	if (fd >= 0) {
-		btrfs_subvolume_id(fd, &id);
-		btrfs_subvolume_set_readonly(fd, false);
-		close(fd);
-	}
-	if (btrfs_subvolume_destroy(dirs[POOL_TRASH], name) < 0)
+	if (subvolume_remove(dirs[POOL_TRASH], name) < 0)
 		unlinkat(dirs[POOL_TRASH], name, 0);
-	else if (id)
-		btrfs_quota_forget(root, id);
 }
 
 /* The worker is one of our own forks: it touches nothing but trash/, and ends with the warden. It lists the directory
