@@ -419,7 +419,7 @@ void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), vo
 	if (done)
 		store.urgent = true;
 	if (!store.lazy_due_ns)
-		store.lazy_due_ns = now_ns() + LAZY_NS;
+		store.lazy_due_ns = store_now_ns() + LAZY_NS;
 	if (store.running && wake)
 		pthread_cond_signal(&store.wake);
 	pthread_mutex_unlock(&store.lock);

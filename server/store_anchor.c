@@ -15,7 +15,7 @@
 #define ANCHOR_INTERVAL_NS 1000000000ull
 #define HISTORY_INTERVAL_NS 300000000000ull
 
-static uint64_t now_ns(void)
+uint64_t store_now_ns(void)
 {
 	struct timespec now;
 
@@ -186,7 +186,7 @@ static int remember(struct store_anchor *anchor, int dir_fd, const struct audit_
 bool store_anchor_move(struct store_anchor *anchor, int dir_fd, const struct audit_head *head, bool now,
 		       char ret_checkpoint[AUDIT_CHECKPOINT_MAX])
 {
-	uint64_t at = now_ns();
+	uint64_t at = store_now_ns();
 	bool move = anchor->trusted && anchor->anchored.count != head->count &&
 		    (now || at >= anchor->anchor_tried_ns + ANCHOR_INTERVAL_NS);
 	bool history = anchor->trusted && anchor->remembered.count != head->count &&

@@ -21,7 +21,9 @@ struct store_anchor {
 int store_anchor_open(struct store_anchor *anchor, const struct store_env *env, const struct audit_head *head,
 		      struct pdk_error *err);
 
-/* CLOCK_MONOTONIC of the next move, 0 when nothing is behind. */
+/* CLOCK_MONOTONIC, by which the writer waits. */
+uint64_t store_now_ns(void);
+/* By that clock: when the next move is due; 0 when nothing is behind. */
 uint64_t store_anchor_due_ns(const struct store_anchor *anchor, const struct audit_head *head);
 /* Move what is due along (all that is behind, with `now`). True: `ret_checkpoint` was added to the history and belongs
  * into STORE_CHECKPOINTS. */
