@@ -76,7 +76,9 @@ start_directly() {
 	usermod --append --groups paddock-ingress paddock
 	mkdir -p "$STATE" "$RUNTIME" "$libexec"
 	chmod 755 "$STATE" "$RUNTIME"
-	cp "$BUILD/sandbox/init/paddock-init" "$BUILD/sandbox/archive/paddock-archive" "$BUILD/sandbox/sudo/paddock-sudo" "$libexec/"
+	cp "$BUILD/sandbox/init/paddock-init" "$BUILD/sandbox/archive/paddock-archive" "$BUILD/sandbox/sudo/paddock-sudo" \
+		"$BUILD/sandbox/warden/paddock-criu.so" "$libexec/"
+	[ ! -x "$PADDOCK_CACHE/criu/usr/sbin/criu" ] || ln -sfn "$PADDOCK_CACHE/criu" "$libexec/criu"
 	setsid "$BUILD/sandbox/warden/paddock-warden" --data-dir "$STATE" --runtime-dir "$RUNTIME" --user paddock \
 		--libexec-dir "$libexec" --policy-dir "$SOURCE/policies" >>"$RUNTIME/warden.log" 2>&1 </dev/null &
 	echo $! >"$RUNTIME/warden.pid"

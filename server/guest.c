@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 /*
  * Theory of operation
@@ -73,6 +74,8 @@ struct guest {
 	bool freed;
 	bool broken;
 	int pending_rc; /* a failure that the timer will tell */
+	void (*hung_up)(void *arg);
+	void *hung_up_arg;
 };
 
 static struct stream **stream_slot(struct guest *guest, uint32_t number)
@@ -109,6 +112,8 @@ static void streams_fail(struct guest *guest, const struct pdk_error *why)
 		}
 	}
 }
+
+#define HANG_UP_NS (2000ull * 1000000)
 
 static void guest_destroy(struct guest *guest)
 {
@@ -150,7 +155,12 @@ static void guest_break(struct guest *guest, int rc, const char *text)
 	loop_watch_remove(STEAL_PTR(guest->watch));
 	pdk_fail(&err, rc, PDK_UNAVAILABLE, "the sandbox does not answer");
 	streams_fail(guest, &err);
-	if (guest->ready) {
+	if (guest->hung_up) {
+		void (*hung_up)(void *) = STEAL_PTR(guest->hung_up);
+
+		guest->freed = true;
+		hung_up(guest->hung_up_arg);
+	} else if (guest->ready) {
 		void (*ready)(struct guest *, int, void *) = STEAL_PTR(guest->ready);
 
 		if (!guest->freed)
@@ -529,6 +539,20 @@ int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char 
 	request.setup = &setup;
 	rc = guest_call(guest, &request, 0, ignore_reply, NULL);
 	return rc < 0 ? (int)rc : 0;
+}
+
+void guest_hang_up(struct guest *guest, void (*done)(void *arg), void *arg)
+{
+	struct pdk_error err;
+
+	guest->hung_up = done;
+	guest->hung_up_arg = arg;
+	pdk_fail(&err, -ECONNRESET, PDK_UNAVAILABLE, "the sandbox is being paused");
+	streams_fail(guest, &err);
+	/* The end of the stream, or the timer, breaks the guest, and that tells `done`. */
+	shutdown(link_fd(guest->link), SHUT_WR);
+	guest->pending_rc = -ETIMEDOUT;
+	loop_timer_set(&guest->timer, loop_now_ns() + HANG_UP_NS);
 }
 
 int guest_resumed(struct guest *guest, uint64_t paused_ms)

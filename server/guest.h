@@ -38,6 +38,9 @@ int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char 
 /* Open a stream with a request. Returns the stream number (> 0) or a negative errno. `credit` > 0 grants events. */
 int64_t guest_call(struct guest *guest, const Paddock__Internal__GuestRequest *request, uint32_t credit,
 		   guest_reply_handler handler, void *arg);
+/* Close the link in good order: every stream's handler gets its last call with UNAVAILABLE, and `done` runs when init has
+ * closed its end too (or does not within two seconds); the guest is freed then. guest_free() takes it back. */
+void guest_hang_up(struct guest *guest, void (*done)(void *arg), void *arg);
 /* Say how long nothing ran inside, right before it goes on. */
 int guest_resumed(struct guest *guest, uint64_t paused_ms);
 /* A further request on an open stream. */

@@ -131,8 +131,16 @@ static void stdin_on_writable(uint32_t events, void *arg)
 	inputs_run(arg);
 }
 
+void inputs_suspend(struct process *process)
+{
+	stdin_closed(process);
+	process->suspended = true;
+}
+
 void inputs_run(struct process *process)
 {
+	if (process->suspended)
+		return;
 	process_ref(process);
 	while (process->first_input && input_step(process, process->first_input))
 		;
@@ -359,7 +367,7 @@ static void interact_input(struct follower *follower, const ProtobufCBinaryData 
 		return;
 	}
 	/* Input that comes too late is not an error: the end of the process is on its way to the client. */
-	if (process->state != PROCESS_RUNNING || (process->stored->open_stdin && process->stdin_fd < 0)) {
+	if (process->state != PROCESS_RUNNING || (process->stored->open_stdin && process->stdin_fd < 0 && !process->suspended)) {
 		rpc_read(follower->call);
 		return;
 	}
@@ -434,8 +442,8 @@ static void interact_close(struct follower *follower)
 {
 	struct process *process = follower->process;
 
-	if (process->state != PROCESS_RUNNING || process->stdin_fd < 0 || input_queue_full(process) ||
-	    queue_close(process, NULL, follower) < 0)
+	if (process->state != PROCESS_RUNNING || (process->stdin_fd < 0 && !process->suspended) ||
+	    input_queue_full(process) || queue_close(process, NULL, follower) < 0)
 		rpc_read(follower->call);
 }
 

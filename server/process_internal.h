@@ -64,6 +64,7 @@ struct process {
 	struct follower *followers;
 	struct waiter *waiters;
 
+	bool suspended; /* its sandbox is paused on disk: input waits */
 	int stdin_fd;
 	struct loop_watch *stdin_watch;
 	struct input *first_input;
@@ -177,6 +178,8 @@ int process_attach_call(struct rpc_call *call, const Paddock__V1__AttachRequest 
 /* process_input.c */
 void inputs_run(struct process *process);
 void inputs_close(struct process *process);
+/* Let the pipe go; what was not written waits. */
+void inputs_suspend(struct process *process);
 void input_forget(struct input *input);
 int process_close_stdin(struct process *process);
 void interact_on_message(struct rpc_call *call, const ProtobufCMessage *message);

@@ -301,6 +301,9 @@ static void on_started(struct process *process, const Paddock__Internal__GuestSt
 		metric_add(METRIC_PROCESSES_STARTED, 1);
 		metric_add(METRIC_PROCESSES_RUNNING, 1);
 	}
+	process->suspended = false;
+	if (process->first_input)
+		inputs_run(process);
 	/* Bytes wait in the pipe until the first turn of the loop; nothing is read before `started` can be sent. */
 	process_update_polling(process);
 }

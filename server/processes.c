@@ -395,6 +395,31 @@ void processes_end(struct sandbox *sandbox)
 	store_commit(batch, end_all_stored, all);
 }
 
+int processes_suspend(struct sandbox *sandbox)
+{
+	struct process_list *list = process_list_get(sandbox);
+
+	if (!list)
+		return -ENOMEM;
+	for (size_t i = 0; i < list->count; i++) {
+		enum process_state state = list->items[i]->state;
+
+		if (state != PROCESS_RUNNING && state != PROCESS_ENDED)
+			return -EAGAIN;
+	}
+	for (size_t i = 0; i < list->count; i++) {
+		struct process *process = list->items[i];
+
+		process_close_pipes(process);
+		if (process->state == PROCESS_ENDED)
+			continue;
+		inputs_suspend(process);
+		/* Counted again when it is taken over. */
+		metric_add(METRIC_PROCESSES_RUNNING, -1);
+	}
+	return 0;
+}
+
 void processes_forget(struct sandbox *sandbox)
 {
 	struct process_list *list = process_list_get(sandbox);

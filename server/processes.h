@@ -13,6 +13,9 @@ void processes_adopt(struct sandbox *sandbox, void (*done)(struct sandbox *sandb
 void processes_end(struct sandbox *sandbox);
 /* The server ends and the sandbox lives on: free what is known of its processes, nothing else. The link is gone. */
 void processes_let_go(struct sandbox *sandbox);
+/* Let go of all descriptors and streams of a sandbox that is about to be checkpointed; processes_adopt() takes them again.
+ * -EAGAIN, and nothing was done: a process is starting, or its end is being stored; try again soon. */
+int processes_suspend(struct sandbox *sandbox);
 /* Retention is over: forget processes and remove kept output. */
 void processes_forget(struct sandbox *sandbox);
 

@@ -76,8 +76,12 @@ struct sandbox_private {
 	int64_t paused_unix_ms;
 	uint64_t paused_ns; /* loop_now_ns() then; 0: before this server started */
 	uint64_t resume_timeout_ms;
+	Paddock__V1__PauseMode pausing_mode; /* PAUSING: what it will be */
+	uint64_t checkpoint_token;           /* of what the warden has on disk; 0: none */
+	unsigned int suspend_tries;
+	struct loop_timer suspend_timer; /* PAUSING: looks again whether its processes can be let go */
 	bool thawed; /* RESUMING: the warden has done its part */
-	bool frozen; /* reconciliation: as the warden's list says */
+	bool frozen, in_store; /* reconciliation: as the warden's list says */
 	uint64_t timeout_ms;     /* as Create asked: counts from RUNNING */
 	bool pooled;             /* pre-made and not yet claimed */
 	bool counted;            /* in the owner's and admission's sums */
@@ -172,8 +176,23 @@ void sandbox_resume_thaw(struct sandbox *sandbox);
 void sandbox_resume_unattached(struct sandbox *sandbox);
 /* RESUMING: one of the two things that it waits for came. */
 void sandbox_resume_done(struct sandbox *sandbox);
-/* The record says PAUSED or RUNNING, the warden says `frozen`: make the cgroup follow the record. */
-void sandbox_settle_pause(struct sandbox *sandbox, bool frozen);
+/* The record says PAUSED or RUNNING, the warden's list something else: make the warden follow the record. A sandbox that is
+ * found running though its record says that it is on disk was being resumed: it becomes RUNNING. */
+void sandbox_settle_pause(struct sandbox *sandbox);
+
+/* The state is PAUSED and durable: tell everybody. */
+void sandbox_paused(struct sandbox *sandbox);
+/* It runs on, or stays paused: tell everybody why. */
+void sandbox_pause_failed(struct sandbox *sandbox, const struct pdk_error *err);
+void sandbox_resume_failed(struct sandbox *sandbox, const struct pdk_error *err);
+
+/* --- sandbox_checkpoint.c --- */
+/* PAUSING: put it on disk. */
+void sandbox_checkpoint(struct sandbox *sandbox);
+/* RESUMING: bring it back. */
+void sandbox_restore(struct sandbox *sandbox);
+/* PAUSED on disk, and its processes may still be there: end them. */
+void sandbox_release(struct sandbox *sandbox);
 
 /* --- sandbox_expiry.c --- */
 void sandbox_change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint64_t timeout_ms);
@@ -230,6 +249,8 @@ int page_token_read(const char *tenant, const char *token, struct page_cursor *r
 
 /* --- sandbox_reconcile.c --- */
 void sandbox_reconcile(void);
+/* The link of a RESUMING sandbox that was restored (takes the descriptor). */
+void sandbox_link(struct sandbox *sandbox, int fd);
 /* Make the link of a RUNNING or RESUMING sandbox again. False: the warden is away. */
 bool sandbox_attach(struct sandbox *sandbox);
 

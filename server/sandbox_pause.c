@@ -26,10 +26,12 @@
 #define STATE(name) PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_##name
 #define EVENT(name) PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_##name
 #define FREEZE PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_FREEZE
+#define CHECKPOINT PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT
 #define TIMEOUT_MIN_MS 1000
 #define TIMEOUT_MAX_MS 86400000
 
 static void begin_pause(struct sandbox *sandbox);
+static void now_running(struct sandbox *sandbox);
 static void begin_resume(struct sandbox *sandbox);
 
 static void on_waiter_cancel(struct rpc_call *call, const struct pdk_error *why)
@@ -139,8 +141,38 @@ static void on_frozen(const struct warden_reply *reply, int *fd, void *arg)
 static void begin_pause(struct sandbox *sandbox)
 {
 	sandbox->state = STATE(PAUSING);
-	if (ask_warden(sandbox, WARDEN_FREEZE, on_frozen) < 0)
+	if (sandbox->private->pausing_mode == CHECKPOINT)
+		sandbox_checkpoint(sandbox);
+	else if (ask_warden(sandbox, WARDEN_FREEZE, on_frozen) < 0)
 		refuse(sandbox, STATE(RUNNING), &sandbox->private->pausers, NULL, "paused");
+}
+
+void sandbox_paused(struct sandbox *sandbox)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	answer_all(sandbox, &private->pausers, NULL);
+	if (private->resumers)
+		begin_resume(sandbox);
+}
+
+void sandbox_pause_failed(struct sandbox *sandbox, const struct pdk_error *err)
+{
+	sandbox->state = STATE(RUNNING);
+	log_event(LOG_ERROR, "sandbox.pause_failed", "sandbox", sandbox->id, "reason", err->text, NULL);
+	fail_all(&sandbox->private->pausers, err);
+	answer_all(sandbox, &sandbox->private->resumers, NULL);
+}
+
+void sandbox_resume_failed(struct sandbox *sandbox, const struct pdk_error *err)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	sandbox->state = STATE(PAUSED);
+	private->resume_timeout_ms = 0;
+	log_event(LOG_ERROR, "sandbox.resume_failed", "sandbox", sandbox->id, "reason", err->text, NULL);
+	fail_all(&private->resumers, err);
+	answer_all(sandbox, &private->pausers, NULL);
 }
 
 /* --- resume --- */
@@ -174,6 +206,7 @@ void sandbox_resume_done(struct sandbox *sandbox)
 	sandbox->state = STATE(RUNNING);
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
 	private->paused_unix_ms = 0;
+	private->checkpoint_token = 0;
 	if (private->resume_timeout_ms) {
 		private->timeout_ms = private->resume_timeout_ms;
 		sandbox->expires_unix_ms = loop_wall_ms() + (int64_t) private->resume_timeout_ms;
@@ -183,6 +216,18 @@ void sandbox_resume_done(struct sandbox *sandbox)
 	settle(sandbox, &private->resumers, EVENT(RESUMED));
 	if (private->pausers)
 		begin_pause(sandbox);
+}
+
+/* Found running, though its record says that it is on disk: the resume was complete, but nobody wrote it down. */
+static void now_running(struct sandbox *sandbox)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	sandbox->state = STATE(RUNNING);
+	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
+	private->paused_unix_ms = 0;
+	private->checkpoint_token = 0;
+	settle(sandbox, &private->resumers, EVENT(RESUMED));
 }
 
 static void on_thawed(const struct warden_reply *reply, int *fd, void *arg)
@@ -221,7 +266,9 @@ static void begin_resume(struct sandbox *sandbox)
 {
 	sandbox->state = STATE(RESUMING);
 	sandbox->private->thawed = false;
-	if (sandbox->guest)
+	if (sandbox->private->pause_mode == CHECKPOINT)
+		sandbox_restore(sandbox);
+	else if (sandbox->guest)
 		sandbox_resume_thaw(sandbox);
 	else if (!sandbox_attach(sandbox))
 		resume_failed(sandbox, NULL);
@@ -236,11 +283,20 @@ static void on_settled(const struct warden_reply *reply, int *fd, void *arg)
 			  "reason", reply->text, NULL);
 }
 
-void sandbox_settle_pause(struct sandbox *sandbox, bool frozen)
+void sandbox_settle_pause(struct sandbox *sandbox)
 {
-	if (sandbox->state == STATE(PAUSED) && !frozen)
+	const struct sandbox_private *private = sandbox->private;
+	bool on_disk = private->pause_mode == CHECKPOINT;
+
+	if (sandbox->state == STATE(PAUSED) && on_disk && private->frozen)
+		sandbox_release(sandbox);
+	else if (sandbox->state == STATE(PAUSED) && on_disk && !private->in_store)
+		now_running(sandbox);
+	else if (sandbox->state == STATE(PAUSED) && !on_disk && !private->frozen)
 		(void)ask_warden(sandbox, WARDEN_FREEZE, on_settled);
-	else if (sandbox->state == STATE(RUNNING) && frozen)
+	else if (sandbox->state == STATE(RUNNING) && private->in_store)
+		sandbox_end(sandbox, PADDOCK__V1__END_REASON__END_REASON_HOST_LOST, "it was stored without a record");
+	else if (sandbox->state == STATE(RUNNING) && private->frozen)
 		(void)ask_warden(sandbox, WARDEN_THAW, on_settled);
 }
 
@@ -285,19 +341,27 @@ void sandboxes_pause(struct rpc_call *call, const struct ProtobufCMessage *messa
 	const Paddock__V1__PauseSandboxRequest *request = (const void *)message;
 	struct sandbox *sandbox;
 	struct pdk_error err;
-	int rc = validate_optional_range("mode", (uint64_t)request->mode, FREEZE, FREEZE, &err);
+	bool on_disk = request->mode == CHECKPOINT;
+	int rc = validate_optional_range("mode", (uint64_t)request->mode, FREEZE, CHECKPOINT, &err);
 
 	if (rc >= 0)
 		rc = sandbox_find(call, request->sandbox_id, &sandbox, &err);
 	if (rc >= 0) {
 		rpc_audit_object(call, sandbox->id, NULL);
-		rpc_audit_detail(call, "{\"mode\":\"freeze\"}");
+		rpc_audit_detail(call, on_disk ? "{\"mode\":\"checkpoint\"}" : "{\"mode\":\"freeze\"}");
 		rc = check_state(sandbox, &err);
+		if (rc >= 0 && sandbox->state == STATE(PAUSED) &&
+		    on_disk != (sandbox->private->pause_mode == CHECKPOINT))
+			rc = pdk_fail(&err, -EINVAL, PDK_FAILED_PRECONDITION,
+				      "sandbox is paused in another mode; resume it first");
 	}
-	if (rc < 0)
+	if (rc < 0) {
 		rpc_fail(call, &err);
-	else
-		reach(call, sandbox, STATE(PAUSED), &sandbox->private->pausers, STATE(RUNNING), begin_pause);
+		return;
+	}
+	if (sandbox->state != STATE(PAUSING))
+		sandbox->private->pausing_mode = request->mode;
+	reach(call, sandbox, STATE(PAUSED), &sandbox->private->pausers, STATE(RUNNING), begin_pause);
 }
 
 void sandboxes_resume(struct rpc_call *call, const struct ProtobufCMessage *message)

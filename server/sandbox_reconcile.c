@@ -70,10 +70,20 @@ static void on_guest_ready(struct guest *guest, int rc, void *arg)
 		processes_adopt(sandbox, on_processes_adopted);
 }
 
+void sandbox_link(struct sandbox *sandbox, int fd)
+{
+	const struct text_list *env = sandbox->private->env;
+
+	sandbox->private->adopting = true;
+	sandbox->guest = guest_create(sandbox, fd, env ? env->item : NULL, env ? env->count : 0, sandbox->hostname,
+				      on_guest_ready, sandbox);
+	if (!sandbox->guest)
+		sandbox_end(sandbox, HOST_LOST, "the link to the sandbox could not be made");
+}
+
 static void on_attached(const struct warden_reply *reply, int *fd, void *arg)
 {
 	struct sandbox *sandbox = arg;
-	const struct text_list *env = sandbox->private->env;
 
 	sandbox->private->creating_in_warden = false;
 	if (!is_awake(sandbox)) {
@@ -90,11 +100,8 @@ static void on_attached(const struct warden_reply *reply, int *fd, void *arg)
 		sandbox_end(sandbox, HOST_LOST, "it could not be taken over after a restart of the server");
 		return;
 	}
-	sandbox->guest = guest_create(sandbox, STEAL_FD(*fd), env ? env->item : NULL, env ? env->count : 0,
-				      sandbox->hostname, on_guest_ready, sandbox);
-	if (!sandbox->guest)
-		sandbox_end(sandbox, HOST_LOST, "the link to the sandbox could not be made");
-	else
+	sandbox_link(sandbox, STEAL_FD(*fd));
+	if (sandbox->guest)
 		sandbox_resume_thaw(sandbox);
 }
 
@@ -145,6 +152,7 @@ static void list_entry(const struct warden_reply *reply)
 	if (sandbox && sandbox_is_living(sandbox)) {
 		sandbox->private->seen = true;
 		sandbox->private->frozen = reply->flags & WARDEN_FROZEN;
+		sandbox->private->in_store = reply->flags & WARDEN_STORED;
 	} else {
 		remove_stranger(reply->id);
 	}
@@ -171,7 +179,7 @@ static void compare(struct sandbox *sandbox, void *arg)
 	} else if (sandbox->state == KILLING) {
 		sandbox_tear_down(sandbox);
 	} else {
-		sandbox_settle_pause(sandbox, private->frozen);
+		sandbox_settle_pause(sandbox);
 		if (sandbox->state == RUNNING && !sandbox->guest && !private->creating_in_warden)
 			sandbox_attach(sandbox);
 	}
@@ -303,7 +311,7 @@ static void decide(struct sandbox *sandbox, void *arg)
 	} else if (private->seen) {
 		loading->adopted++;
 		sandbox_arm_expiry(sandbox);
-		sandbox_settle_pause(sandbox, private->frozen);
+		sandbox_settle_pause(sandbox);
 		if (sandbox->state == RUNNING)
 			sandbox_attach(sandbox);
 	} else {

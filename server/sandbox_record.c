@@ -91,6 +91,7 @@ static void fill_record(const struct sandbox *sandbox, Paddock__Internal__Stored
 	record->end_reason = sandbox->end_reason;
 	record->pause_mode = private->pause_mode;
 	record->paused_unix_ms = private->paused_unix_ms;
+	record->checkpoint_token = private->checkpoint_token;
 	if (private->end_text)
 		record->end_text = private->end_text;
 	record->memory_bytes = sandbox->limits.memory_bytes;
@@ -180,6 +181,7 @@ static int from_record(struct sandbox *sandbox, const Paddock__Internal__StoredS
 	sandbox->end_reason = record->end_reason;
 	sandbox->private->pause_mode = record->pause_mode;
 	sandbox->private->paused_unix_ms = record->paused_unix_ms;
+	sandbox->private->checkpoint_token = record->checkpoint_token;
 	sandbox->limits.memory_bytes = record->memory_bytes;
 	sandbox->limits.disk_bytes = record->disk_bytes;
 	sandbox->limits.max_inodes = record->max_inodes;

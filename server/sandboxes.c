@@ -177,6 +177,7 @@ void sandbox_drop(struct sandbox *sandbox)
 
 	sandbox_uncount(sandbox);
 	loop_timer_cancel(&private->timer);
+	loop_timer_cancel(&private->suspend_timer);
 	disown(sandbox);
 	*table_slot(sandbox->id) = private->next_bucket;
 	free(private->metadata);

@@ -18,6 +18,11 @@ static const uint64_t allowed = CAP_BIT(CAP_CHOWN) | CAP_BIT(CAP_DAC_OVERRIDE) |
 				CAP_BIT(CAP_SETPCAP) | CAP_BIT(CAP_NET_BIND_SERVICE) | CAP_BIT(CAP_SYS_CHROOT) |
 				CAP_BIT(CAP_SETFCAP) | CAP_BIT(CAP_AUDIT_WRITE);
 
+uint64_t caps_allowed(void)
+{
+	return allowed;
+}
+
 int caps_bound(void)
 {
 	for (int cap = 0; cap < 64; cap++) {

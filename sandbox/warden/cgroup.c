@@ -518,6 +518,13 @@ void cgroup_usage(const char *id, struct warden_usage *usage)
 		leaf_usage(&v1[i], id, usage);
 }
 
+int cgroup_open_leaf(const char *id)
+{
+	int fd = openat(v2.group, id, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd < 0 ? -errno : fd;
+}
+
 int cgroup_open_procs(const char *id)
 {
 	char path[128];

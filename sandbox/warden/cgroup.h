@@ -40,6 +40,8 @@ bool cgroup_freezing(const char *id);
 int cgroup_remove(const char *id);
 /* Fill the memory, cpu and pids fields. */
 void cgroup_usage(const char *id, struct warden_usage *usage);
+/* An O_PATH descriptor of the v2 leaf, or a negative errno. */
+int cgroup_open_leaf(const char *id);
 /* An open cgroup.procs of the v2 leaf, or a negative errno. */
 int cgroup_open_procs(const char *id);
 /* Call `found` with the id of every leaf of the group in any hierarchy (an id may come several times). */

@@ -210,8 +210,17 @@ static int enter_sandbox(const struct child_plan *plan, const struct rootfs_part
 }
 
 struct descriptors {
-	int status, listener, archive, program;
+	int status, listener;
 };
+
+/* By their place in the sandbox, where a checkpoint finds them again; nothing of the image has run yet, and this mount
+ * is ours. */
+static int open_program(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd < 0 ? -errno : park(fd);
+}
 
 static void run_first(const struct child_plan *plan, const struct rootfs_parts *parts, const struct descriptors *fds)
 	__attribute__((noreturn));
@@ -219,7 +228,7 @@ static void run_first(const struct child_plan *plan, const struct rootfs_parts *
 {
 	static char *const argv[] = {(char *)"paddock-init", NULL};
 	const char *step;
-	int rc = enter_sandbox(plan, parts, &step), null;
+	int rc = enter_sandbox(plan, parts, &step), null, program, archive;
 
 	if (rc < 0)
 		fail(fds->status, step, rc);
@@ -228,12 +237,16 @@ static void run_first(const struct child_plan *plan, const struct rootfs_parts *
 		null = park(null); /* before the limit on descriptors: the warden may hold thousands */
 	if (null < 0)
 		fail(fds->status, "open /dev/null", null);
+	program = open_program(ROOTFS_PROGRAMS "/paddock-init");
+	archive = open_program(ROOTFS_PROGRAMS "/paddock-archive");
+	if (program < 0 || archive < 0)
+		fail(fds->status, "open init", program < 0 ? program : archive);
 	rc = drop_authority(INIT_ID, 1);
 	if (rc < 0)
 		fail(fds->status, "drop privileges", rc);
 	FAULT("child_dropped");
 	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 || dup2(fds->listener, 3) < 0 ||
-	    dup2(fds->archive, 4) < 0 || dup3(fds->program, FD_PROGRAM, O_CLOEXEC) < 0 ||
+	    dup2(archive, 4) < 0 || dup3(program, FD_PROGRAM, O_CLOEXEC) < 0 ||
 	    dup3(fds->status, FD_STATUS, O_CLOEXEC) < 0)
 		fail(fds->status, "place descriptors", -errno);
 	rc = check_descriptors(4, FD_STATUS);
@@ -259,7 +272,7 @@ void child_run_builder(const struct child_plan *plan)
 			 CLONE_PARENT_SETTID,
 		.parent_tid = (uint64_t)(uintptr_t)plan->first,
 	};
-	struct descriptors fds = {park(plan->status), park(plan->listener), park(plan->archive), park(plan->program)};
+	struct descriptors fds = {park(plan->status), park(plan->listener)};
 	struct rootfs_parts parts;
 	const char *step;
 	pid_t pid;

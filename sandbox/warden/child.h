@@ -30,9 +30,7 @@ struct child_plan {
 	pid_t *first;
 	int netns;
 	int status;
-	int listener; /* becomes fd 3 */
-	int archive;  /* becomes fd 4 */
-	int program;  /* sealed memfd of paddock-init */
+	int listener; /* becomes fd 3; fd 4 becomes paddock-archive */
 };
 void child_run_builder(const struct child_plan *plan) __attribute__((noreturn));
 

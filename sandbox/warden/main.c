@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "checkpoint.h"
 #include "child.h"
 #include "doctor.h"
 #include "import.h"
@@ -327,7 +328,7 @@ static int setup(struct pdk_error *err)
 	if ((rc = setup_place(err)) < 0 || (rc = setup_signals(err)) < 0 || (rc = seccomp_setup(policy, err)) < 0 ||
 	    (rc = cgroup_setup(options.runtime_dir, err)) < 0 || (rc = pool_open(err)) < 0 ||
 	    (rc = rootfs_setup(err)) < 0 || (rc = tools_setup(err)) < 0 || (rc = sandbox_setup(err)) < 0 ||
-	    (rc = import_setup(err)) < 0)
+	    (rc = checkpoint_setup(err)) < 0 || (rc = import_setup(err)) < 0)
 		return rc;
 	drop_mounts();
 	template_reconcile();

@@ -10,4 +10,8 @@
 /* Bring up the network of the namespace that the caller is in. 0 or a negative errno. */
 int netns_configure(void);
 
+/* Run `make` while the warden is in another network namespace: a socket belongs to the one that it is made in. The
+ * result of `make`, or a negative errno. */
+int netns_inside(int netns, int (*make)(const char *arg), const char *arg);
+
 #endif

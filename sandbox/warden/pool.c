@@ -28,11 +28,12 @@
 #define STOCK_MAX 256
 #define TRASH_PAUSE_MS 50 /* one worker for what a burst of kills leaves, and none between the steps of one */
 
-static const char *const names[POOL_DIRS] = {"templates", "sandboxes", "stock", "import", "trash", "tools"};
+static const char *const names[POOL_DIRS] = {"templates", "sandboxes", "stock",      "import",
+					     "trash",     "tools",     "checkpoints"};
 
 static char mount_path[512];
 static int root = -1;
-static int dirs[POOL_DIRS] = {-1, -1, -1, -1, -1, -1};
+static int dirs[POOL_DIRS] = {-1, -1, -1, -1, -1, -1, -1};
 static uint64_t stock_names[STOCK_MAX];
 static unsigned int stock_count;
 static uint64_t next_name;
@@ -376,6 +377,12 @@ static void discard_stock(const char *name)
 	pool_discard(POOL_STOCK, name);
 }
 
+static void discard_unfinished(const char *name)
+{
+	if (strchr(name, '.'))
+		pool_discard(POOL_CHECKPOINTS, name);
+}
+
 static void discard_import(const char *name)
 {
 	pool_discard(POOL_IMPORT, name);
@@ -385,5 +392,6 @@ void pool_reconcile(void)
 {
 	pool_enumerate(POOL_STOCK, discard_stock);
 	pool_enumerate(POOL_IMPORT, discard_import);
+	pool_enumerate(POOL_CHECKPOINTS, discard_unfinished);
 	trash_waits = true; /* whatever an earlier warden did not get to */
 }

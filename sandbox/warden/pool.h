@@ -15,11 +15,21 @@
  *	stock/<n>                      layers made ahead of time
  *	import/<n>                     a template being unpacked
  *	trash/<name>                   what waits for its removal
+ *	checkpoints/<id>               processes and memory of a paused sandbox (checkpoint.h); <id>.new: in the making
  *	tools/<hash>/usr/bin/sudo      the layer above every template
  *
  * All names are made by the warden or are checked ids; every operation is relative to a descriptor.
  */
-enum pool_dir { POOL_TEMPLATES, POOL_SANDBOXES, POOL_STOCK, POOL_IMPORT, POOL_TRASH, POOL_TOOLS, POOL_DIRS };
+enum pool_dir {
+	POOL_TEMPLATES,
+	POOL_SANDBOXES,
+	POOL_STOCK,
+	POOL_IMPORT,
+	POOL_TRASH,
+	POOL_TOOLS,
+	POOL_CHECKPOINTS,
+	POOL_DIRS
+};
 
 int pool_open(struct pdk_error *err);
 /* Descriptor of one of the directories above. */

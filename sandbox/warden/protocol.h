@@ -13,7 +13,7 @@
  * (SO_PEERCRED). Sandboxes live on when that connection ends; the next one asks WARDEN_LIST.
  */
 
-#define WARDEN_PROTOCOL_VERSION 1u
+#define WARDEN_PROTOCOL_VERSION 2u
 
 enum warden_op {
 	WARDEN_HELLO = 1,       /* -> version in `value` of the request; reply.value = warden's version */
@@ -30,6 +30,10 @@ enum warden_op {
 	WARDEN_TEMPLATE_LIST,   /* one reply per template (WARDEN_MORE), then one with an empty template */
 	WARDEN_FREEZE,       /* id; replies when nothing in it runs. Stays over restarts of both until THAW or KILL */
 	WARDEN_THAW,         /* id */
+	WARDEN_CHECKPOINT,   /* id, value = a token for it, not 0: freeze, write processes and memory to the pool, stay
+			      * frozen. On failure it runs on. reply.value = bytes. THAW takes it back */
+	WARDEN_RELEASE,      /* id, value = the token: end the frozen processes, keep layer and checkpoint */
+	WARDEN_RESTORE,      /* id, value = the token, hostname, limits: as CREATE, from the checkpoint */
 	WARDEN_STOCK,        /* value = how many layers, namespaces and uid ranges to hold ready; 0..256 */
 	WARDEN_STATUS,       /* reply.status_info */
 	WARDEN_EVENT_EXITED, /* warden -> paddockd, serial 0: the sandbox's init died; id, value = wait status,
@@ -37,6 +41,7 @@ enum warden_op {
 };
 
 #define WARDEN_MORE 1u   /* reply.flags: further replies with this serial follow */
+#define WARDEN_STORED 4u /* reply.flags of LIST: no process, only a layer and a checkpoint */
 #define WARDEN_FROZEN 2u /* reply.flags of LIST: the sandbox is, or is to be, frozen */
 
 struct warden_limits {

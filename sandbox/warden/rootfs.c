@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -18,8 +19,8 @@
 
 /*
  * Theory of operation. The warden's private namespace holds, below RUNTIME_DIR: `pool` (the storage pool),
- * `dev` (a tmpfs with our device nodes), `mask` (a tmpfs with an empty file and an empty directory) and
- * the plain directory `root`. Two processes, each with a copy of it, all by descriptors:
+ * `dev` (a tmpfs with our device nodes), `mask` (a tmpfs with an empty file and an empty directory), `programs` (one
+ * with init and its helper) and the plain directory `root`. Two processes, each with a copy of it, all by descriptors:
  *
  * The builder, with the host's capabilities (rootfs_prepare()), in a namespace that the host owns:
  *  1. attaches a clone of the pool, idmapped to the sandbox's range, over its own copy of `pool`; layers are
@@ -38,7 +39,7 @@
 
 #define MOUNT_COMMON (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 
-static char dev_path[512], mask_path[512], root_path[512];
+static char dev_path[512], mask_path[512], root_path[512], programs_path[512];
 static bool has_mtrr;
 
 /* What exists of these is covered by an empty file or directory. */
@@ -119,6 +120,47 @@ static int setup_mask(struct pdk_error *err)
 	return 0;
 }
 
+static int copy_program(int dir, const char *name)
+{
+	char path[700];
+	_cleanup_fd_ int from = -1;
+	_cleanup_fd_ int to = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0555);
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", options.libexec_dir, name);
+	from = open(path, O_RDONLY | O_CLOEXEC);
+	if (from < 0 || to < 0 || fstat(from, &st) < 0)
+		return -errno;
+	for (off_t left = st.st_size; left > 0;) {
+		ssize_t n = sendfile(to, from, NULL, (size_t)left);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		left -= n;
+	}
+	/* Readable, so that init's own /proc files stay writable for it; it makes itself non-dumpable first of all. */
+	return fchmod(to, 0555) < 0 ? -errno : 0;
+}
+
+static int setup_programs(struct pdk_error *err)
+{
+	static const char *const names[] = {"paddock-init", "paddock-archive"};
+	int rc = tmpfs_at(programs_path, MS_NOSUID | MS_NODEV, "mode=755,size=32m,nr_inodes=8", err);
+	_cleanup_fd_ int dir = -1;
+
+	if (rc < 0)
+		return rc;
+	dir = open(programs_path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		rc = dir < 0 ? -errno : copy_program(dir, names[i]);
+		if (rc < 0)
+			return pdk_fail_errno(err, rc, "copy %s", names[i]);
+	}
+	if (mount(NULL, programs_path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
+		return pdk_fail_errno(err, -errno, "make the programs read-only");
+	return 0;
+}
+
 int rootfs_setup(struct pdk_error *err)
 {
 	int rc;
@@ -126,12 +168,15 @@ int rootfs_setup(struct pdk_error *err)
 	snprintf(dev_path, sizeof(dev_path), "%s/dev", options.runtime_dir);
 	snprintf(mask_path, sizeof(mask_path), "%s/mask", options.runtime_dir);
 	snprintf(root_path, sizeof(root_path), "%s/root", options.runtime_dir);
+	snprintf(programs_path, sizeof(programs_path), "%s/programs", options.runtime_dir);
 	has_mtrr = access("/proc/mtrr", F_OK) == 0;
 	rc = file_mkdir(AT_FDCWD, root_path, 0700);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "make the mount point of roots");
 	rc = setup_dev(err);
-	return rc < 0 ? rc : setup_mask(err);
+	if (rc == 0)
+		rc = setup_mask(err);
+	return rc < 0 ? rc : setup_programs(err);
 }
 
 /* --- in the child --- */
@@ -316,9 +361,29 @@ static int new_run(const struct rootfs_plan *plan)
 		return run;
 	if (mkdirat(run, "paddock", 0755) < 0 || fchmodat(run, "paddock", 0755, 0) < 0 ||
 	    fchownat(run, "paddock", plan->base + 65533, plan->base + 65533, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    mkdirat(run, "lock", 01777) < 0 || fchmodat(run, "lock", 01777, 0) < 0)
+	    mkdirat(run, "init", 0755) < 0 || fchmodat(run, "init", 0755, 0) < 0 || mkdirat(run, "lock", 01777) < 0 ||
+	    fchmodat(run, "lock", 01777, 0) < 0)
 		return -errno;
 	return STEAL_FD(run);
+}
+
+static int attach_programs(int run)
+{
+	_cleanup_fd_ int tree = open_tree(AT_FDCWD, programs_path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+	return tree < 0 ? -errno : attach(tree, run, "init");
+}
+
+void rootfs_each_cover(void (*found)(const char *path, bool is_directory, void *arg), void *arg)
+{
+	char path[64];
+	struct stat st;
+
+	for (size_t i = 0; i < ARRAY_SIZE(masked); i++) {
+		snprintf(path, sizeof(path), "/proc/%s", masked[i]);
+		if (lstat(path, &st) == 0)
+			found(path, S_ISDIR(st.st_mode), arg);
+	}
 }
 
 static int pivot(int root)
@@ -375,6 +440,8 @@ int rootfs_enter(const struct rootfs_parts *parts, const char **ret_step)
 	rc = attach(parts->tmp, parts->root, "tmp");
 	if (rc == 0)
 		rc = attach(parts->run, parts->root, "run");
+	if (rc == 0)
+		rc = attach_programs(parts->run);
 	if (rc < 0)
 		return rc;
 	FAULT("child_before_pivot");

@@ -2,6 +2,7 @@
 #define PADDOCK_WARDEN_ROOTFS_H
 
 #include "sandbox/base/error.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The file system that a sandbox sees: made with the host's capabilities, put together in a mount namespace that the
@@ -28,6 +29,13 @@ struct rootfs_parts {
 int rootfs_prepare(const struct rootfs_plan *plan, struct rootfs_parts *parts, const char **ret_step);
 /* In the sandbox's own namespaces: put them together, pivot, detach the old root. */
 int rootfs_enter(const struct rootfs_parts *parts, const char **ret_step);
+
+/* The paths of the sandbox's /proc that are covered: by our empty directory, or by our empty file. */
+void rootfs_each_cover(void (*found)(const char *path, bool is_directory, void *arg), void *arg);
+
+/* Where the sandbox sees init and its helper: a read-only mount of ours. A checkpoint names the file that a process
+ * executes by its place, and what lies in the sandbox's own layer could be replaced meanwhile. */
+#define ROOTFS_PROGRAMS "/run/init"
 
 /* A root for a confined helper: an empty read-only directory tree with one directory of the pool at /target. */
 int rootfs_enter_import(const char *name, int is_template, int userns, const char **ret_step);

@@ -13,14 +13,17 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "checkpoint_private.h"
 #include "child.h"
 #include "kernel.h"
 #include "log.h"
+#include "netns.h"
 #include "options.h"
 #include "pool.h"
 #include "record.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/fault.h"
+#include "sandbox_private.h"
 #include "template.h"
 #include "tools.h"
 #include "userns.h"
@@ -41,7 +44,6 @@ static unsigned int busy; /* in STARTING or DYING, or freezing: these have deadl
 static unsigned int stock_wanted;
 static unsigned long long walk_ms;   /* when deadlines and retries are looked at next */
 static unsigned long long worked_ms; /* when a create or kill was last done */
-static int init_program = -1, archive_program = -1;
 /* By slot: the first process of a sandbox that is starting, written by the kernel (child.h). Shared with builders. */
 static pid_t *first_processes;
 
@@ -54,7 +56,7 @@ static unsigned int bucket(const char *id)
 	return hash % BUCKETS;
 }
 
-static struct sandbox *find(const char *id)
+struct sandbox *sandbox_find(const char *id)
 {
 	struct sandbox *s = table[bucket(id)];
 
@@ -74,6 +76,7 @@ static struct sandbox *sandbox_new(const char *id, const char *template_id)
 	snprintf(s->template_id, sizeof(s->template_id), "%s", template_id);
 	s->pidfd = s->link = s->exit_watch.fd = s->builder_watch.fd = s->status_watch.fd = -1;
 	inodes_reset(&s->inodes);
+	s->job_watch.fd = s->job_status_watch.fd = -1;
 	s->next = table[i];
 	table[i] = s;
 	count++;
@@ -115,12 +118,12 @@ int sandbox_setup(struct pdk_error *err)
 		mmap(NULL, USERNS_SLOTS * sizeof(pid_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (first_processes == MAP_FAILED)
 		return pdk_fail_errno(err, -errno, "share memory with builders");
-	/* Readable, so that init's own /proc files stay writable for it; it makes itself non-dumpable first of all. */
-	init_program = child_load_program("paddock-init", 0555, err);
-	if (init_program < 0)
-		return init_program;
-	archive_program = child_load_program("paddock-archive", 0555, err);
-	return archive_program < 0 ? archive_program : 0;
+	return 0;
+}
+
+void sandbox_busy(int delta)
+{
+	busy += (unsigned int)delta;
 }
 
 static void answer_freezer(struct sandbox *s, int rc, const struct pdk_error *err)
@@ -174,11 +177,28 @@ static int remove_remains(struct sandbox *s)
 	if (rc < 0)
 		return rc;
 	FAULT("kill_layer");
-	rc = pool_discard(POOL_SANDBOXES, s->id);
+	/* The checkpoint first: without its layer it is nothing. */
+	rc = s->keep ? 0 : checkpoint_discard(s->id);
+	if (rc == 0 && !s->keep)
+		rc = pool_discard(POOL_SANDBOXES, s->id);
 	if (rc < 0)
 		return rc;
 	FAULT("kill_record");
 	return record_remove(s->id);
+}
+
+static void become_stored(struct sandbox *s)
+{
+	if (s->pidfd >= 0)
+		close(STEAL_FD(s->pidfd));
+	if (s->link >= 0)
+		close(STEAL_FD(s->link));
+	s->creator.connection = 0;
+	s->n_killers = 0;
+	s->failure_rc = 0;
+	s->pid = 0;
+	s->has_slot = s->child = s->executing = s->announce = s->keep = false;
+	s->state = SANDBOX_STORED;
 }
 
 /* The cgroups are gone or will not go: end the object either way. */
@@ -196,10 +216,13 @@ static void finish(struct sandbox *s, int rc)
 	busy--;
 	worked_ms = clock_ms();
 	answer_all(s, rc, &err);
-	sandbox_free(s);
+	if (s->keep && rc == 0)
+		become_stored(s);
+	else
+		sandbox_free(s);
 }
 
-static void try_remove(struct sandbox *s)
+void sandbox_try_remove(struct sandbox *s)
 {
 	int rc = remove_remains(s);
 
@@ -209,9 +232,9 @@ static void try_remove(struct sandbox *s)
 		s->retry_ms = clock_ms() + RETRY_MS;
 }
 
-static bool has_process(const struct sandbox *s)
+bool sandbox_has_process(const struct sandbox *s)
 {
-	return s->exit_watch.fd >= 0 || s->builder_watch.fd >= 0;
+	return s->exit_watch.fd >= 0 || s->builder_watch.fd >= 0 || s->job_watch.fd >= 0;
 }
 
 static void on_status(struct watch *watch, uint32_t events);
@@ -232,14 +255,15 @@ static void on_exit_of_init(struct watch *watch, uint32_t events)
 	}
 	if (s->state != SANDBOX_DYING) {
 		cancel_freezer(s);
+		sandbox_job_cancel(s);
 		if (s->announce)
 			log_info("sandbox_exited", s->id, "wait status %d", s->wait_status);
 		s->state = SANDBOX_DYING;
 		s->deadline_ms = clock_ms() + REMOVE_TIMEOUT_MS;
 		busy++;
 	}
-	if (!has_process(s))
-		try_remove(s);
+	if (!sandbox_has_process(s))
+		sandbox_try_remove(s);
 }
 
 /* Find the process that the builder has cloned, if it has. It is our child and nobody else waits for it, so its number
@@ -270,14 +294,15 @@ static void on_exit_of_builder(struct watch *watch, uint32_t events)
 	waitid(P_PIDFD, (id_t)fd, &info, WEXITED);
 	close(fd);
 	find_first(s);
-	if (s->state == SANDBOX_DYING && !has_process(s))
-		try_remove(s);
+	if (s->state == SANDBOX_DYING && !sandbox_has_process(s))
+		sandbox_try_remove(s);
 }
 
-static void begin_removal(struct sandbox *s)
+void sandbox_begin_removal(struct sandbox *s)
 {
 	cancel_freezer(s);
-	if (s->state != SANDBOX_STARTING && s->state != SANDBOX_DYING)
+	sandbox_job_cancel(s);
+	if (s->state != SANDBOX_STARTING && s->state != SANDBOX_RESTORING && s->state != SANDBOX_DYING)
 		busy++;
 	s->state = SANDBOX_DYING;
 	s->deadline_ms = clock_ms() + REMOVE_TIMEOUT_MS;
@@ -285,8 +310,8 @@ static void begin_removal(struct sandbox *s)
 	/* Kills frozen processes too, and forks that are under way. */
 	cgroup_kill(s->id);
 	FAULT("kill_signalled");
-	if (!has_process(s))
-		try_remove(s);
+	if (!sandbox_has_process(s))
+		sandbox_try_remove(s);
 }
 
 /* --- the beginning --- */
@@ -295,10 +320,10 @@ static void create_failed(struct sandbox *s, int rc, const struct pdk_error *err
 {
 	s->failure_rc = rc;
 	s->failure = *err;
-	begin_removal(s);
+	sandbox_begin_removal(s);
 }
 
-static int record_of(const struct sandbox *s, bool ready, int (*store)(const struct record *))
+int sandbox_record(const struct sandbox *s, bool ready, int (*store)(const struct record *))
 {
 	struct record record = {.magic = RECORD_MAGIC,
 				.slot = s->slot,
@@ -311,7 +336,7 @@ static int record_of(const struct sandbox *s, bool ready, int (*store)(const str
 	return store(&record);
 }
 
-static void started(struct sandbox *s)
+void sandbox_started(struct sandbox *s)
 {
 	struct warden_reply reply = {.value = (uint64_t)(unsigned int)s->pid};
 
@@ -356,14 +381,14 @@ static void on_status(struct watch *watch, uint32_t events)
 	if (rc > 0 && (!s->executing || s->exit_watch.fd < 0))
 		rc = pdk_fail(&err, -EIO, PDK_INTERNAL, "the sandbox ended while it started");
 	FAULT("create_started");
-	if (rc > 0 && (rc = record_of(s, true, record_update)) < 0)
+	if (rc > 0 && (rc = sandbox_record(s, true, record_update)) < 0)
 		pdk_fail_errno(&err, rc, "write the sandbox's state");
 	if (rc < 0) {
 		create_failed(s, rc, &err);
 		return;
 	}
 	FAULT("create_recorded");
-	started(s);
+	sandbox_started(s);
 }
 
 /* Descriptors that live as long as the call to start(). */
@@ -380,7 +405,7 @@ static void start_fds_close(struct start_fds *fds)
 			close(all[i]);
 }
 
-static int prepare(struct sandbox *s, struct start_fds *fds, struct pdk_error *err)
+static int prepare(struct sandbox *s, struct start_fds *fds, int netns, struct pdk_error *err)
 {
 	int rc = pool_layer_take(s->id, s->limits.disk_bytes, err);
 
@@ -391,7 +416,8 @@ static int prepare(struct sandbox *s, struct start_fds *fds, struct pdk_error *e
 	if (rc < 0)
 		return rc;
 	FAULT("create_cgroup");
-	fds->listener = record_listen(s->id);
+	/* In the sandbox's network: a checkpoint knows only the sockets of that. */
+	fds->listener = netns_inside(netns, record_listen, s->id);
 	s->link = fds->listener < 0 ? fds->listener : record_connect(s->id);
 	if (s->link < 0)
 		return pdk_fail_errno(err, s->link, "make the sandbox's socket");
@@ -419,8 +445,6 @@ static int spawn(struct sandbox *s, struct start_fds *fds, const struct userns *
 		.netns = userns->netns,
 		.status = fds->status[1],
 		.listener = fds->listener,
-		.archive = archive_program,
-		.program = init_program,
 	};
 	struct clone_args args = {
 		.flags = CLONE_NEWNS | CLONE_PIDFD | CLONE_INTO_CGROUP,
@@ -468,11 +492,11 @@ static int start(struct sandbox *s, struct pdk_error *err)
 	s->slot = userns.slot;
 	s->has_slot = true;
 	first_processes[s->slot] = 0;
-	rc = record_of(s, false, record_create);
+	rc = sandbox_record(s, false, record_create);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "write the sandbox's state");
 	FAULT("create_record");
-	rc = prepare(s, &fds, err);
+	rc = prepare(s, &fds, userns.netns, err);
 	if (rc == 0)
 		rc = spawn(s, &fds, &userns, err);
 	return rc < 0 ? rc : watch_builder(s, &fds, err);
@@ -499,7 +523,7 @@ void sandbox_create(const char *id, const char *template_id, const char *hostnam
 	struct pdk_error err;
 	int rc = 0;
 
-	if (find(id))
+	if (sandbox_find(id))
 		rc = pdk_fail(&err, -EEXIST, PDK_ALREADY_EXISTS, "a sandbox with this id exists");
 	else if (!info || info->state == TEMPLATE_DAMAGED)
 		rc = pdk_fail(&err, -ENOENT, PDK_NOT_FOUND, info ? "the template is damaged" : "no such template");
@@ -548,7 +572,7 @@ void sandbox_template_ready(const char *template_id, int rc)
 
 void sandbox_kill(const char *id, struct ticket ticket)
 {
-	struct sandbox *s = find(id);
+	struct sandbox *s = sandbox_find(id);
 	struct pdk_error err;
 
 	if (!s) {
@@ -561,17 +585,18 @@ void sandbox_kill(const char *id, struct ticket ticket)
 		return;
 	}
 	s->killers[s->n_killers++] = ticket;
+	s->keep = false;
 	if (s->state == SANDBOX_WAITING) {
 		pdk_fail(&err, -ECANCELED, PDK_CANCELLED, "the sandbox was killed");
 		drop_waiting(s, -ECANCELED, &err);
 	} else if (s->state != SANDBOX_DYING) {
-		begin_removal(s);
+		sandbox_begin_removal(s);
 	}
 }
 
 static int find_running(const char *id, struct sandbox **ret, struct pdk_error *err)
 {
-	struct sandbox *s = find(id);
+	struct sandbox *s = sandbox_find(id);
 
 	if (!s || s->state != SANDBOX_RUNNING)
 		return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "no such sandbox");
@@ -606,7 +631,7 @@ int sandbox_limit(const char *id, const struct warden_limits *limits, struct pdk
 		return rc;
 	s->limits = *limits;
 	inodes_reset(&s->inodes); /* the byte quota is open until the next look */
-	rc = record_of(s, true, record_update);
+	rc = sandbox_record(s, true, record_update);
 	return rc < 0 ? pdk_fail_errno(err, rc, "write the sandbox's state") : 0;
 }
 
@@ -646,6 +671,18 @@ void sandbox_freeze(const char *id, bool frozen, struct ticket ticket)
 
 	if (rc == 0) {
 		cancel_freezer(s);
+		if (s->job_watch.fd >= 0)
+			rc = pdk_fail(&err, -EBUSY, PDK_ABORTED, "a checkpoint is being made");
+	}
+	/* Going on from here, it leaves its checkpoint behind. */
+	if (rc == 0 && !frozen && checkpoint_exists(id, NULL)) {
+		rc = checkpoint_set_layer_token(id, 0);
+		if (rc == 0)
+			rc = checkpoint_discard(id);
+		if (rc < 0)
+			pdk_fail_errno(&err, rc, "remove the checkpoint");
+	}
+	if (rc == 0) {
 		rc = cgroup_freeze(id, frozen);
 		if (rc < 0)
 			pdk_fail_errno(&err, rc, frozen ? "freeze the sandbox" : "thaw the sandbox");
@@ -702,12 +739,14 @@ static void tick_one(struct sandbox *s, unsigned long long now)
 		create_failed(s, -ETIMEDOUT, &err);
 	} else if (s->state == SANDBOX_RUNNING && s->freezer.connection) {
 		check_freezer(s, now);
+	} else if (s->state == SANDBOX_RESTORING && now > s->deadline_ms) {
+		sandbox_restore_failed(s, -ETIMEDOUT, "the restore did not end in time");
 	} else if (s->state == SANDBOX_DYING && now >= s->retry_ms) {
-		if (has_process(s)) {
+		if (sandbox_has_process(s)) {
 			cgroup_kill(s->id); /* the first may have failed */
 			s->retry_ms = now + KILL_AGAIN_MS;
 		} else {
-			try_remove(s);
+			sandbox_try_remove(s);
 		}
 	}
 }
@@ -798,6 +837,13 @@ static int find_init(const char *id, pid_t *ret_pid, int *ret_pidfd)
 	return -ESRCH;
 }
 
+int sandbox_watch_init(struct sandbox *s)
+{
+	int rc = find_init(s->id, &s->pid, &s->pidfd);
+
+	return rc < 0 ? rc : loop_add(&s->exit_watch, s->pidfd, EPOLLIN, on_exit_of_init);
+}
+
 static int adopt(const struct record *record)
 {
 	struct sandbox *s = sandbox_new(record->id, record->template_id);
@@ -807,9 +853,7 @@ static int adopt(const struct record *record)
 		return -ENOMEM;
 	s->limits = record->limits;
 	s->slot = record->slot;
-	rc = find_init(s->id, &s->pid, &s->pidfd);
-	if (rc == 0)
-		rc = loop_add(&s->exit_watch, s->pidfd, EPOLLIN, on_exit_of_init);
+	rc = sandbox_watch_init(s);
 	if (rc < 0) {
 		sandbox_free(s);
 		return rc;
@@ -827,7 +871,7 @@ static void reconcile_one(const char *id)
 	struct record record;
 	struct sandbox *s;
 
-	if (find(id))
+	if (sandbox_find(id))
 		return;
 	if (sandbox_id_valid(id) && record_load(id, &record) == 0) {
 		if (record.range_base == options.range_base)
@@ -846,8 +890,17 @@ static void reconcile_one(const char *id)
 		s->slot = record.slot;
 		s->has_slot = true;
 	}
-	log_info("sandbox_removed", id, "left half-made or dead by an earlier warden");
-	begin_removal(s);
+	/* A checkpoint counts as long as nothing has run on the layer since. */
+	s->keep = checkpoint_exists(id, s->template_id) && checkpoint_layer_token(id) != 0;
+	log_info(s->keep ? "sandbox_stored" : "sandbox_removed", id,
+		 s->keep ? "has a checkpoint" : "left half-made or dead by an earlier warden");
+	sandbox_begin_removal(s);
+}
+
+static void reconcile_checkpoint(const char *name)
+{
+	if (sandbox_id_valid(name))
+		reconcile_one(name);
 }
 
 void sandbox_reconcile(void)
@@ -855,4 +908,5 @@ void sandbox_reconcile(void)
 	record_enumerate(reconcile_one);
 	cgroup_enumerate(reconcile_one);
 	pool_enumerate(POOL_SANDBOXES, reconcile_one);
+	pool_enumerate(POOL_CHECKPOINTS, reconcile_checkpoint);
 }

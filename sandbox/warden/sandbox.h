@@ -18,11 +18,21 @@
  *                   (child.h). `status` tells the end.
  *                   Leaves to RUNNING; to DYING on failure, KILL or after START_TIMEOUT_MS.
  * SANDBOX_RUNNING   init runs. ATTACH, LIMITS, USAGE, FREEZE, THAW are allowed. Leaves to DYING by KILL or init's end.
+ * SANDBOX_RESTORING a child of ours restores it from its checkpoint (sandbox_checkpoint.c). Leaves to RUNNING; to DYING
+ *                   and from there back to STORED when it fails; to DYING by KILL.
+ * SANDBOX_STORED    no process and no cgroup: only the layer and a checkpoint. RESTORE and KILL are allowed.
  * SANDBOX_DYING     everything in the cgroup has SIGKILL. When init is gone (its end waits for all others), and the
  * builder, the cgroups, the layer and the state are removed, waiting KILLs are answered and the struct is freed.
  * Removal that meets EBUSY is tried again from the idle function, for REMOVE_TIMEOUT_MS.
  */
-enum sandbox_state { SANDBOX_WAITING, SANDBOX_STARTING, SANDBOX_RUNNING, SANDBOX_DYING };
+enum sandbox_state {
+	SANDBOX_WAITING,
+	SANDBOX_STARTING,
+	SANDBOX_RUNNING,
+	SANDBOX_RESTORING,
+	SANDBOX_STORED,
+	SANDBOX_DYING
+};
 
 #define SANDBOX_KILLERS_MAX 4
 
@@ -48,6 +58,10 @@ struct sandbox {
 	bool announce; /* paddockd knows it as running: tell when it dies by itself */
 	struct ticket creator;
 	struct ticket freezer; /* RUNNING: waits until everything stands still, at most until `deadline_ms` */
+	/* A dump (RUNNING) or a restore (RESTORING) by a child of ours. */
+	struct watch job_watch, job_status_watch;
+	struct ticket dumper;
+	bool keep; /* DYING: layer and checkpoint stay, it becomes STORED */
 	struct ticket killers[SANDBOX_KILLERS_MAX];
 	unsigned int n_killers;
 	struct pdk_error failure; /* why a create failed, told when it is removed */
@@ -69,6 +83,13 @@ int sandbox_limit(const char *id, const struct warden_limits *limits, struct pdk
 int sandbox_usage(const char *id, struct warden_usage *usage, struct pdk_error *err);
 /* Answers when nothing in it runs any more, or when it does not come to that (and then it is thawed again). */
 void sandbox_freeze(const char *id, bool frozen, struct ticket ticket);
+/* Processes and memory into a checkpoint with this token; it is left frozen, and THAW takes that back. */
+void sandbox_checkpoint(const char *id, uint64_t token, struct ticket ticket);
+/* End the processes of a frozen sandbox with this checkpoint. */
+void sandbox_release(const char *id, uint64_t token, struct ticket ticket);
+/* As sandbox_create(), from the checkpoint. */
+void sandbox_restore(const char *id, const char *hostname, const struct warden_limits *limits, uint64_t token,
+		     struct ticket ticket);
 unsigned int sandbox_count(void);
 bool sandbox_uses_template(const char *template_id);
 void sandbox_each(void (*visit)(const struct sandbox *sandbox, void *arg), void *arg);

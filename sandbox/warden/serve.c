@@ -224,6 +224,27 @@ static void op_simple(const struct warden_request *request, struct ticket ticket
 	serve_status(ticket, rc == 0 ? request->id : NULL, rc, &err);
 }
 
+static void op_checkpoint(const struct warden_request *request, struct ticket ticket)
+{
+	struct pdk_error err;
+	int rc = check_id(request, &err);
+
+	if (rc == 0 && request->value == 0)
+		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "not a token");
+	if (rc == 0 && request->op == WARDEN_RESTORE && !hostname_ok(request->hostname))
+		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "not a host name");
+	if (rc == 0 && request->op == WARDEN_RESTORE)
+		rc = limits_check(&request->limits, &err);
+	if (rc < 0)
+		serve_status(ticket, NULL, rc, &err);
+	else if (request->op == WARDEN_CHECKPOINT)
+		sandbox_checkpoint(request->id, request->value, ticket);
+	else if (request->op == WARDEN_RELEASE)
+		sandbox_release(request->id, request->value, ticket);
+	else
+		sandbox_restore(request->id, request->hostname, &request->limits, request->value, ticket);
+}
+
 static void op_usage(const struct warden_request *request, struct ticket ticket)
 {
 	struct warden_reply reply = {0};
@@ -244,7 +265,9 @@ static void list_one(const struct sandbox *sandbox, void *arg)
 {
 	struct warden_reply reply = {.flags = WARDEN_MORE, .limits = sandbox->limits};
 
-	if (sandbox->state != SANDBOX_RUNNING)
+	if (sandbox->state == SANDBOX_STORED)
+		reply.flags |= WARDEN_STORED;
+	else if (sandbox->state != SANDBOX_RUNNING)
 		return;
 	if (cgroup_freezing(sandbox->id))
 		reply.flags |= WARDEN_FROZEN;
@@ -356,6 +379,11 @@ static void dispatch(const struct warden_request *request, int *fd)
 	case WARDEN_FREEZE:
 	case WARDEN_THAW:
 		op_simple(request, ticket);
+		return;
+	case WARDEN_CHECKPOINT:
+	case WARDEN_RELEASE:
+	case WARDEN_RESTORE:
+		op_checkpoint(request, ticket);
 		return;
 	case WARDEN_USAGE:
 		op_usage(request, ticket);

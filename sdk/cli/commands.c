@@ -71,6 +71,10 @@ static const struct option_spec list_options[] = {
 };
 
 static const struct option_spec kill_options[] = {{"all", 'a', NULL, "all living sandboxes"}, {}};
+static const struct option_spec pause_options[] = {
+	{"to-disk", 0, NULL, "processes and memory go to disk, memory is given back"},
+	{},
+};
 static const struct option_spec resume_options[] = {
 	{"lifetime", 0, "DURATION", "time until it is killed, from now (default: what was left)"},
 	{},
@@ -202,13 +206,14 @@ const struct command commands[] = {
 	 .group = "Sandboxes",
 	 .summary = "Stop everything in sandboxes until they are resumed",
 	 .synopsis = "SANDBOX...",
-	 .options = no_options,
+	 .options = pause_options,
 	 .run = cmd_pause,
 	 .min_operands = 1,
 	 .max_operands = -1,
 	 .operand = OPERAND_SANDBOX,
 	 .details =
-		 "Memory stays. The time until they are killed goes on; the time limits of processes stand still.\n"},
+		 "Memory stays, unless --to-disk is given. The time until they are killed goes on; the time limits of\n"
+		 "processes stand still.\n"},
 	{.name = "resume",
 	 .group = "Sandboxes",
 	 .summary = "Let paused sandboxes go on where they were",

@@ -5,11 +5,13 @@
 
 /* pause and resume: the same for each sandbox that is named. */
 
-static int pause_one(struct cli *cli, char *id, uint64_t timeout_ms, Paddock__V1__Sandbox **ret_sandbox)
+static int pause_one(struct cli *cli, char *id, uint64_t to_disk, Paddock__V1__Sandbox **ret_sandbox)
 {
 	Paddock__V1__PauseSandboxRequest request = PADDOCK__V1__PAUSE_SANDBOX_REQUEST__INIT;
 
 	request.sandbox_id = id;
+	request.mode =
+		to_disk ? PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT : PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_FREEZE;
 	return paddock_sandbox_pause(cli->client, &request, ret_sandbox, &cli->err);
 }
 
@@ -22,16 +24,16 @@ static int resume_one(struct cli *cli, char *id, uint64_t timeout_ms, Paddock__V
 	return paddock_sandbox_resume(cli->client, &request, ret_sandbox, &cli->err);
 }
 
-typedef int (*one_function)(struct cli *cli, char *id, uint64_t timeout_ms, Paddock__V1__Sandbox **ret_sandbox);
+typedef int (*one_function)(struct cli *cli, char *id, uint64_t value, Paddock__V1__Sandbox **ret_sandbox);
 
-static int named(struct cli *cli, const char *name, one_function one, uint64_t timeout_ms, json_t *array)
+static int named(struct cli *cli, const char *name, one_function one, uint64_t value, json_t *array)
 {
 	Paddock__V1__Sandbox *sandbox = NULL;
 	_cleanup_free_ char *id = NULL;
 	int rc = cli_sandbox(cli, name, &id);
 
 	if (rc == 0)
-		rc = one(cli, id, timeout_ms, &sandbox);
+		rc = one(cli, id, value, &sandbox);
 	if (rc < 0)
 		return pdk_wrap(&cli->err, rc, "%s", name);
 	if (array)
@@ -43,13 +45,13 @@ static int named(struct cli *cli, const char *name, one_function one, uint64_t t
 }
 
 /* Goes on after a failure, and tells of each but the last at once; the last is told by the caller. */
-static int each(struct cli *cli, const struct args *args, one_function one, uint64_t timeout_ms)
+static int each(struct cli *cli, const struct args *args, one_function one, uint64_t value)
 {
 	json_t *array = cli->json ? json_array() : NULL;
 	int rc = 0, first = 0;
 
 	for (int i = 0; i < args->argc; i++) {
-		rc = named(cli, args->argv[i], one, timeout_ms, array);
+		rc = named(cli, args->argv[i], one, value, array);
 		if (rc < 0 && i + 1 < args->argc)
 			cli_print_error(cli, &cli->err);
 		first = first < 0 ? first : rc;
@@ -61,7 +63,7 @@ static int each(struct cli *cli, const struct args *args, one_function one, uint
 
 int cmd_pause(struct cli *cli, const struct args *args)
 {
-	return each(cli, args, pause_one, 0);
+	return each(cli, args, pause_one, args_has(args, "to-disk"));
 }
 
 int cmd_resume(struct cli *cli, const struct args *args)

@@ -294,7 +294,13 @@ def F25_init_cannot_be_replaced(instance, client):
     fresh = Box(instance, client)
     assert fresh.alive()
     pid = host_pid_of_init(box)
-    assert "memfd" in os.readlink(f"/proc/{pid}/exe"), os.readlink(f"/proc/{pid}/exe")
+    assert os.readlink(f"/proc/{pid}/exe") == "/run/init/paddock-init", os.readlink(f"/proc/{pid}/exe")
+    with open(f"/proc/{pid}/exe", "rb") as now, open(f"{instance.libexec}/paddock-init", "rb") as installed:
+        assert now.read() == installed.read()
+    for attempt in ("rm -f /run/init/paddock-init", "mv /run/init /run/x", "cp /bin/true /run/init/paddock-init",
+                    "mount -o remount,rw /run/init", "umount /run/init"):
+        assert box.run(attempt, user="root").code != 0, attempt
+    box.out("touch /run/control && rm /run/control", user="root")  # control: the folder beside it can be written
     box.kill()
     fresh.kill()
 

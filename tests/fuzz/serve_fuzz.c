@@ -78,6 +78,26 @@ void sandbox_freeze(const char *id, bool frozen, struct ticket ticket)
 	serve_status(ticket, id, 0, NULL);
 }
 
+void sandbox_checkpoint(const char *id, uint64_t token, struct ticket ticket)
+{
+	MUST(sandbox_id_valid(id) && token);
+	serve_status(ticket, id, 0, NULL);
+}
+
+void sandbox_release(const char *id, uint64_t token, struct ticket ticket)
+{
+	MUST(sandbox_id_valid(id) && token);
+	serve_status(ticket, id, 0, NULL);
+}
+
+void sandbox_restore(const char *id, const char *hostname, const struct warden_limits *limits, uint64_t token,
+		     struct ticket ticket)
+{
+	MUST(sandbox_id_valid(id) && token && hostname_ok(hostname));
+	must_be_limits(limits);
+	serve_status(ticket, id, 0, NULL);
+}
+
 void sandbox_each(void (*visit)(const struct sandbox *sandbox, void *arg), void *arg)
 {
 	visit(&sandbox, arg);

@@ -23,7 +23,8 @@ daemon_user() {
 daemon_libexec() {
 	mkdir -p "$1"
 	cp "$BUILD/sandbox/init/paddock-init" "$BUILD/sandbox/archive/paddock-archive" \
-		"$BUILD/sandbox/sudo/paddock-sudo" "$1/"
+		"$BUILD/sandbox/sudo/paddock-sudo" "$BUILD/sandbox/warden/paddock-criu.so" "$1/"
+	[ ! -x "$PADDOCK_CACHE/criu/usr/sbin/criu" ] || ln -sfn "$PADDOCK_CACHE/criu" "$1/criu"
 }
 
 # wait_for SECONDS COMMAND...: until it succeeds.

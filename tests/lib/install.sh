@@ -38,6 +38,24 @@ paddock_resolve() {
 	esac
 }
 
+# CRIU 4.1 or newer in DIR (usr/sbin/criu with its own loader and libraries), unless the system has one. Debian 12's is too
+# old for its own backported kernels, so there it is unpacked from Debian 13: nothing of the system changes.
+paddock_criu() {
+	local dir=$1 version
+	version=$(/usr/sbin/criu --version 2>/dev/null | sed -n 's/^Version: //p')
+	[ "$(printf '%s\n4.1\n' "$version" | sort -V | head -1)" = 4.1 ] && return 0
+	[ ! -x "$dir/usr/sbin/criu" ] || return 0
+	echo "unpacking CRIU into $dir"
+	mkdir -p "$(dirname "$dir")"
+	rm -rf "$dir.new"
+	mmdebstrap --quiet --variant=extract --include=criu trixie "$dir.new" >/dev/null 2>&1 || {
+		rm -rf "$dir.new"
+		echo "install.sh: CRIU could not be fetched: sandboxes can be frozen, but not paused to disk" >&2
+		return 1
+	}
+	rm -rf "$dir" && mv "$dir.new" "$dir" && chmod 755 "$dir"
+}
+
 paddock_installed() {
 	[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
@@ -79,4 +97,7 @@ paddock_install() {
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
 	paddock_install "$@"
+	case " $* " in
+	*" run "*) [ "$(id -u)" != 0 ] || paddock_criu "${PADDOCK_CACHE:-/var/cache/paddock}/criu" || true ;;
+	esac
 fi

@@ -308,6 +308,9 @@ class Instance:
         os.mkdir(folder)
         for program in ("init/paddock-init", "archive/paddock-archive", "sudo/paddock-sudo"):
             shutil.copy(f"{BUILD}/sandbox/{program}", folder)
+        shutil.copy(f"{BUILD}/sandbox/warden/paddock-criu.so", folder)
+        if os.path.exists(f"{CACHE}/criu/usr/sbin/criu"):
+            os.symlink(f"{CACHE}/criu", f"{folder}/criu")
         return folder
 
     def write_config(self):

@@ -189,6 +189,22 @@ static void serve(const struct warden_request *request, int fd)
 		if (at >= 0)
 			freeze(request->id, request->op == WARDEN_FREEZE);
 		break;
+	case WARDEN_CHECKPOINT:
+		reply.status = at >= 0 ? 0 : -ENOENT;
+		if (at >= 0)
+			freeze(request->id, true);
+		break;
+	case WARDEN_RELEASE:
+		reply.status = at >= 0 ? 0 : -ENOENT;
+		break;
+	case WARDEN_RESTORE:
+		if (at >= 0) {
+			freeze(request->id, false);
+			reply_with_link(request);
+			return;
+		}
+		reply.status = -ENOENT;
+		break;
 	case WARDEN_LIMITS:
 	case WARDEN_STOCK:
 	case WARDEN_EVENT_EXITED:

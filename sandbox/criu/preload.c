@@ -1,0 +1,162 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/*
+ * Put in front of the C library of CRIU. Two calls that the kernel reserves for capabilities over the initial user
+ * namespace have an equal that needs none:
+ *
+ *   - SO_SNDBUFFORCE and SO_RCVBUFFORCE, which CRIU uses for every socket that it restores. It restores inside the
+ *     sandbox's user namespace; what the sandbox could set itself is within what SO_SNDBUF and SO_RCVBUF allow.
+ *   - prlimit() of another process, when root has no CAP_SYS_RESOURCE (as in some containers and virtual machines) and
+ *     the process belongs to a user namespace of another owner. /proc/PID/limits says the same.
+ *
+ * A call that succeeds is not touched.
+ *
+ * And one is a messenger: the "script" PADDOCK_HOOK, which CRIU executes in a child at each step, tells the warden when
+ * all processes are there and none has run, and waits for its word.
+ */
+
+#define PADDOCK_HOOK "paddock-hook"
+#define FD_SAY 103
+#define FD_HEAR 104
+
+extern char **environ;
+long syscall(long number, ...);
+int execvp(const char *file, char *const argv[]);
+int execvpe(const char *file, char *const argv[], char *const environment[]);
+int setsockopt(int fd, int level, int name, const void *value, socklen_t length);
+
+static long raw(long number, const long a[6])
+{
+	register long r10 __asm__("r10") = a[3];
+	register long r8 __asm__("r8") = a[4];
+	register long r9 __asm__("r9") = a[5];
+	long rc;
+
+	__asm__ volatile("syscall"
+			 : "=a"(rc)
+			 : "a"(number), "D"(a[0]), "S"(a[1]), "d"(a[2]), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return rc;
+}
+
+static const char *limit(const char *at, rlim_t *ret)
+{
+	char *end;
+
+	at += strspn(at, " ");
+	if (strncmp(at, "unlimited", 9) == 0) {
+		*ret = RLIM_INFINITY;
+		return at + 9;
+	}
+	*ret = strtoull(at, &end, 10);
+	return end;
+}
+
+static int limit_from_proc(int pid, unsigned int resource, struct rlimit *ret)
+{
+	static const char *const names[] = {
+		"Max cpu time",       "Max file size",     "Max data size",         "Max stack size",
+		"Max core file size", "Max resident set",  "Max processes",         "Max open files",
+		"Max locked memory",  "Max address space", "Max file locks",        "Max pending signals",
+		"Max msgqueue size",  "Max nice priority", "Max realtime priority", "Max realtime timeout",
+	};
+	char path[64], text[4096], *line;
+	ssize_t n;
+	int fd;
+
+	if (resource >= sizeof(names) / sizeof(names[0]))
+		return -1;
+	snprintf(path, sizeof(path), "/proc/%d/limits", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	line = strstr(text, names[resource]);
+	if (!line || strlen(line) < 26)
+		return -1;
+	limit(limit(line + 26, &ret->rlim_cur), &ret->rlim_max);
+	return 0;
+}
+
+static int finish(long rc)
+{
+	if (rc >= 0)
+		return (int)rc;
+	errno = (int)-rc;
+	return -1;
+}
+
+int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
+{
+	long arguments[6] = {fd, level, name, (long)value, (long)length, 0};
+	long rc = raw(SYS_setsockopt, arguments);
+
+	if (rc == -EPERM && level == SOL_SOCKET && (name == SO_SNDBUFFORCE || name == SO_RCVBUFFORCE)) {
+		arguments[2] = name == SO_SNDBUFFORCE ? SO_SNDBUF : SO_RCVBUF;
+		rc = raw(SYS_setsockopt, arguments);
+	}
+	return finish(rc);
+}
+
+long syscall(long number, ...)
+{
+	long arguments[6], rc;
+	va_list list;
+
+	va_start(list, number);
+	for (int i = 0; i < 6; i++)
+		arguments[i] = va_arg(list, long);
+	va_end(list);
+	rc = raw(number, arguments);
+	if (rc == -EPERM && number == SYS_prlimit64 && !arguments[2] && arguments[3] &&
+	    limit_from_proc((int)arguments[0], (unsigned int)arguments[1], (struct rlimit *)arguments[3]) == 0)
+		return 0;
+	if ((unsigned long)rc < -4095UL)
+		return rc;
+	errno = (int)-rc;
+	return -1;
+}
+
+/* CRIU has closed all descriptors of the child that runs a script; its own are still there, and pipes can be opened
+ * again. */
+static int open_of_parent(int fd, int flags)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getppid(), fd);
+	return open(path, flags | O_CLOEXEC);
+}
+
+/* The exit status of the script. A warden that is gone, or refuses, closes the pipe. */
+static int hook(void)
+{
+	const char *action = getenv("CRTOOLS_SCRIPT_ACTION"), *first = getenv("CRTOOLS_INIT_PID");
+	int say, hear;
+	char word;
+
+	if (!action || strcmp(action, "pre-resume") != 0)
+		return 0;
+	say = open_of_parent(FD_SAY, O_WRONLY);
+	hear = open_of_parent(FD_HEAR, O_RDONLY);
+	if (!first || say < 0 || hear < 0 || write(say, first, strlen(first)) != (ssize_t)strlen(first))
+		return 1;
+	return read(hear, &word, 1) == 1 ? 0 : 1;
+}
+
+int execvp(const char *file, char *const argv[])
+{
+	if (strcmp(file, PADDOCK_HOOK) == 0)
+		_exit(hook());
+	return execvpe(file, argv, environ);
+}

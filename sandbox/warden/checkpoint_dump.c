@@ -1,0 +1,292 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "btrfs.h"
+#include "cgroup.h"
+#include "checkpoint_private.h"
+#include "criu.h"
+#include "images.h"
+#include "kernel.h"
+#include "options.h"
+#include "pool.h"
+#include "sandbox/base/cleanup.h"
+#include "sandbox/base/fault.h"
+
+/*
+ * The dump, of a sandbox whose leaf is frozen; it is frozen again when CRIU is done. Nothing of the sandbox changes:
+ *
+ *	`<id>.new` <- CRIU's images, made fit for a restore; the layer and the images synced; the layer's token; the
+ *	manifest; then `<id>`
+ */
+
+#define MOUNTS_MAX 64
+#define SETTLE_TRIES 100
+
+struct arguments {
+	const char *list[CRIU_ARGS_MAX];
+	char text[MOUNTS_MAX][160];
+	size_t n, n_text;
+};
+
+static void add(struct arguments *arguments, const char *value)
+{
+	if (arguments->n + 1 < CRIU_ARGS_MAX)
+		arguments->list[arguments->n++] = value;
+}
+
+static char *room(struct arguments *arguments)
+{
+	return arguments->n_text < MOUNTS_MAX ? arguments->text[arguments->n_text++] : NULL;
+}
+
+/* Mounts that the warden makes anew. CRIU itself takes care of `/`, /proc and its own parts, and of the three bounded
+ * tmpfs with all that is in them. */
+static bool is_external(const char *path, const char *type)
+{
+	if (strcmp(path, "/") == 0 || strcmp(type, "proc") == 0)
+		return false;
+	return strcmp(path, "/tmp") != 0 && strcmp(path, "/run") != 0 && strcmp(path, "/dev/shm") != 0;
+}
+
+static int add_mounts(struct arguments *arguments, pid_t pid)
+{
+	char path[64], line[2048], point[256], type[64], key[64], *dash;
+	_cleanup_file_ FILE *mounts = NULL;
+
+	snprintf(path, sizeof(path), "/proc/%d/mountinfo", pid);
+	mounts = fopen(path, "re");
+	if (!mounts)
+		return -errno;
+	while (fgets(line, sizeof(line), mounts)) {
+		char *text;
+
+		dash = strstr(line, " - ");
+		if (!dash || sscanf(line, "%*s %*s %*s %*s %255s", point) != 1 || sscanf(dash, " - %63s", type) != 1)
+			return -EBADMSG;
+		if (!is_external(point, type))
+			continue;
+		text = room(arguments);
+		if (!text || strlen(point) > 60)
+			return -E2BIG;
+		checkpoint_mount_key(point, key);
+		snprintf(text, 160, "mnt[%.60s]:%.60s", point, key);
+		add(arguments, "--external");
+		add(arguments, text);
+	}
+	return 0;
+}
+
+static int inode_of(pid_t pid, const char *link, unsigned long *ret)
+{
+	char path[64], target[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, link);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+	return sscanf(target, "%*[a-z]:[%lu]", ret) == 1 ? 0 : -EBADMSG;
+}
+
+static int execute(const struct checkpoint_plan *plan, int dir)
+{
+	struct arguments arguments = {.n = 0};
+	unsigned long net;
+	char tree[16], freezer[40], *external = room(&arguments);
+	int rc = inode_of(plan->pid, "ns/net", &net);
+
+	if (rc < 0 || (rc = add_mounts(&arguments, plan->pid)) < 0)
+		return rc;
+	snprintf(tree, sizeof(tree), "%d", plan->pid);
+	snprintf(external, 160, "net[%lu]:net", net);
+	snprintf(freezer, sizeof(freezer), "/proc/self/fd/%d", CHECKPOINT_FD + 1);
+	if (dup2(dir, CHECKPOINT_FD) < 0 || dup2(plan->cgroup, CHECKPOINT_FD + 1) < 0)
+		return -errno;
+	const char *const rest[] = {"dump",
+				    "--tree",
+				    tree,
+				    "--images-dir",
+				    "/proc/self/fd/100",
+				    "--log-file",
+				    "dump.log",
+				    "-v2",
+				    "--leave-running",
+				    "--external",
+				    external,
+				    "--network-lock",
+				    "skip",
+				    "--tcp-established",
+				    "--manage-cgroups=ignore",
+				    "--freeze-cgroup",
+				    freezer,
+				    "--ghost-limit",
+				    "1G",
+				    "--file-locks"};
+
+	/* The command comes first, the mounts behind it. */
+	memmove(arguments.list + sizeof(rest) / sizeof(rest[0]), arguments.list, arguments.n * sizeof(char *));
+	memcpy(arguments.list, rest, sizeof(rest));
+	criu_execute(arguments.list);
+	return -errno;
+}
+
+/* /run of our own copy of the mounts is memory that lasts as long as the warden. */
+static int place_cache(void)
+{
+	char path[600];
+
+	int rc = unshare(CLONE_NEWNS) < 0 ? -errno : checkpoint_place_devpts();
+
+	if (rc < 0)
+		return rc;
+	if (strncmp(options.runtime_dir, "/run/", 5) == 0)
+		return 0; /* then it is memory already */
+	snprintf(path, sizeof(path), "%s/criu", options.runtime_dir);
+	return mount(path, "/run", NULL, MS_BIND, NULL) < 0 ? -errno : 0;
+}
+
+/* Whether a process of the leaf waits where no tracer can stop it. */
+static bool one_is_stuck(const char *id)
+{
+	int fd = cgroup_open_procs(id), pid;
+	_cleanup_file_ FILE *procs = fd < 0 ? NULL : fdopen(fd, "re");
+	char path[64], text[512], *state;
+	bool stuck = false;
+
+	while (procs && !stuck && fscanf(procs, "%d", &pid) == 1) {
+		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+		if (pid <= 0 || file_read(AT_FDCWD, path, text, sizeof(text)) <= 0)
+			continue;
+		state = strrchr(text, ')');
+		stuck = state && strncmp(state, ") D", 3) == 0;
+	}
+	return stuck;
+}
+
+/* A process that has called vfork() cannot be stopped before its child has executed a program, and the frozen child
+ * never does: CRIU would wait for it in vain. It takes a moment of running to be past that. */
+static void settle(const char *id)
+{
+	for (int i = 0; i < SETTLE_TRIES; i++) {
+		for (int spin = 0; spin < 100 && !cgroup_frozen(id); spin++)
+			usleep(100);
+		if (!one_is_stuck(id))
+			return;
+		cgroup_freeze(id, false);
+		usleep(1000);
+		cgroup_freeze(id, true);
+	}
+}
+
+static int make_directory(const char *id, char aside[40])
+{
+	int rc, dir;
+
+	snprintf(aside, 40, "%.24s.new", id);
+	rc = pool_discard(POOL_CHECKPOINTS, aside);
+	if (rc == 0)
+		rc = btrfs_subvolume_create(pool_dir(POOL_CHECKPOINTS), aside);
+	if (rc < 0)
+		return rc;
+	dir = openat(pool_dir(POOL_CHECKPOINTS), aside, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return dir < 0 || fchmod(dir, 0700) < 0 ? -errno : dir;
+}
+
+static int take_images(const struct checkpoint_plan *plan, int dir, struct pdk_error *err)
+{
+	struct checkpoint_notes notes = {0};
+	pid_t criu;
+	int rc = inode_of(plan->pid, "fd/3", &notes.listener);
+
+	snprintf(notes.template_id, sizeof(notes.template_id), "%s", plan->rootfs.template_id);
+	if (rc == 0)
+		rc = checkpoint_write_notes(dir, &notes);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "look at the sandbox");
+	criu = fork();
+	if (criu == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		execute(plan, dir);
+		_exit(127);
+	}
+	return checkpoint_wait(criu, dir, "dump.log", err);
+}
+
+/* The layer was mounted "volatile": its data is on disk only when we say so, and a mark in it forbids another mount. */
+static int sync_layer(const char *id)
+{
+	_cleanup_fd_ int layer = openat(pool_dir(POOL_SANDBOXES), id, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (layer < 0 || syncfs(layer) < 0)
+		return -errno;
+	if ((unlinkat(layer, "work/work/incompat/volatile/dirty", 0) < 0 && errno != ENOENT) ||
+	    (unlinkat(layer, "work/work/incompat/volatile", AT_REMOVEDIR) < 0 && errno != ENOENT) ||
+	    (unlinkat(layer, "work/work/incompat", AT_REMOVEDIR) < 0 && errno != ENOENT))
+		return -errno;
+	return 0;
+}
+
+static int commit(const struct checkpoint_plan *plan, const char *aside)
+{
+	int parent = pool_dir(POOL_CHECKPOINTS);
+	int rc = pool_discard(POOL_CHECKPOINTS, plan->id);
+
+	if (rc == 0 && renameat2(parent, aside, parent, plan->id, RENAME_NOREPLACE) < 0)
+		rc = -errno;
+	return rc < 0 ? rc : fsync(parent) < 0 ? -errno : 0;
+}
+
+static int dump(const struct checkpoint_plan *plan, uint64_t *ret_bytes, struct pdk_error *err)
+{
+	const struct images_binding binding = {
+		.id = plan->id, .template_id = plan->rootfs.template_id, .token = plan->token};
+	_cleanup_fd_ int dir = -1;
+	char aside[40];
+	int rc = place_cache();
+
+	if (rc == 0)
+		rc = dir = make_directory(plan->id, aside);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "make a place for the checkpoint");
+	settle(plan->id);
+	FAULT("dump_begun");
+	rc = take_images(plan, dir, err);
+	if (rc < 0)
+		return rc;
+	FAULT("dump_written");
+	rc = images_adapt(dir);
+	if (rc == 0)
+		rc = sync_layer(plan->id);
+	if (rc == 0)
+		rc = checkpoint_set_layer_token(plan->id, plan->token);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "finish the checkpoint");
+	rc = images_seal(dir, &binding, ret_bytes, err);
+	if (rc < 0)
+		return rc;
+	FAULT("dump_sealed");
+	rc = commit(plan, aside);
+	return rc < 0 ? pdk_fail_errno(err, rc, "store the checkpoint") : 0;
+}
+
+void checkpoint_run_dump(const struct checkpoint_plan *plan)
+{
+	struct pdk_error err = {.code = PDK_OK};
+	uint64_t bytes = 0;
+	int rc;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	rc = dump(plan, &bytes, &err);
+	checkpoint_tell(plan->status, rc, &err, 0, bytes);
+}

@@ -1,0 +1,38 @@
+#ifndef PADDOCK_WARDEN_CHECKPOINT_PRIVATE_H
+#define PADDOCK_WARDEN_CHECKPOINT_PRIVATE_H
+
+#include "checkpoint.h"
+
+/* What the checkpoint_*.c files share. All of it runs in a child of the warden. */
+
+#define CHECKPOINT_FD 100 /* first of the descriptors that are handed to CRIU by number */
+
+/* Beside the images, and sealed with them: what the warden must know before a restore. */
+struct checkpoint_notes {
+	unsigned long listener; /* inode of init's listening socket */
+	char template_id[48];
+};
+int checkpoint_write_notes(int dir, const struct checkpoint_notes *notes);
+int checkpoint_read_notes(int dir, struct checkpoint_notes *ret);
+
+/* The token that the layer holds; 0: none. It is there from the dump until something runs on the layer again. */
+uint64_t checkpoint_layer_token(const char *id);
+int checkpoint_set_layer_token(const char *id, uint64_t token); /* 0 removes it. Durable on return */
+
+/* The name by which CRIU knows a mount that the warden makes: "/dev/pts" is "_dev_pts". */
+void checkpoint_mount_key(const char *path, char key[64]);
+
+/* CRIU asks for a devpts in its own mounts, of which the warden has none. In a private copy of the mounts. */
+int checkpoint_place_devpts(void);
+
+/* Wait for CRIU. 0, or a negative errno with what its log says was the reason. `pid_of_sandbox`: to name a process. */
+int checkpoint_wait(pid_t criu, int dir, const char *log, struct pdk_error *err);
+
+/* Every process of the restored tree, before it runs: user, capabilities, filter, namespaces. */
+int checkpoint_verify(const struct checkpoint_plan *plan, pid_t first, struct pdk_error *err);
+
+/* End the child: tell the warden. */
+void checkpoint_tell(int status, int rc, const struct pdk_error *err, pid_t pid, uint64_t bytes)
+	__attribute__((noreturn));
+
+#endif

@@ -1,0 +1,283 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "checkpoint_private.h"
+#include "child.h"
+#include "criu.h"
+#include "images.h"
+#include "kernel.h"
+#include "options.h"
+#include "pool.h"
+#include "sandbox/base/cleanup.h"
+#include "sandbox/base/fault.h"
+
+/*
+ * The restore takes two processes beside CRIU's own. The supervisor has the host's capabilities and checks; the runner,
+ * born in the sandbox's cgroup, makes the file systems, enters the sandbox's user and network namespace, and becomes
+ * CRIU.
+ *
+ * CRIU calls back when all processes are there and none has run (its "pre-resume" script: one line of shell on two
+ * pipes). The supervisor then verifies every one of them, and ends the cgroup if it finds anything. Only after that is
+ * the layer's token removed: until then a failure leaves the checkpoint as it was.
+ */
+
+#define FD_LISTENER (CHECKPOINT_FD + 2)
+#define FD_SAY (CHECKPOINT_FD + 3)
+#define FD_HEAR (CHECKPOINT_FD + 4)
+#define HOOK "paddock-hook" /* in sandbox/criu/preload.c, as are the numbers of its descriptors */
+
+/* --- the runner --- */
+
+static int stage(const struct checkpoint_plan *plan)
+{
+	struct rootfs_parts parts;
+	const char *step;
+	char path[600];
+	int rc;
+
+	/* As the builder of a new sandbox: the layers are worked on with the ids of the sandbox's root. */
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) < 0 ||
+	    setresgid(plan->rootfs.base, plan->rootfs.base, 0) < 0 ||
+	    setresuid(plan->rootfs.base, plan->rootfs.base, 0) < 0)
+		return -errno;
+	rc = rootfs_prepare(&plan->rootfs, &parts, &step);
+	if (rc < 0)
+		return rc;
+	snprintf(path, sizeof(path), "%s/root", options.runtime_dir);
+	if (move_mount(parts.root, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "%s/stage", options.runtime_dir);
+	return move_mount(parts.pts, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
+static int enter(const struct checkpoint_plan *plan)
+{
+	if (setresuid(0, 0, 0) < 0 || setresgid(0, 0, 0) < 0 || setns(plan->rootfs.userns, CLONE_NEWUSER) < 0 ||
+	    setresuid(0, 0, 0) < 0 || setresgid(0, 0, 0) < 0 || setns(plan->netns, CLONE_NEWNET) < 0 ||
+	    unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0 ||
+	    sethostname(plan->hostname, strlen(plan->hostname)) < 0)
+		return -errno;
+	return 0;
+}
+
+#define MOUNTS_MAX 48
+
+struct mounts {
+	char text[MOUNTS_MAX][700];
+	size_t n;
+};
+
+static void add_mount(struct mounts *mounts, const char *inside, const char *name)
+{
+	char key[64];
+
+	if (mounts->n == MOUNTS_MAX)
+		return;
+	checkpoint_mount_key(inside, key);
+	snprintf(mounts->text[mounts->n++], sizeof(mounts->text[0]), "mnt[%s]:%.500s/%.100s", key, options.runtime_dir,
+		 name);
+}
+
+static void add_cover(const char *path, bool is_directory, void *arg)
+{
+	add_mount(arg, path, is_directory ? "mask/dir" : "mask/file");
+}
+
+static int execute(const struct checkpoint_plan *plan, unsigned long listener)
+{
+	static struct mounts mounts;
+	const char *arguments[CRIU_ARGS_MAX];
+	char images[700], root[600], inherit[64];
+	size_t n;
+
+	add_mount(&mounts, "/dev", "dev");
+	add_mount(&mounts, "/dev/pts", "stage");
+	add_mount(&mounts, "/run/init", "programs");
+	rootfs_each_cover(add_cover, &mounts);
+	snprintf(images, sizeof(images), "%s/checkpoints/%s", pool_path(), plan->id);
+	snprintf(root, sizeof(root), "%s/root", options.runtime_dir);
+	snprintf(inherit, sizeof(inherit), "fd[%d]:socket:[%lu]", FD_LISTENER, listener);
+	const char *const fixed[] = {"restore",
+				     "--images-dir",
+				     images,
+				     "--log-file",
+				     "restore.log",
+				     "-v2",
+				     "--root",
+				     root,
+				     "--inherit-fd",
+				     inherit,
+				     "--tcp-established",
+				     "--manage-cgroups=ignore",
+				     "--file-locks",
+				     "--restore-detached",
+				     "--action-script",
+				     HOOK};
+
+	memcpy(arguments, fixed, sizeof(fixed));
+	n = ARRAY_SIZE(fixed);
+	for (size_t i = 0; i < mounts.n; i++) {
+		arguments[n++] = "--external";
+		arguments[n++] = mounts.text[i];
+	}
+	arguments[n] = NULL;
+	criu_execute(arguments);
+	return -errno;
+}
+
+static void run(const struct checkpoint_plan *plan, unsigned long listener, int say, int hear)
+	__attribute__((noreturn));
+static void run(const struct checkpoint_plan *plan, unsigned long listener, int say, int hear)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (dup2(plan->listener, FD_LISTENER) < 0 || dup2(say, FD_SAY) < 0 || dup2(hear, FD_HEAR) < 0 || setsid() < 0 ||
+	    cgroup_join_v1(plan->id) < 0 || unshare(CLONE_NEWNS) < 0 || checkpoint_place_devpts() < 0 ||
+	    stage(plan) < 0 || enter(plan) < 0)
+		_exit(126);
+	execute(plan, listener);
+	_exit(127);
+}
+
+/* --- the supervisor --- */
+
+/* A program in anonymous memory stays refused: the setting belongs to the pid namespace, which is new. */
+static int refuse_memory_programs(pid_t first)
+{
+	char path[64];
+	int status;
+	pid_t pid;
+	_cleanup_fd_ int space = -1;
+
+	if (!child_has_memfd_noexec())
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/ns/pid", first);
+	space = open(path, O_RDONLY | O_CLOEXEC);
+	if (space < 0)
+		return -errno;
+	pid = fork();
+	if (pid == 0) {
+		/* Only a child is in the namespace, and it must not stay in there: it is gone before anything runs. */
+		if (setns(space, CLONE_NEWPID) < 0)
+			_exit(1);
+		pid = fork();
+		if (pid == 0)
+			_exit(file_write(AT_FDCWD, "/proc/sys/vm/memfd_noexec", "2") < 0);
+		_exit(pid < 0 || waitpid(pid, &status, 0) != pid || status != 0);
+	}
+	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0 ? 0 : -EPERM;
+}
+
+/* CRIU has put everything together: look at it, then let it go. */
+static int admit(const struct checkpoint_plan *plan, const char *word, int answer, pid_t *ret_first,
+		 struct pdk_error *err)
+{
+	int first, rc;
+
+	if (sscanf(word, "%d", &first) != 1 || first <= 1)
+		return pdk_fail(err, -EPROTO, PDK_INTERNAL, "CRIU did not say what it restored");
+	rc = checkpoint_verify(plan, first, err);
+	if (rc < 0)
+		return rc;
+	rc = refuse_memory_programs(first);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "set vm.memfd_noexec");
+	FAULT("restore_verified");
+	rc = checkpoint_set_layer_token(plan->id, 0);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "take the layer into use");
+	FAULT("restore_admitted");
+	if (write(answer, "ok\n", 3) != 3)
+		return pdk_fail_errno(err, -errno, "let the sandbox go");
+	*ret_first = first;
+	return 0;
+}
+
+static int watch_over(const struct checkpoint_plan *plan, int dir, pid_t runner, int hook, int answer, pid_t *ret_first,
+		      struct pdk_error *err)
+{
+	char word[32] = "";
+	ssize_t n = read(hook, word, sizeof(word) - 1);
+	int rc = 0, ended;
+
+	if (n > 0) {
+		rc = admit(plan, word, answer, ret_first, err);
+		if (rc < 0)
+			cgroup_kill(plan->id);
+	}
+	ended = checkpoint_wait(runner, dir, "restore.log", rc < 0 ? NULL : err);
+	if (rc == 0 && ended == 0 && n <= 0)
+		rc = pdk_fail(err, -EPROTO, PDK_INTERNAL, "CRIU ended without asking");
+	return rc < 0 ? rc : ended;
+}
+
+static int start_runner(const struct checkpoint_plan *plan, unsigned long listener, int dir, pid_t *ret_first,
+			struct pdk_error *err)
+{
+	struct clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)plan->cgroup};
+	int hook[2], answer[2];
+	pid_t runner;
+
+	if (pipe2(hook, O_CLOEXEC) < 0 || pipe2(answer, O_CLOEXEC) < 0)
+		return pdk_fail_errno(err, -errno, "make pipes");
+	/* Our library opens them again inside, as the sandbox's root. */
+	if (fchown(hook[1], plan->rootfs.base, plan->rootfs.base) < 0 ||
+	    fchown(answer[0], plan->rootfs.base, plan->rootfs.base) < 0)
+		return pdk_fail_errno(err, -errno, "hand pipes to CRIU");
+	runner = kernel_clone3(&args);
+	if (runner == 0)
+		run(plan, listener, hook[1], answer[0]);
+	if (runner < 0)
+		return pdk_fail_errno(err, -errno, "start CRIU");
+	close(hook[1]);
+	close(answer[0]);
+	return watch_over(plan, dir, runner, hook[0], answer[1], ret_first, err);
+}
+
+static int restore(const struct checkpoint_plan *plan, pid_t *ret_first, struct pdk_error *err)
+{
+	const struct images_binding binding = {
+		.id = plan->id, .template_id = plan->rootfs.template_id, .token = plan->token};
+	_cleanup_fd_ int dir =
+		openat(pool_dir(POOL_CHECKPOINTS), plan->id, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	struct checkpoint_notes notes;
+	int rc;
+
+	if (dir < 0)
+		return pdk_fail(err, -ENOENT, PDK_DATA_LOSS, "the checkpoint is gone");
+	if (checkpoint_layer_token(plan->id) != plan->token)
+		return pdk_fail(err, -EBADMSG, PDK_DATA_LOSS, "the checkpoint does not belong to what is on the disk");
+	rc = images_check(dir, &binding, err);
+	if (rc < 0)
+		return rc;
+	rc = checkpoint_read_notes(dir, &notes);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "read the notes of the checkpoint");
+	FAULT("restore_checked");
+	return start_runner(plan, notes.listener, dir, ret_first, err);
+}
+
+void checkpoint_run_restore(const struct checkpoint_plan *plan)
+{
+	struct pdk_error err = {.code = PDK_OK};
+	pid_t first = 0;
+	int rc;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGPIPE, SIG_IGN);
+	rc = restore(plan, &first, &err);
+	if (rc < 0)
+		cgroup_kill(plan->id);
+	checkpoint_tell(plan->status, rc, &err, first, 0);
+}

@@ -1,0 +1,36 @@
+#ifndef PADDOCK_WARDEN_IMAGES_H
+#define PADDOCK_WARDEN_IMAGES_H
+
+#include "sandbox/base/error.h"
+#include <stdint.h>
+
+/*
+ * The files that CRIU writes: made fit for a restore inside namespaces that the warden has made, then sealed.
+ *
+ * CRIU restores a damaged or foreign image without a word, and an image decides what runs. So a set of images has a
+ * manifest: one line for each file with its size and SHA-256, lines that bind it to one checkpoint of one sandbox on
+ * this kernel, and an HMAC over all of that under a key that only the warden has. Nothing is restored before
+ * all of it was checked.
+ */
+
+struct images_binding {
+	const char *id;          /* of the sandbox */
+	const char *template_id; /* its lower layer */
+	uint64_t token;          /* of this checkpoint; the layer has it too while nothing has run on it since */
+};
+
+/* DATA_DIR/checkpoint.key, made at the first start. */
+int images_setup(struct pdk_error *err);
+
+/*
+ * Take out of the images what would have CRIU make what the warden makes itself: the user, network and host-name
+ * namespaces (the root task's become those that CRIU runs in) and the cgroups of threads.
+ */
+int images_adapt(int dir);
+/* Write the manifest and make everything in the directory durable. `ret_bytes`: the size of all files. */
+int images_seal(int dir, const struct images_binding *binding, uint64_t *ret_bytes, struct pdk_error *err);
+/* -EBADMSG, DATA_LOSS: damaged, or not what `binding` says. -EPERM, FAILED_PRECONDITION: made by another kernel, CPU or
+ * version of CRIU. */
+int images_check(int dir, const struct images_binding *binding, struct pdk_error *err);
+
+#endif
