@@ -202,6 +202,8 @@ cat <<NEXT
   paddock run -- python3 -c 'print(6 * 7)'     one command in a sandbox of its own
   id=\$(paddock create); paddock shell \$id      a terminal in it
   paddock tenant create agents && paddock key create --tenant agents    a key for a program of yours
+  E2B_API_KEY=\$(paddock key create sdk) E2B_API_URL=http://${PADDOCK_HTTP_LISTEN:-127.0.0.1:7413} E2B_SANDBOX_URL=http://${PADDOCK_HTTP_LISTEN:-127.0.0.1:7413}
+                                               the environment for npm's e2b (sdk/README.md)
   paddock audit list                           every call of this demonstration
   paddock help
 NEXT

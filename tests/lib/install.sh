@@ -17,7 +17,7 @@ paddock_packages() {
 	test)
 		echo libcmocka-dev python3 python3-grpcio python3-protobuf openssl strace clang libclang-rt-dev-any \
 			git busybox-static crun bubblewrap gnuplot-nox procps e2fsprogs util-linux \
-			lintian mandoc man-db systemd libcap2-bin
+			lintian mandoc man-db systemd libcap2-bin node-any npm-any
 		;;
 	*)
 		echo "install.sh: no package set '$1' (build, run, test)" >&2
@@ -34,6 +34,9 @@ paddock_resolve() {
 		version=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -1)
 		[ -n "$version" ] && echo "libclang-rt-$version-dev" || true
 		;;
+	# Whoever has a newer one than the release keeps it.
+	node-any) command -v node >/dev/null || echo nodejs ;;
+	npm-any) command -v npm >/dev/null || echo npm ;;
 	*) echo "$1" ;;
 	esac
 }

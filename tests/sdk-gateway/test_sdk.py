@@ -40,6 +40,10 @@ def main():
     if not shutil.which("node") or not shutil.which("npm"):
         print("skip sdk-gateway: there is no node or npm")
         return 0
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip()
+    if int(version.lstrip("v").split(".")[0] or 0) < 20:
+        print(f"skip sdk-gateway: e2b needs node 20 or later, here is {version} (Debian 12 has 18)")
+        return 0
     if not install():
         return done()
     failed = 0
