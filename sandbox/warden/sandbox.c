@@ -341,6 +341,7 @@ void sandbox_started(struct sandbox *s)
 	struct warden_reply reply = {.value = (uint64_t)(unsigned int)s->pid};
 
 	s->state = SANDBOX_RUNNING;
+	inodes_reset(&s->inodes); /* it is looked at from now on */
 	s->announce = true;
 	busy--;
 	worked_ms = clock_ms();
