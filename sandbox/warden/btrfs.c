@@ -30,6 +30,11 @@ int btrfs_subvolume_destroy(int parent, const char *name)
 	return name_call(parent, BTRFS_IOC_SNAP_DESTROY, name);
 }
 
+int btrfs_sync(int fs)
+{
+	return ioctl(fs, BTRFS_IOC_SYNC) < 0 ? -errno : 0;
+}
+
 int btrfs_subvolume_set_readonly(int subvolume, bool readonly)
 {
 	uint64_t flags = readonly ? BTRFS_SUBVOL_RDONLY : 0;

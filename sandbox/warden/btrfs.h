@@ -8,6 +8,9 @@
  * All return 0 or a negative errno. */
 int btrfs_subvolume_create(int parent, const char *name);
 int btrfs_subvolume_destroy(int parent, const char *name);
+/* Write everything out, and have the kernel take the space of destroyed subvolumes back now, not at its next commit (30
+ * s). */
+int btrfs_sync(int fs);
 int btrfs_subvolume_set_readonly(int subvolume, bool readonly);
 bool btrfs_subvolume_readonly(int subvolume);
 int btrfs_subvolume_id(int subvolume, uint64_t *ret_id);

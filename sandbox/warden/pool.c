@@ -26,6 +26,8 @@
 #include "sandbox/base/fault.h"
 
 #define STOCK_MAX 256
+#define TRASH_AGAIN_MS 1000
+#define TRASH_TRIES 60
 #define TRASH_PAUSE_MS 50 /* one worker for what a burst of kills leaves, and none between the steps of one */
 
 static const char *const names[POOL_DIRS] = {"templates", "sandboxes", "stock",      "import",
@@ -39,6 +41,7 @@ static unsigned int stock_count;
 static uint64_t next_name;
 static bool trash_waits;
 static unsigned long long trash_due_ms;
+static unsigned int trash_tries; /* of a worker that did not get everything back */
 static struct watch trash_worker = {.fd = -1};
 
 int pool_dir(enum pool_dir which)
@@ -297,32 +300,56 @@ static int subvolume_remove(int parent, const char *name)
 int pool_discard(enum pool_dir from, const char *name)
 {
 	char unique[96];
+	int rc;
 
 	snprintf(unique, sizeof(unique), "%.64s.%" PRIx64, name, ++next_name);
-	if (renameat2(dirs[from], name, dirs[POOL_TRASH], unique, RENAME_NOREPLACE) < 0) {
-		if (errno == ENOENT)
-			return 0;
-		/* In a full pool there is no room for a rename, but btrfs keeps some for a removal. */
-		return errno == ENOSPC || errno == EDQUOT ? subvolume_remove(dirs[from], name) : -errno;
-	}
+	rc = renameat2(dirs[from], name, dirs[POOL_TRASH], unique, RENAME_NOREPLACE) < 0 ? -errno : 0;
+	if (rc == -ENOENT)
+		return 0;
+	/* In a full pool there is no room for a rename, but btrfs keeps some for a removal. */
+	if (rc == -ENOSPC || rc == -EDQUOT)
+		rc = subvolume_remove(dirs[from], name);
+	if (rc < 0)
+		return rc;
 	if (!trash_waits)
 		trash_due_ms = clock_ms() + TRASH_PAUSE_MS;
 	trash_waits = true;
+	trash_tries = TRASH_TRIES;
 	return 0;
 }
 
+static bool trash_left; /* in the worker: something could not be removed */
+
 static void trash_remove(const char *name)
 {
-	if (subvolume_remove(dirs[POOL_TRASH], name) < 0)
-		unlinkat(dirs[POOL_TRASH], name, 0);
+	if (subvolume_remove(dirs[POOL_TRASH], name) < 0 && unlinkat(dirs[POOL_TRASH], name, 0) < 0)
+		trash_left = true;
 }
 
-/* The worker is one of our own forks: it touches nothing but trash/, and ends with the warden. It lists the directory
- * by a descriptor of its own (file_each): on btrfs one that was opened earlier does not show what came later. */
+static bool nearly_full(void)
+{
+	struct statvfs fs;
+
+	return fstatvfs(root, &fs) == 0 && fs.f_bavail < fs.f_blocks / 10;
+}
+
+/*
+ * The worker is one of our own forks: it touches nothing but trash/, and ends with the warden. It lists the directory
+ * by a descriptor of its own (file_each): on btrfs one that was opened earlier does not show what came later.
+ *
+ * btrfs takes space back in steps, each of which waits for a commit (30 s): the destroyed subvolume is taken apart,
+ * what it held is discarded, then the chunks that became empty are given up, without which a pool that was full of data
+ * has no room for metadata. In a pool that is nearly full somebody may wait for it, so it is asked to go on, and asked
+ * again.
+ */
+static void trash_empty(void) __attribute__((noreturn));
 static void trash_empty(void)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	pool_enumerate(POOL_TRASH, trash_remove);
+	if (nearly_full())
+		btrfs_sync(root);
+	_exit(trash_left || nearly_full());
 }
 
 static void trash_worker_ended(struct watch *watch, uint32_t events)
@@ -331,7 +358,11 @@ static void trash_worker_ended(struct watch *watch, uint32_t events)
 	siginfo_t info;
 
 	loop_remove(watch);
-	waitid(P_PIDFD, (id_t)fd, &info, WEXITED);
+	if (waitid(P_PIDFD, (id_t)fd, &info, WEXITED) == 0 && info.si_status != 0 && trash_tries > 0) {
+		trash_tries--;
+		trash_due_ms = clock_ms() + TRASH_AGAIN_MS;
+		trash_waits = true;
+	}
 	close(fd);
 }
 
@@ -354,10 +385,8 @@ int pool_trash_work(void)
 		return 0;
 	trash_waits = false;
 	pid = fork();
-	if (pid == 0) {
+	if (pid == 0)
 		trash_empty();
-		_exit(0);
-	}
 	fd = pid < 0 ? -1 : pidfd_open(pid, 0);
 	if (fd < 0)
 		return 0;
