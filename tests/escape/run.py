@@ -531,7 +531,7 @@ def H02_hostile_requests(w, template):
     good = {"id": unknown, "template": template, "hostname": "box"}
     cases = [("no such operation", {"op": 99}), ("an event as a request", {"op": warden.EXITED}), ("operation 0", {"op": 0})]
     for id in ("", "..", "../../etc", "i/../../../etc/pas", "I" + "z" * 20, "i" + "z" * 19, "import", "t" * 21):
-        for op in (warden.CREATE, warden.ATTACH, warden.LIMITS, warden.USAGE, warden.FREEZE, warden.KILL):
+        for op in (warden.CREATE, warden.ATTACH, warden.LIMITS, warden.USAGE, warden.FREEZE, warden.CHECKPOINT, warden.RELEASE, warden.RESTORE, warden.KILL):
             cases.append((f"id {id!r} operation {op}", {**good, "op": op, "id": id}))
     for name in ("", "..", "../sandboxes", "t" + "/" * 40, "t" + "0" * 39, "t" + "0" * 40):
         cases += [(f"template {name!r}", {**good, "op": warden.CREATE, "template": name}), (f"remove {name!r}", {"op": warden.REMOVE, "template": name})]
@@ -557,7 +557,7 @@ def H02_hostile_requests(w, template):
 
 @with_warden
 def H02_broken_messages(w, template):
-    whole = warden.REQUEST.pack(warden.HELLO, 1, 1, b"", b"", b"", 0, 0, 0, 0, 0)
+    whole = warden.REQUEST.pack(warden.HELLO, 1, warden.VERSION, b"", b"", b"", 0, 0, 0, 0, 0)
     for data in (b"x", whole[:-1], whole + b"x", b"\xff" * len(whole), bytes(len(whole)), whole[:16] + b"a" * 24 + whole[40:], whole[:16] + b"\0a" + whole[18:]):
         w.send_raw(data)
         try:
@@ -566,12 +566,12 @@ def H02_broken_messages(w, template):
             pass
         w.socket.close()
         w.connect()
-        assert w.ask(warden.HELLO, value=1).value == 1, "the control: the next client is served"
+        assert w.ask(warden.HELLO, value=warden.VERSION).value == warden.VERSION, "the control: the next client is served"
     files = lambda: len(os.listdir(f"/proc/{w.process.pid}/fd"))
     before = files()
     with open("/dev/null") as null:
         for _ in range(50):
-            w.ask(warden.HELLO, value=1, fds=[null.fileno()] * 3)
+            w.ask(warden.HELLO, value=warden.VERSION, fds=[null.fileno()] * 3)
     assert files() < before + 10, "descriptors that nobody asked for stay open"
 
 

@@ -12,6 +12,8 @@ import host
 from paddock import SOURCE, Instance, code_of, enum, eventually, wait_until
 
 RUNNING = enum("SANDBOX_STATE_RUNNING")
+PAUSED = enum("SANDBOX_STATE_PAUSED")
+TO_DISK = enum("PAUSE_MODE_CHECKPOINT")
 QUOTA = 2  # sandboxes of the tenant: the one that outlives everything, and one more
 
 
@@ -96,9 +98,12 @@ class Crashing:
 
     # -- what there is
 
+    def listed(self):
+        """All that have not ended."""
+        return self.instance.admin.Sandboxes.List(all_tenants=True, page_size=1000, deadline=10).sandboxes
+
     def living(self):
-        listed = self.instance.admin.Sandboxes.List(all_tenants=True, page_size=1000, deadline=10).sandboxes
-        return sorted(s.id for s in listed if s.state == RUNNING)
+        return sorted(s.id for s in self.listed() if s.state == RUNNING)
 
     def pool(self, folder):
         """A folder of the storage pool, which is mounted in the warden's namespace only."""
@@ -165,14 +170,25 @@ class Crashing:
         with contextlib.suppress(RuntimeError, TimeoutError):
             getattr(self.instance, "start_" + who)(env)
 
-    def lives(self, victim):
+    def through_disk(self, id):
+        """Pause to disk and resume. Both work, or the child that does it met a fault. What becomes of the sandbox is the
+        verdict's subject."""
+        sandboxes = self.instance.admin.Sandboxes
+        for call in (lambda: sandboxes.Pause(sandbox_id=id, mode=TO_DISK, deadline=20), lambda: sandboxes.Resume(sandbox_id=id, deadline=20)):
+            if code_of(call)[0] != "OK":
+                self.interrupted = True
+
+    def lives(self, victim, through_disk=False):
         """Create, use and kill until the victim dies; three times at most. -> (living, killed, died)"""
         created, killed = [], []
+        self.interrupted = False
         for _ in range(3):
             id, _ = self.create()
             if id:
                 created.append(id)
                 code_of(lambda i=id: self.instance.admin.run(i, "true", deadline=5))
+                if through_disk and victim.poll() is None:
+                    self.through_disk(id)
                 if victim.poll() is None:
                     name, _ = self.kill(id, deadline=3)  # it waits for a warden that is away
                     created.remove(id)  # from here on either outcome is right, unless it was acknowledged
@@ -220,12 +236,22 @@ class Crashing:
         return [f"{name}: {before} -> {now[name]}" for name, before in self.before.items()
                 if (now[name] > before if isinstance(before, int) else now[name] != before)]
 
+    def _only_the_keeper(self):
+        return [s.id for s in self.listed()] == [self.keeper]
+
+    def resume_paused(self):
+        """One that a crash left paused is as good as one that runs, if it can be resumed."""
+        for sandbox in self.listed():
+            if sandbox.state == PAUSED:
+                eventually(lambda i=sandbox.id: code_of(lambda: self.instance.admin.Sandboxes.Resume(sandbox_id=i, deadline=20))[0] == "OK", 20)
+
     def settle(self):
         """Kill all but the keeper: only what the keeper holds may be left, and the quota must know it."""
         for id in self.living():
             if id != self.keeper:
                 self.kill(id)
-        eventually(lambda: not self._more(), 20)
+        # The end of one whose kill was interrupted is asked for again by paddockd, which takes it a moment.
+        eventually(lambda: not self._more() and self._only_the_keeper(), 20)
         wrong = self._more()
         extra, why = self.create()
         if not extra:
@@ -243,4 +269,5 @@ class Crashing:
 
     def verdict(self, created, killed):
         self.restart()
+        self.resume_paused()
         return self.inspect(created, killed) + self.settle() + self.audit()

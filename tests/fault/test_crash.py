@@ -40,11 +40,14 @@ def at_point(crashing, who, point, passing):
     deaths = len(crashing.instance.deaths)
     crashing.again(who, {"PADDOCK_FAULT": f"{point}:{passing}"})
     victim = getattr(crashing.instance, who)
-    created, killed, died = crashing.lives(victim)
+    created, killed, died = crashing.lives(victim, through_disk=point.startswith(("dump_", "restore_")))
     if died and victim.poll() != 137:
         died = f"exit {victim.poll()}"
     if not died and not created and not killed and victim.poll() is None:
         died = True  # a point of the cloned child: each create failed, and the warden lives
+        crashing.again(who)
+    if not died and crashing.interrupted and victim.poll() is None:
+        died = True  # a point of the child that dumps or restores
         crashing.again(who)
     wrong = crashing.verdict(created, killed)
     if died is not True:
