@@ -234,7 +234,7 @@ class Guard(unittest.TestCase):
                 "an interrupted block": frame(HEADERS, 0, 1, block()) + frame(PING, 0, 0, b"12345678"),
                 "a continuation of nothing": frame(CONTINUATION, END_HEADERS, 1, block()),
                 "an even stream": frame(HEADERS, END_HEADERS, 2, block()), "stream 0": frame(HEADERS, END_HEADERS, 0, block()),
-                "data for no stream": frame(DATA, 0, 5, b"x"), "a reset of no stream": frame(RST, 0, 5, b"\0\0\0\0"),
+                "data for no stream": frame(DATA, 0, 5, b"x"), "a reset of no stream": frame(RST, 0, 4, b"\0\0\0\0"),
                 "a reset of the wrong size": head + frame(RST, 0, 1, b"\0"), "a ping of the wrong size": frame(PING, 0, 0, b"1"),
                 "settings of the wrong size": frame(SETTINGS, 0, 0, b"1"), "a window of the wrong size": frame(WINDOW, 0, 0, b"1"),
                 "a frame that is too large": frame(DATA, 0, 1, b"x" * 16385), "a push": frame(PUSH, END_HEADERS, 1, block()),
