@@ -70,6 +70,7 @@ void bench_many(struct paddock_client *client, const struct bench_options *optio
 
 	if (!ids)
 		exit(1);
+	sleep(5); /* what was killed before this is still being given back */
 	memory = memory_used();
 	for (int i = 0; i < options->live; i++) {
 		if (i == 10)
