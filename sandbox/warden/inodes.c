@@ -22,8 +22,8 @@ static unsigned long long next_ms;
 void inodes_reset(struct inode_watch *watch)
 {
 	*watch = (struct inode_watch){.highest = BTRFS_INODE_FIRST};
-	next_ms =
-		0; /* nobody knows yet how soon it may reach its limit: the pause that was meant for the others ends */
+	/* Nobody knows yet how soon it may reach its limit: the pause that was meant for the others ends. */
+	next_ms = 0;
 }
 
 uint64_t inodes_bound(const struct inode_watch *watch)
