@@ -376,7 +376,7 @@ class Tls(unittest.TestCase):
         with Instance(**self.settings()) as private:
             private.admin.Admin.CreateTenant(name="tenant")
             key = private.admin.Admin.CreateKey(tenant="tenant").secret
-            client = private.client(f"localhost:{private.port}", key, credentials=self.credentials())
+            client = private.client(f"127.0.0.1:{private.port}", key, credentials=self.credentials())
             self.assertEqual(client.Admin.WhoAmI().tenant, "tenant")
             events = client.Sandboxes.WatchEvents()
             plain = private.client(key=key)
@@ -390,12 +390,12 @@ class Tls(unittest.TestCase):
             wait_until(lambda: self.serial(private.port)[0] != before, 30, "the new certificate is served")
             self.assertEqual(client.Admin.WhoAmI().tenant, "tenant")
             self.assertTrue(events.is_active(), "an open stream is not cut by a rotation")
-            self.assertEqual(private.client(f"localhost:{private.port}", key, credentials=self.credentials()).Admin.WhoAmI().tenant, "tenant")
+            self.assertEqual(private.client(f"127.0.0.1:{private.port}", key, credentials=self.credentials()).Admin.WhoAmI().tenant, "tenant")
             # A damaged file on disk does not stop the service: the last good one goes on.
             with open(self.folder + "/server.pem", "w") as f:
                 f.write("garbage")
             time.sleep(2)
-            self.assertEqual(private.client(f"localhost:{private.port}", key, credentials=self.credentials()).Admin.WhoAmI().tenant, "tenant")
+            self.assertEqual(private.client(f"127.0.0.1:{private.port}", key, credentials=self.credentials()).Admin.WhoAmI().tenant, "tenant")
             events.cancel()
 
     def test_old_protocols_are_refused(self):
@@ -414,7 +414,7 @@ class Tls(unittest.TestCase):
         with Instance(**self.settings(tls_client_ca=self.folder + "/ca.pem")) as private:
             private.admin.Admin.CreateTenant(name="tenant")
             key = private.admin.Admin.CreateKey(tenant="tenant").secret
-            target = f"localhost:{private.port}"
+            target = f"127.0.0.1:{private.port}"
             self.assertEqual(private.client(target, key, credentials=self.credentials(good)).Admin.WhoAmI().tenant, "tenant")
             with self.assertRaises(grpc.RpcError) as raised:
                 private.client(target, credentials=self.credentials(good)).Admin.WhoAmI(deadline=5)

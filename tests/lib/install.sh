@@ -59,6 +59,24 @@ paddock_criu() {
 	rm -rf "$dir" && mv "$dir.new" "$dir" && chmod 755 "$dir"
 }
 
+# Node.js 20 or newer in DIR (bin/node), unless the system has one: the SDKs that are tested need it, and Debian 12 has 18.
+paddock_node() {
+	local dir=$1 arch major
+	major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p')
+	[ "${major:-0}" -lt 20 ] || return 0
+	[ ! -x "$dir/bin/node" ] || return 0
+	arch=$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')
+	echo "unpacking Node.js 20 into $dir"
+	rm -rf "$dir.new"
+	mkdir -p "$dir.new"
+	npm install --prefix "$dir.new" --no-save --ignore-scripts --no-audit --no-fund "node-linux-$arch@20.20.2" >/dev/null 2>&1 || {
+		rm -rf "$dir.new"
+		echo "install.sh: Node.js 20 could not be fetched: the SDKs are not tested" >&2
+		return 1
+	}
+	rm -rf "$dir" && mv "$dir.new/node_modules/node-linux-$arch" "$dir" && rm -rf "$dir.new"
+}
+
 paddock_installed() {
 	[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
@@ -100,7 +118,11 @@ paddock_install() {
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
 	paddock_install "$@"
+	cache=${PADDOCK_CACHE:-/var/cache/paddock}
 	case " $* " in
-	*" run "*) [ "$(id -u)" != 0 ] || paddock_criu "${PADDOCK_CACHE:-/var/cache/paddock}/criu" || true ;;
+	*" run "*) [ "$(id -u)" != 0 ] || paddock_criu "$cache/criu" || true ;;
+	esac
+	case " $* " in
+	*" test "*) [ "$(id -u)" != 0 ] || paddock_node "$cache/node" || true ;;
 	esac
 fi

@@ -1,24 +1,18 @@
 #!/usr/bin/python3
 """The npm packages of the hosted-sandbox SDKs, as they are, against a real Paddock: over http, and over TLS with a wildcard domain."""
 import os
-import shutil
 import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 sys.path.insert(0, os.path.join(HERE, "..", "ingress"))
+import node
 from check import check, done
 from ingress import DOMAIN, Ingress
 from paddock import CLI, Instance
 
-
-def install():
-    """The packages of the lock file; npm leaves what is there already."""
-    if os.path.exists(f"{HERE}/node_modules/.package-lock.json"):
-        return True
-    npm = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, capture_output=True, text=True)
-    return check("sdk-gateway/npm ci", npm.returncode == 0, npm.stderr[-300:])
+NODE = node.find()
 
 
 def key(instance, name, *options):
@@ -27,7 +21,7 @@ def key(instance, name, *options):
 
 
 def run(program, prefix, environment):
-    process = subprocess.run(["node", "--require", f"{HERE}/hosts.cjs", f"{HERE}/{program}"], cwd=HERE, text=True, capture_output=True, timeout=300,
+    process = subprocess.run([NODE, "--require", f"{HERE}/hosts.cjs", f"{HERE}/{program}"], cwd=HERE, text=True, capture_output=True, timeout=300,
                              env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PREFIX": prefix, **environment})
     print(process.stdout, end="", flush=True)
     print(process.stderr, end="", file=sys.stderr)
@@ -37,14 +31,11 @@ def run(program, prefix, environment):
 
 
 def main():
-    if not shutil.which("node") or not shutil.which("npm"):
-        print("skip sdk-gateway: there is no node or npm")
+    if not NODE:
+        print(f"skip sdk-gateway: e2b needs Node.js {node.NEEDED} or later")
         return 0
-    version = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip()
-    if int(version.lstrip("v").split(".")[0] or 0) < 20:
-        print(f"skip sdk-gateway: e2b needs node 20 or later, here is {version} (Debian 12 has 18)")
-        return 0
-    if not install():
+    error = node.npm_ci(HERE)
+    if not check("sdk-gateway/npm ci", error is None, error):
         return done()
     failed = 0
     with Instance(template="base", pool="10G", ingress_user="paddock") as instance, Ingress(run=instance.run, user="paddock") as ingress:

@@ -50,7 +50,7 @@ static void add_extension(X509 *certificate, int nid, const char *value)
 	X509_EXTENSION_free(extension);
 }
 
-/* NAME.crt and NAME.key: an authority's own certificate, good for "localhost" too. */
+/* NAME.crt and NAME.key: an authority's own certificate, good for 127.0.0.1 too. */
 static void make_pair(const char *name)
 {
 	EVP_PKEY *key = EVP_EC_gen("P-256");
@@ -67,7 +67,7 @@ static void make_pair(const char *name)
 				   -1, -1, 0);
 	X509_set_issuer_name(certificate, X509_get_subject_name(certificate));
 	add_extension(certificate, NID_basic_constraints, "critical,CA:TRUE");
-	add_extension(certificate, NID_subject_alt_name, "DNS:localhost");
+	add_extension(certificate, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1");
 	X509_sign(certificate, key, EVP_sha256());
 	snprintf(file, sizeof(file), "%s.crt", name);
 	out = fopen(path_of(file), "w");
@@ -119,7 +119,7 @@ static int call_with(const char *authority, const char *own)
 		snprintf(file, sizeof(file), "%s.key", own);
 		read_text(file, key);
 	}
-	snprintf(address, sizeof(address), "localhost:%d", port);
+	snprintf(address, sizeof(address), "127.0.0.1:%d", port);
 	client_open_with(&client, address, GOOD_KEY,
 			 grpc_ssl_credentials_create_ex(roots, own ? &pair : NULL, NULL, NULL));
 	status = client_unary(&client, "/paddock.test.Test/Echo", 3000, "", 0, NULL, NULL, NULL);
@@ -149,7 +149,7 @@ static void only_tls_is_spoken(void **state)
 	service_start(use_tls);
 	assert_int_equal(call_with("server", NULL), PDK_OK);
 	assert_int_equal(call_with("client", NULL), PDK_UNAVAILABLE);
-	snprintf(address, sizeof(address), "localhost:%d", port);
+	snprintf(address, sizeof(address), "127.0.0.1:%d", port);
 	client_open(&client, address, GOOD_KEY);
 	assert_int_not_equal(client_unary(&client, "/paddock.test.Test/Echo", 2000, "", 0, NULL, NULL, NULL), PDK_OK);
 	client_close(&client);
