@@ -22,6 +22,7 @@ ASAN=$CI
 PASSED=0 FAILED=0 SKIPPED=0
 TARGETS=() # of build(); all if empty
 LOGS=
+SUPPRESSIONS=
 STARTED=$SECONDS
 
 usage() {
@@ -60,6 +61,7 @@ must() {
 }
 
 finish() {
+	rm -f ${SUPPRESSIONS:+"$SUPPRESSIONS"}
 	printf '%d passed, %d failed, %d skipped\n' $PASSED $FAILED $SKIPPED
 	[ $FAILED = 0 ] && [ $PASSED -gt 0 ]
 	exit
@@ -218,8 +220,11 @@ done
 if { [ -n "$ASAN" ] && [ ${#ONLY[@]} = 0 ]; } || { [ ${#ONLY[@]} -gt 0 ] && wanted asan; }; then
 	export BUILD=$SOURCE/build-asan
 	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-	export LSAN_OPTIONS=suppressions=$SOURCE/tests/lib/lsan.supp
-	build "$BUILD" -DPADDOCK_FAULTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DPADDOCK_SANITIZE=address;undefined"
+	# paddockd reads it as its own user, who may not see the folder of this clone.
+	SUPPRESSIONS=$(mktemp)
+	install -m 644 tests/lib/lsan.supp "$SUPPRESSIONS"
+	export LSAN_OPTIONS=suppressions=$SUPPRESSIONS
+	CC=clang build "$BUILD" -DPADDOCK_FAULTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DPADDOCK_SANITIZE=address;undefined"
 	run_unit "$BUILD" asan-unit
 	run_suite api asan-api
 fi

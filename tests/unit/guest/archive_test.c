@@ -136,7 +136,7 @@ static struct outcome run(const char *const *argv, const uint8_t *input, size_t 
 	return outcome;
 }
 
-static void shell(const char *fmt, ...)
+__attribute__((format(printf, 1, 2))) static void shell(const char *fmt, ...)
 {
 	char text[1024];
 	va_list args;

@@ -179,7 +179,7 @@ static void count_done(void *arg)
 
 static void a_tenant_is_killed(void **state)
 {
-	unsigned int done = 0;
+	static unsigned int done;
 
 	life_make(id);
 	life_make(id);

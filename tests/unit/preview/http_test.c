@@ -157,7 +157,7 @@ static void envelopes_are_whole_or_not_there(void **state)
 
 	for (size_t n = 0; n < 8; n++) {
 		assert_int_equal(envelope_next(&in, &envelope, &err), 0);
-		assert_int_equal(buffer_append(&in, "\0\0\0\0\003abc" + n, 1), 0);
+		assert_int_equal(buffer_append(&in, &"\0\0\0\0\003abc"[n], 1), 0);
 	}
 	assert_int_equal(envelope_next(&in, &envelope, &err), 1);
 	assert_int_equal(envelope.length, 3);
