@@ -18,6 +18,8 @@ enum exit_status {
 	EXIT_USAGE = 2,
 	EXIT_TIMED_OUT = 124, /* run, exec, shell, wait: the command's time ran out */
 	EXIT_PADDOCK = 125,   /* run, exec, shell, wait: Paddock failed, not the command */
+	EXIT_CANNOT_RUN = 126,
+	EXIT_NO_PROGRAM = 127, /* as shells and container tools say it */
 };
 
 struct cli {

@@ -144,7 +144,7 @@ static const struct option_spec no_options[] = {{}};
 
 #define STATUS_TEXT                                                                                                    \
 	"The exit status is the command's; 128+N if signal N ended it, 124 if its time ran out, 125 if Paddock\n"      \
-	"failed, 2 if this command line is wrong.\n"
+	"failed, 126 if the program cannot be run, 127 if there is none, 2 if this command line is wrong.\n"
 
 const struct command commands[] = {
 	{.name = "create",

@@ -53,6 +53,8 @@ const char *error_hint(const struct pdk_error *err, char buffer[HINT_SIZE])
 	case PDK_INVALID_ARGUMENT:
 		return field_hint(err->text, buffer);
 	case PDK_UNAVAILABLE:
+		if (strstr(err->text, "sandbox has ended"))
+			return "`paddock info SANDBOX` shows why";
 		return "start the server with `systemctl start paddockd`, or name another in PADDOCK_ADDR; "
 		       "`paddock doctor` checks this machine";
 	case PDK_UNAUTHENTICATED:

@@ -39,9 +39,20 @@ static int apply_globals(struct cli *cli, const struct args *args)
 	return 0;
 }
 
+/* run, exec, shell: whether it was Paddock that failed, or there is no such program. init writes the text. */
+static int failure_of(const struct command *command, const struct pdk_error *err)
+{
+	size_t length = strlen(err->text);
+
+	if (!command->error_status)
+		return EXIT_ERROR;
+	if (err->code != PDK_FAILED_PRECONDITION || strncmp(err->text, "cannot run ", 11) != 0)
+		return command->error_status;
+	return length > 11 && !strcmp(err->text + length - 11, ": not found") ? EXIT_NO_PROGRAM : EXIT_CANNOT_RUN;
+}
+
 static int run_command(struct cli *cli, const struct command *command, const char *parent, int argc, char **argv)
 {
-	int failure = command->error_status ? command->error_status : EXIT_ERROR;
 	struct args args;
 	int rc = args_parse(&args, command, argc, argv, &cli->err);
 
@@ -63,10 +74,9 @@ static int run_command(struct cli *cli, const struct command *command, const cha
 		if (!*cli->hint)
 			snprintf(cli->hint, sizeof(cli->hint), "usage: paddock %s%s%s %s", parent ? parent : "",
 				 parent ? " " : "", command->name, command->synopsis);
-		failure = EXIT_USAGE;
 	}
 	cli_print_error(cli, &cli->err);
-	return failure;
+	return rc == -EDOM ? EXIT_USAGE : failure_of(command, &cli->err);
 }
 
 static int dispatch(struct cli *cli, int argc, char **argv)

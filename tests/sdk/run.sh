@@ -30,7 +30,7 @@ status() {
 
 exit_codes() {
 	status 0 exec $id true && status 7 exec $id -- sh -c 'exit 7' && status 137 exec $id -- sh -c 'kill -9 $$' &&
-		status 124 exec --timeout 300ms $id sleep 20 && status 125 exec $id no-such-program &&
+		status 124 exec --timeout 300ms $id sleep 20 && status 127 exec $id no-such-program && status 126 exec $id /etc/passwd &&
 		status 125 exec iaaaaaaaaaaaaaaaaaaaa true && status 2 exec $id && status 2 list --no-such && status 2 lsit &&
 		status 1 info iaaaaaaaaaaaaaaaaaaaa
 }
@@ -198,13 +198,19 @@ helps_on() {
 	! p exce 2>"$WORK/err" && grep -q 'did you mean `paddock exec`' "$WORK/err" &&
 		! PADDOCK_ADDR=unix:/nonexistent p list 2>"$WORK/err" && grep -q 'no server answers at unix:/nonexistent' "$WORK/err"
 }
+ended_meanwhile() {
+	local one watch
+	one=$(p create) && { p watch "$one" /home/user >"$WORK/out" 2>"$WORK/err" & } && watch=$! && sleep 0.5 && p kill "$one" >/dev/null
+	wait "$watch"
+	grep -q 'sandbox has ended' "$WORK/err" && grep -q 'paddock info' "$WORK/err"
+}
 killed() { p kill $id >/dev/null && status 125 exec $id true && p list --all | grep -q "$id"; }
 
 daemon_start && daemon_template >&2 || { echo "FAIL instance: it does not start"; exit 1; }
 id=$(p create --lifetime 30m) || { echo "FAIL create: no sandbox"; exit 1; }
 tests="exit_codes streams_apart input_whole input_unread closed_descriptors closed_reader output_whole environment json_result detached signalled ctrl_c
 	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys run_and_gone
-	terminal json_everywhere audited says_what_to_do helps_on survives_restart killed"
+	terminal json_everywhere audited says_what_to_do helps_on ended_meanwhile survives_restart killed"
 for name in ${*:-$tests}; do
 	check $name $name
 done
