@@ -37,7 +37,8 @@ enum sandbox_state {
 #define SANDBOX_KILLERS_MAX 4
 
 struct sandbox {
-	struct sandbox *next; /* in the hash chain */
+	struct sandbox *next;          /* in the hash chain */
+	struct sandbox *newer, *older; /* among all */
 	char id[SANDBOX_ID_SIZE];
 	char template_id[TEMPLATE_ID_SIZE];
 	char hostname[64];

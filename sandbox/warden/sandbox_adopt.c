@@ -1,0 +1,130 @@
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "checkpoint_private.h"
+#include "kernel.h"
+#include "log.h"
+#include "options.h"
+#include "pool.h"
+#include "record.h"
+#include "sandbox/base/cleanup.h"
+#include "sandbox_private.h"
+#include "userns.h"
+
+/* After a restart: what an earlier warden left is adopted or removed, and either is said. */
+
+/* The pid 1 of a leaf's pid namespace, as a pidfd. The pidfd is opened first and the process looked at after, so a
+ * reused number is noticed: it would not be in the leaf's list when that is read again by kill. */
+static int pid_one(pid_t pid, int *ret_pidfd)
+{
+	_cleanup_fd_ int pidfd = pidfd_open(pid, 0);
+	char path[64], text[4096], *line;
+
+	if (pidfd < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	if (file_read(AT_FDCWD, path, text, sizeof(text)) <= 0)
+		return -ESRCH;
+	line = strstr(text, "\nNSpid:");
+	if (!line)
+		return -ESRCH;
+	line[1 + strcspn(line + 1, "\n")] = '\0';
+	line = strrchr(line, '\t');
+	if (!line || strcmp(line, "\t1") != 0)
+		return -ESRCH;
+	*ret_pidfd = STEAL_FD(pidfd);
+	return 0;
+}
+
+static int find_init(const char *id, pid_t *ret_pid, int *ret_pidfd)
+{
+	int fd = cgroup_open_procs(id);
+	_cleanup_file_ FILE *procs = fd < 0 ? NULL : fdopen(fd, "re");
+	int pid;
+
+	while (procs && fscanf(procs, "%d", &pid) == 1)
+		if (pid > 0 && pid_one(pid, ret_pidfd) == 0) {
+			*ret_pid = pid;
+			return 0;
+		}
+	return -ESRCH;
+}
+
+int sandbox_watch_init(struct sandbox *s)
+{
+	int rc = find_init(s->id, &s->pid, &s->pidfd);
+
+	return rc < 0 ? rc : loop_add(&s->exit_watch, s->pidfd, EPOLLIN, sandbox_on_exit_of_init);
+}
+
+static int adopt(const struct record *record)
+{
+	struct sandbox *s = sandbox_new(record->id, record->template_id);
+	int rc;
+
+	if (!s)
+		return -ENOMEM;
+	s->limits = record->limits;
+	s->slot = record->slot;
+	rc = sandbox_watch_init(s);
+	if (rc < 0) {
+		sandbox_free(s);
+		return rc;
+	}
+	s->has_slot = true;
+	s->announce = true;
+	s->state = SANDBOX_RUNNING;
+	log_info("sandbox_adopted", s->id, "init is process %d", s->pid);
+	return 0;
+}
+
+/* One leftover, by whatever trace it was found. Idempotent: an id comes once per trace. */
+static void reconcile_one(const char *id)
+{
+	struct record record;
+	struct sandbox *s;
+
+	if (sandbox_find(id))
+		return;
+	if (sandbox_id_valid(id) && record_load(id, &record) == 0) {
+		if (record.range_base == options.range_base)
+			userns_reserve(record.slot);
+		if (record.ready && record.range_base == options.range_base && adopt(&record) == 0)
+			return;
+	}
+	s = sandbox_id_valid(id) ? sandbox_new(id, "") : NULL;
+	if (!s) {
+		/* Not a name we make as a sandbox: a job's leaf. Only our own groups are ever enumerated. */
+		cgroup_kill(id);
+		cgroup_remove(id);
+		return;
+	}
+	if (record_load(id, &record) == 0 && record.range_base == options.range_base) {
+		s->slot = record.slot;
+		s->has_slot = true;
+	}
+	/* A checkpoint counts as long as nothing has run on the layer since. */
+	s->keep = checkpoint_exists(id, s->template_id) && checkpoint_layer_token(id) != 0;
+	log_info(s->keep ? "sandbox_stored" : "sandbox_removed", id,
+		 s->keep ? "has a checkpoint" : "left half-made or dead by an earlier warden");
+	sandbox_begin_removal(s);
+}
+
+static void reconcile_checkpoint(const char *name)
+{
+	if (sandbox_id_valid(name))
+		reconcile_one(name);
+}
+
+void sandbox_reconcile(void)
+{
+	record_enumerate(reconcile_one);
+	cgroup_enumerate(reconcile_one);
+	pool_enumerate(POOL_SANDBOXES, reconcile_one);
+	pool_enumerate(POOL_CHECKPOINTS, reconcile_checkpoint);
+}
