@@ -401,7 +401,7 @@ void store_close(void)
 
 /* ---- use ---- */
 
-void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg)
+static void enqueue(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg, bool urgent)
 {
 	bool wake;
 
@@ -415,14 +415,24 @@ void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), vo
 	store.last = &batch->next;
 	store.queued_bytes += batch->length;
 	/* The first of a queue that nobody waits for only sets the writer's alarm. */
-	wake = done ? !store.urgent : !store.lazy_due_ns;
-	if (done)
+	wake = urgent ? !store.urgent : !store.lazy_due_ns;
+	if (urgent)
 		store.urgent = true;
 	if (!store.lazy_due_ns)
 		store.lazy_due_ns = store_now_ns() + LAZY_NS;
 	if (store.running && wake)
 		pthread_cond_signal(&store.wake);
 	pthread_mutex_unlock(&store.lock);
+}
+
+void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg)
+{
+	enqueue(batch, done, arg, done != NULL);
+}
+
+void store_commit_later(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg)
+{
+	enqueue(batch, done, arg, false);
 }
 
 /* Records that nobody waits for must not fill the memory when the disk stalls: they are counted instead. */

@@ -50,6 +50,8 @@ int store_audit(struct store_batch *batch, const struct audit_entry *entry);
 /* Commit (consumes the batch). `done` runs under the loop lock with 0 or a negative errno. Without it nobody waits, and
  * the commit may take 10 ms longer, to go along with others. */
 void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg);
+/* The same, for a `done` that is in no hurry: the commit may take 10 ms longer. */
+void store_commit_later(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg);
 
 /* Append one audit record on its own, not waited for. */
 void audit_event(const struct audit_entry *entry);

@@ -139,6 +139,11 @@ void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), vo
 	loop_defer(commit_one, NULL);
 }
 
+void store_commit_later(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg)
+{
+	store_commit(batch, done, arg);
+}
+
 void fake_store_commit(void)
 {
 	while (waiting)

@@ -116,6 +116,28 @@ static void test_order_of_callbacks(void **state)
 		assert_int_equal(order[i], i);
 }
 
+/* Alone it is committed all the same; what is urgent takes it along, and it keeps its place. */
+static void test_commit_later(void **state)
+{
+	struct store_batch *batch = store_batch_create();
+
+	order_count = 0;
+	store_put(batch, STORE_SANDBOXES, "a", 1, "1", 1);
+	store_commit_later(batch, note_order, (void *)1);
+	for (int i = 0; i < 2000 && !order_count; i++) {
+		loop_unlock();
+		usleep(1000);
+		loop_lock();
+	}
+	assert_int_equal(order_count, 1);
+	batch = store_batch_create();
+	store_put(batch, STORE_SANDBOXES, "a", 1, "2", 1);
+	store_commit_later(batch, note_order, (void *)2);
+	assert_int_equal(put("a", "3"), 0);
+	assert_int_equal(order_count, 2);
+	assert_holds(NULL, 0, "a=3 ");
+}
+
 static void test_bad_operations(void **state)
 {
 	struct store_batch *batch = store_batch_create();
@@ -318,6 +340,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_put_delete_each),
 		TEST(test_order_of_callbacks),
+		TEST(test_commit_later),
 		TEST(test_bad_operations),
 		TEST(test_map_grows),
 		TEST(test_disk_full_passes),
