@@ -97,6 +97,8 @@ static void take_over(struct process_list *list, uint64_t handle)
 
 	if (handle >= list->next_id && handle < UINT64_MAX)
 		list->next_id = handle + 1;
+	if (process && process->state == PROCESS_ENDED && !process->exit_durable)
+		return; /* init is told to forget it when the store has it */
 	if (!process || process->state == PROCESS_ENDED) {
 		kill_unwanted(guest, handle);
 		return;

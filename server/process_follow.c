@@ -351,7 +351,7 @@ static void send_exited(struct follower *follower)
 	Paddock__V1__ProcessExit exited;
 	struct pdk_error err;
 
-	if (follower->process->store_failed || !follower->process->stored->exit) {
+	if (!process_exit_known(follower->process)) {
 		pdk_fail(&err, -EIO, PDK_UNAVAILABLE, "the end of the process could not be stored");
 		follower_fail(follower, &err);
 		return;

@@ -19,8 +19,8 @@
 enum process_state {
 	PROCESS_STARTING, /* init was asked; nobody else sees it. -> RUNNING, or it is removed */
 	PROCESS_RUNNING,  /* init answered: pid and pipes are valid. -> DRAINING */
-	PROCESS_DRAINING, /* init said how it ended; what is left in the pipes is read. -> STORING */
-	PROCESS_STORING,  /* its exit is on the way to the store. -> ENDED */
+	PROCESS_DRAINING, /* it has ended; what is left in the pipes is read. -> ENDED if init keeps the exit, else STORING */
+	PROCESS_STORING,  /* only we know its exit, and it is on the way to the store. -> ENDED */
 	PROCESS_ENDED,    /* the exit may be told; a pipe may still be open (held by a grandchild) */
 };
 
@@ -48,7 +48,9 @@ struct process {
 	unsigned int refs;
 	enum process_state state;
 	bool committed;    /* its start is durable */
-	bool store_failed; /* its end could not be stored */
+	bool exit_kept;    /* init told its exit, and keeps it until it is told to forget */
+	bool exit_durable; /* the store has its exit */
+	bool store_failed; /* its exit could not be stored */
 	uint64_t id;
 	Paddock__Internal__StoredProcess *stored; /* what the store has, or will have next */
 	uint32_t stream;                          /* of the guest's link; 0 when over */
@@ -153,8 +155,10 @@ void process_begin_drain(struct process *process);
 void process_update_polling(struct process *process);
 void process_read_left(struct process *process);
 void process_close_pipes(struct process *process);
-/* The end is stored (or not: rc < 0): tell everybody. */
-void process_ended(struct process *process, int rc);
+/* The exit may be told: tell everybody. */
+void process_ended(struct process *process);
+/* The store has spoken about the exit. */
+void process_exit_stored(struct process *process, int rc);
 void process_signal(struct process *process, uint32_t signal, bool process_only);
 
 /* process_follow.c */
@@ -187,6 +191,8 @@ void interact_on_half_close(struct rpc_call *call);
 
 /* process_service.c */
 void process_fill_exit(const struct process *process, Paddock__V1__ProcessExit *ret);
+/* Whether the exit of one that has ended may be told: the store has it, or init keeps it. */
+bool process_exit_known(const struct process *process);
 void waiters_answer(struct process *process);
 
 #endif

@@ -2,6 +2,7 @@
 #include "pipe_io.h"
 #include "process_internal.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/fault.h"
 #include "validate.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -134,6 +135,16 @@ void process_read_left(struct process *process)
 
 /* The end */
 
+/* What init says, so that it is the same when it is asked again; within what can be true. */
+static int64_t end_time(const struct process *process, const Paddock__Internal__GuestExited *exited)
+{
+	int64_t now = loop_wall_ms();
+
+	if (!exited || exited->ended_unix_ms < process->stored->started_unix_ms || exited->ended_unix_ms > now)
+		return now;
+	return exited->ended_unix_ms;
+}
+
 void process_set_exit(struct process *process, const Paddock__Internal__GuestExited *exited, bool sandbox_ended)
 {
 	Paddock__Internal__StoredExit *row = malloc(sizeof(*row));
@@ -145,7 +156,7 @@ void process_set_exit(struct process *process, const Paddock__Internal__GuestExi
 	row->exit_code = exited && !exited->signal ? exited->exit_code : 0;
 	row->timed_out = exited && exited->timed_out;
 	row->core_dumped = exited && exited->core_dumped;
-	row->ended_unix_ms = loop_wall_ms();
+	row->ended_unix_ms = end_time(process, exited);
 	row->sandbox_ended = sandbox_ended;
 	free(process->stored->exit);
 	process->stored->exit = row;
@@ -155,27 +166,40 @@ static void exit_stored(int rc, void *arg)
 {
 	struct process *process = arg;
 
-	process_ended(process, rc);
+	FAULT("process_exit_stored");
+	process_exit_stored(process, rc);
 	process_unref(process);
+}
+
+/* What init keeps may go along with the next commit: only its FORGET waits for it. */
+static void store_exit(struct process *process)
+{
+	struct store_batch *batch = store_batch_create();
+
+	if (!batch || process_put(batch, process) < 0) {
+		store_batch_free(batch);
+		process_exit_stored(process, -ENOMEM);
+	} else if (process->exit_kept) {
+		store_commit_later(batch, exit_stored, process_ref(process));
+	} else {
+		store_commit(batch, exit_stored, process_ref(process));
+	}
 }
 
 static void process_finish_drain(struct process *process)
 {
-	struct store_batch *batch;
-
 	loop_timer_cancel(&process->drain_timer);
 	if (process->state != PROCESS_DRAINING || !process->list)
 		return;
 	process->state = PROCESS_STORING;
 	process->stored->output_bytes = output_total(process->output);
 	process->stored->dropped_bytes = output_dropped(process->output);
-	batch = store_batch_create();
-	if (!batch || process_put(batch, process) < 0) {
-		store_batch_free(batch);
-		process_ended(process, -ENOMEM);
-		return;
-	}
-	store_commit(batch, exit_stored, process_ref(process));
+	process_ref(process);
+	store_exit(process);
+	if (process->exit_kept)
+		process_ended(process);
+	FAULT("process_exit_told");
+	process_unref(process);
 }
 
 static void drain_timed_out(void *arg)
@@ -217,28 +241,41 @@ static void guest_forget(struct process *process)
 	guest_call(process->list->sandbox->guest, &request, 0, forget_done, NULL);
 }
 
-void process_ended(struct process *process, int rc)
+void process_ended(struct process *process)
 {
 	struct process_list *list = process->list;
 
 	if (process->state == PROCESS_ENDED)
 		return;
 	process->state = PROCESS_ENDED;
-	process->store_failed = process->store_failed || rc < 0;
 	metric_add(METRIC_PROCESSES_RUNNING, -1);
 	inputs_close(process);
+	if (list)
+		list->running--;
 	process_ref(process);
 	followers_pump(process);
 	waiters_answer(process);
 	if (pipes_closed(process))
 		output_rest(process->output);
-	process_trim_argv(process);
-	if (list && process->list) {
-		list->running--;
-		if (list->sandbox->guest && !process->store_failed)
-			guest_forget(process);
+	if (process->list) {
 		process_update_polling(process);
-		process_list_trim(list);
+		process_list_trim(process->list);
+	}
+	process_unref(process);
+}
+
+void process_exit_stored(struct process *process, int rc)
+{
+	process_ref(process);
+	process->exit_durable = rc == 0;
+	process->store_failed = rc < 0;
+	process_ended(process);
+	if (process->exit_durable)
+		process_trim_argv(process);
+	if (process->exit_durable && process->list) {
+		if (process->list->sandbox->guest)
+			guest_forget(process);
+		process_list_trim(process->list);
 	}
 	process_unref(process);
 }
@@ -366,6 +403,7 @@ void process_on_guest(const Paddock__Internal__GuestReply *reply, int *fds, unsi
 		on_start_answer(process, err);
 	} else if (process->state == PROCESS_RUNNING && process->list) {
 		process_set_exit(process, reply->exited, false);
+		process->exit_kept = true;
 		process_begin_drain(process);
 	}
 	process_unref(process);

@@ -25,6 +25,11 @@ void process_fill_exit(const struct process *process, Paddock__V1__ProcessExit *
 	ret->sandbox_ended = row->sandbox_ended;
 }
 
+bool process_exit_known(const struct process *process)
+{
+	return process->stored->exit && (process->exit_kept || !process->store_failed);
+}
+
 /* List */
 
 /* The arguments that fit PROCESS_ARGV_SHOWN bytes; the first that does not is cut, as in process_trim_argv(). */
@@ -277,7 +282,7 @@ static void answer_wait(struct rpc_call *call, const struct process *process)
 	Paddock__V1__ProcessExit reply;
 	struct pdk_error err;
 
-	if (process->store_failed || !process->stored->exit) {
+	if (!process_exit_known(process)) {
 		pdk_fail(&err, -EIO, PDK_UNAVAILABLE, "the end of the process could not be stored");
 		rpc_fail(call, &err);
 		return;

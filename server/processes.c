@@ -23,9 +23,14 @@
  * and while one is far behind the newest byte, the pipes are not read: the process waits for its slowest client.
  *
  * End: when init says how the process ended, what is left in the pipes is read until their end, or until 200 ms
- * have passed without it: a grandchild may hold a pipe open for ever. Then the exit is stored, and only then
- * told. What the grandchild writes later is still kept while its pipe is open, but no follower waits for it.
- * When init is told to forget the process it drops its duplicates of the pipes.
+ * have passed without it: a grandchild may hold a pipe open for ever. Then the exit is told, and stored. What the
+ * grandchild writes later is still kept while its pipe is open, but no follower waits for it.
+ *
+ * The exit need not be durable before it is told, because init keeps it, with its duplicates of the pipes, until it is
+ * told to forget the process, and that is when the store has it. If we die between the two, the next paddockd finds
+ * a process without an exit in the store, takes it over, and init says the same again. A crash of the host ends the
+ * sandbox, and an exit of its last few milliseconds may then not be known any more. An exit that init does not keep (it
+ * gave the process up, or is gone itself) is stored first and told then.
  *
  * References: the list has one, every open follower, waiter, input and every answer that is still to come from init
  * or the store have one each. A process that is forgotten has list == NULL.
@@ -184,7 +189,7 @@ void process_list_trim(struct process_list *list)
 	for (size_t i = 0; list->count - list->running > PROCESSES_ENDED_MAX && i < list->count;) {
 		struct process *process = list->items[i];
 
-		if (process->state != PROCESS_ENDED) {
+		if (process->state != PROCESS_ENDED || (process->exit_kept && !process->exit_durable)) {
 			i++;
 			continue;
 		}
@@ -245,6 +250,7 @@ static int load_row(struct process_list *list, const void *value, size_t length)
 	}
 	process->committed = true;
 	process->state = stored->exit ? PROCESS_ENDED : PROCESS_RUNNING;
+	process->exit_durable = stored->exit != NULL;
 	if (stored->exit)
 		process_trim_argv(process);
 	output_load(process->output);
@@ -327,7 +333,7 @@ int process_lookup(struct rpc_call *call, const char *sandbox_id, uint64_t proce
 	if (!list)
 		return pdk_fail(err, -ENOMEM, PDK_UNAVAILABLE, "the server is out of memory");
 	process = process_list_find(list, process_id);
-	if (!process || process->state == PROCESS_STARTING)
+	if (!process || !process->committed || process->state == PROCESS_STARTING)
 		return process_fail_gone(err);
 	*ret = process;
 	return 0;
@@ -345,10 +351,17 @@ static void end_all_stored(int rc, void *arg)
 	struct end_all *all = arg;
 
 	for (size_t i = 0; i < all->count; i++) {
-		process_ended(all->items[i], rc);
+		process_exit_stored(all->items[i], rc);
 		process_unref(all->items[i]);
 	}
 	free(all);
+}
+
+/* init is gone, which kept its exit: the store must have it now. */
+static void put_exit(struct process *process, struct store_batch *batch)
+{
+	process->exit_kept = false;
+	process->store_failed = process_put(batch, process) < 0;
 }
 
 /* Its init is gone, so its pipes will see no more than what is in them. */
@@ -363,8 +376,23 @@ static void end_one(struct process *process, struct store_batch *batch)
 	process->state = PROCESS_STORING;
 	process->stored->output_bytes = output_total(process->output);
 	process->stored->dropped_bytes = output_dropped(process->output);
-	if (process_put(batch, process) < 0)
-		process->store_failed = true;
+	put_exit(process, batch);
+}
+
+/* Whether its exit is in the batch now. */
+static bool end_with_sandbox(struct process *process, struct store_batch *batch)
+{
+	if (process->state == PROCESS_RUNNING || process->state == PROCESS_DRAINING) {
+		end_one(process, batch);
+		return true;
+	}
+	if (process->state != PROCESS_ENDED)
+		return false;
+	process_close_pipes(process);
+	if (!process->exit_kept || !process->store_failed)
+		return false;
+	put_exit(process, batch);
+	return true;
 }
 
 void processes_end(struct sandbox *sandbox)
@@ -373,10 +401,10 @@ void processes_end(struct sandbox *sandbox)
 	struct store_batch *batch;
 	struct end_all *all;
 
-	if (!list || list->running == 0)
+	if (!list || list->count == 0)
 		return;
 	batch = store_batch_create();
-	all = calloc(1, sizeof(*all) + list->running * sizeof(all->items[0]));
+	all = calloc(1, sizeof(*all) + list->count * sizeof(all->items[0]));
 	if (!batch || !all) {
 		store_batch_free(batch);
 		free(all);
@@ -385,14 +413,15 @@ void processes_end(struct sandbox *sandbox)
 	for (size_t i = 0; i < list->count; i++) {
 		struct process *process = list->items[i];
 
-		if (process->state == PROCESS_RUNNING || process->state == PROCESS_DRAINING) {
-			end_one(process, batch);
+		if (end_with_sandbox(process, batch))
 			all->items[all->count++] = process_ref(process);
-		} else if (process->state == PROCESS_ENDED) {
-			process_close_pipes(process);
-		}
 	}
-	store_commit(batch, end_all_stored, all);
+	if (all->count > 0) {
+		store_commit(batch, end_all_stored, all);
+		return;
+	}
+	store_batch_free(batch);
+	free(all);
 }
 
 int processes_suspend(struct sandbox *sandbox)

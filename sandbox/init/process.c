@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define GRACE_DEFAULT_MS 5000u
 #define GRACE_MAX_MS 60000u
@@ -115,6 +116,7 @@ static void reply_exited(struct init *init, struct process *process)
 		exited.exit_code = (uint32_t)WEXITSTATUS(process->status);
 	}
 	exited.timed_out = process->timed_out;
+	exited.ended_unix_ms = process->ended_unix_ms;
 	reply.result_case = GUEST_RESULT(EXITED);
 	reply.exited = &exited;
 	session_reply_last(init, process->stream, &reply);
@@ -330,6 +332,14 @@ void process_drained(struct init *init, struct process *process)
 		ended(init, process);
 }
 
+static int64_t wall_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 bool process_ended(struct init *init, pid_t pid, int status)
 {
 	struct process *process = init->processes;
@@ -352,6 +362,7 @@ bool process_ended(struct init *init, pid_t pid, int status)
 	init->n_running--;
 	process->deadline = 0;
 	process->status = status;
+	process->ended_unix_ms = wall_ms();
 	process->state = PROCESS_DRAINING;
 	if (process->terminal)
 		terminal_finish(init, process->terminal);

@@ -46,6 +46,7 @@ struct process {
 	bool timed_out;
 
 	int status; /* of waitpid() */
+	int64_t ended_unix_ms;
 };
 
 int process_start(struct init *init, uint32_t stream, const guest_message(Start) * start, struct pdk_error *err);

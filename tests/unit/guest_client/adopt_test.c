@@ -116,6 +116,34 @@ static void test_running_process_is_taken_over(void **state)
 	processes_forget(&(struct sandbox){.processes = old, .id = "i00000000000000000000"});
 }
 
+/* The link to init breaks between an exit that was told and its commit: init is not made to forget it before that. */
+static void test_exit_under_way_is_kept(void **state)
+{
+	const uint64_t handles[] = {1};
+	struct job job;
+	struct rpc_call *call = start_detached(&job);
+	struct request asked;
+
+	fake_call_free(call);
+	fake_store_holds = true;
+	call = attach(1);
+	fake_exit(&job, 3, 0);
+	fake_finished(call, PDK_OK);
+	fake_call_free(call);
+	fake_disconnect();
+	fake_connect();
+	processes_adopt(&fake_sandbox, adopted);
+	answer_list(handles, 1);
+	fake_settle();
+	assert_true(fake_nothing());
+	fake_store_commit();
+	asked = fake_next();
+	assert_int_equal(asked.message->op_case, PADDOCK__INTERNAL__GUEST_REQUEST__OP_FORGET);
+	assert_int_equal(asked.message->forget->handle, 1);
+	fake_ok(asked.stream);
+	fake_request_free(&asked);
+}
+
 static void test_lost_and_unknown(void **state)
 {
 	const uint64_t handles[] = {77};
@@ -173,6 +201,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_running_process_is_taken_over, fake_setup, fake_teardown),
+		cmocka_unit_test_setup_teardown(test_exit_under_way_is_kept, fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(test_lost_and_unknown, fake_setup, fake_teardown),
 	};
 

@@ -1,6 +1,7 @@
 #include "fake.h"
 #include "sandbox/base/cleanup.h"
 #include "server/processes.h"
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +78,25 @@ static void test_start_output_exit(void **state)
 	fake_call_free(call);
 }
 
+/* -1: the store has none. */
+static int stored_exit_code(uint64_t id)
+{
+	Paddock__Internal__StoredProcess *stored = fake_stored(id);
+	int code = stored->exit ? (int)stored->exit->exit_code : -1;
+
+	paddock__internal__stored_process__free_unpacked(stored, NULL);
+	return code;
+}
+
+static void expect_forget(void)
+{
+	struct request request = fake_next();
+
+	assert_int_equal(request.message->op_case, PADDOCK__INTERNAL__GUEST_REQUEST__OP_FORGET);
+	fake_ok(request.stream);
+	fake_request_free(&request);
+}
+
 static void test_started_waits_for_the_store(void **state)
 {
 	struct rpc_call *call = fake_call();
@@ -88,12 +108,54 @@ static void test_started_waits_for_the_store(void **state)
 	assert_int_equal(call->n_sent, 0);
 	fake_store_commit();
 	expect_case(call, 0, PADDOCK__V1__PROCESS_EVENT__EVENT_STARTED);
-	/* The exit is stored before it is told. */
-	fake_exit(&job, 0, 0);
+	/* The exit is told at once: init keeps it until the store has it. */
+	fake_exit(&job, 4, 0);
+	expect_exit(call, 1, 4, 0);
+	fake_finished(call, PDK_OK);
+	fake_settle();
+	assert_true(fake_nothing());
+	fake_store_commit();
+	expect_forget();
+	fake_call_free(call);
+}
+
+static void test_exit_that_cannot_be_stored(void **state)
+{
+	struct rpc_call *call = fake_call();
+	struct job job;
+
+	fake_start(call, &job, NULL);
+	expect_case(call, 0, PADDOCK__V1__PROCESS_EVENT__EVENT_STARTED);
+	fake_store_rc = -ENOSPC;
+	fake_exit(&job, 4, 0);
+	expect_exit(call, 1, 4, 0);
+	fake_finished(call, PDK_OK);
+	fake_settle();
+	assert_true(fake_nothing()); /* init goes on keeping it */
+	assert_int_equal(stored_exit_code(1), -1);
+	fake_call_free(call);
+	/* With the sandbox goes the one who keeps it: then the store must have it. */
+	fake_store_rc = 0;
+	processes_end(&fake_sandbox);
+	fake_settle();
+	assert_int_equal(stored_exit_code(1), 4);
+}
+
+/* init gives the process up without an exit: nobody keeps how it ended, so it is stored before it is told. */
+static void test_exit_that_nobody_keeps(void **state)
+{
+	struct rpc_call *call = fake_call();
+	struct job job;
+
+	fake_start(call, &job, NULL);
+	expect_case(call, 0, PADDOCK__V1__PROCESS_EVENT__EVENT_STARTED);
+	fake_store_holds = true;
+	fake_job_close(&job);
+	fake_end(job.stream);
 	fake_settle();
 	assert_int_equal(call->n_sent, 1);
 	fake_store_commit();
-	expect_exit(call, 1, 0, 0);
+	expect_exit(call, 1, 0, 9);
 	fake_finished(call, PDK_OK);
 	fake_call_free(call);
 }
@@ -357,6 +419,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_start_output_exit, fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(test_started_waits_for_the_store, fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(test_exit_before_the_start_is_stored, fake_setup, fake_teardown),
+		cmocka_unit_test_setup_teardown(test_exit_that_cannot_be_stored, fake_setup, fake_teardown),
+		cmocka_unit_test_setup_teardown(test_exit_that_nobody_keeps, fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(test_start_that_init_refuses, fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(test_store_that_fails, fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(test_limits, fake_setup, fake_teardown),
