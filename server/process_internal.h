@@ -19,7 +19,7 @@
 enum process_state {
 	PROCESS_STARTING, /* init was asked; nobody else sees it. -> RUNNING, or it is removed */
 	PROCESS_RUNNING,  /* init answered: pid and pipes are valid. -> DRAINING */
-	PROCESS_DRAINING, /* it has ended; what is left in the pipes is read. -> ENDED if init keeps the exit, else STORING */
+	PROCESS_DRAINING, /* it has ended; what is left in the pipes is read. -> ENDED (init keeps the exit), STORING */
 	PROCESS_STORING,  /* only we know its exit, and it is on the way to the store. -> ENDED */
 	PROCESS_ENDED,    /* the exit may be told; a pipe may still be open (held by a grandchild) */
 };
