@@ -67,6 +67,8 @@ static const struct option options[] = {
 	{FIELD(tls_key), .type = TYPE_TEXT, .initial = "", .help = "PEM key, not open to others"},
 	{FIELD(tls_client_ca), .type = TYPE_TEXT, .initial = "",
 	 .help = "set: clients must present a certificate of this CA"},
+	{FIELD(preview_url), .type = TYPE_TEXT, .initial = "http://localhost:7413",
+	 .help = "where browsers reach paddock-ingress; a preview is a host name below this one"},
 	{FIELD(reflection), .type = TYPE_BOOL, .initial = "false", .help = "server reflection, for holders of a key"},
 	{FIELD(log_level), .type = TYPE_LEVEL, .initial = "info", .help = "error, warn, info or debug"},
 	{FIELD(max_streams), .type = TYPE_U32, .initial = "1000", .min = 1, .max = 100000,
@@ -419,6 +421,22 @@ static int check_tls(const struct config *config, struct pdk_error *err)
 	return 0;
 }
 
+/* "http://localhost:7413": a scheme, a host in lower case, perhaps a port, and nothing behind it. */
+static int check_preview_url(const char *url, struct pdk_error *err)
+{
+	size_t scheme = strncmp(url, "https://", 8) == 0 ? 8 : strncmp(url, "http://", 7) == 0 ? 7 : 0;
+	const char *host = url + scheme;
+	size_t length = strspn(host, "abcdefghijklmnopqrstuvwxyz0123456789-.");
+	const char *port = host[length] == ':' ? host + length + 1 : "";
+	size_t digits = strspn(port, "0123456789");
+
+	if (!scheme || !length || length > 180 || host[0] == '.' || host[0] == '-' ||
+	    (host[length] && (!digits || digits > 5 || port[digits])))
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT,
+				"preview_url: must be http:// or https://, a host name in lower case and perhaps :port");
+	return 0;
+}
+
 int config_check(const struct config *config, struct pdk_error *err)
 {
 	int rc = check_folder("data_dir", config->data_dir, err);
@@ -431,6 +449,8 @@ int config_check(const struct config *config, struct pdk_error *err)
 		rc = check_address("metrics_listen", config->metrics_listen, err);
 	if (rc >= 0)
 		rc = check_tls(config, err);
+	if (rc >= 0)
+		rc = check_preview_url(config->preview_url, err);
 	if (rc < 0)
 		return rc;
 	if (config->metrics_listen[0] && !is_loopback(config->metrics_listen))

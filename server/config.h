@@ -22,6 +22,7 @@ struct config {
 	char tls_certificate[CONFIG_PATH_MAX]; /* PEM chain; set: TCP speaks TLS only; re-read when it changes */
 	char tls_key[CONFIG_PATH_MAX];
 	char tls_client_ca[CONFIG_PATH_MAX]; /* set: clients must present a certificate (mTLS) */
+	char preview_url[CONFIG_PATH_MAX]; /* http://localhost:7413: where browsers reach the ingress */
 	bool reflection;		     /* false */
 	char log_level[16];		     /* info: error, warn, info, debug */
 	uint32_t max_streams;		     /* 1000 concurrent calls per connection */

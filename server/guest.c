@@ -9,6 +9,7 @@
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/link.h"
 #include "sandboxes.h"
+#include "socket_check.h"
 #include "store.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -331,13 +332,17 @@ static void ignore_reply(const Paddock__Internal__GuestReply *reply, int *fds, u
 {
 }
 
-/* Descriptors of init must be pipes: anything else could block us, or lead somewhere. */
-static int check_fds(const struct link_frame *frame, struct pdk_error *err)
+/* Descriptors of init must be pipes, or of a dial a socket of its own network: anything else could block us, or lead
+ * somewhere. */
+static int check_fds(const struct link_frame *frame, guest_op op, struct pdk_error *err)
 {
+	bool dialled = op == PADDOCK__INTERNAL__GUEST_REQUEST__OP_DIAL;
+
 	for (unsigned int i = 0; i < frame->n_fds; i++) {
-		if (!pipe_check(frame->fds[i]))
+		if (!(dialled ? socket_is_of_sandbox(frame->fds[i]) : pipe_check(frame->fds[i])))
 			return pdk_fail(err, -EPROTO, PDK_DATA_LOSS,
-					"the sandbox's init broke the protocol: a descriptor that is no pipe");
+					"the sandbox's init broke the protocol: a descriptor that is no %s",
+					dialled ? "socket of its network" : "pipe");
 	}
 	return 0;
 }
@@ -363,7 +368,7 @@ static int dispatch_reply(struct guest *guest, struct stream *stream, struct lin
 		stream->replies++;
 	}
 	if (rc == 0)
-		rc = check_fds(frame, err);
+		rc = check_fds(frame, stream->op, err);
 	if (rc < 0 || !handler)
 		return rc;
 	if (reply->code)

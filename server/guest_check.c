@@ -42,6 +42,8 @@ unsigned int guest_replies_max(guest_op op)
 	case OP(FORGET):
 	case OP(CLOSE_STDIN):
 	case OP(RESUMED):
+	case OP(PORTS):
+	case OP(DIAL):
 		return 1;
 	case OP(_NOT_SET):
 	case _PADDOCK__INTERNAL__GUEST_REQUEST__OP__CASE_IS_INT_SIZE:
@@ -76,6 +78,8 @@ static result_case expected_result(guest_op op, unsigned int index, uint64_t han
 		return index == 0 ? RESULT(_NOT_SET) : RESULT(COUNT);
 	case OP(REMOVE):
 		return RESULT(COUNT);
+	case OP(PORTS):
+		return RESULT(PORTS);
 	case OP(WATCH):
 	case OP(PACK):
 	case OP(SETUP):
@@ -84,6 +88,7 @@ static result_case expected_result(guest_op op, unsigned int index, uint64_t han
 	case OP(FORGET):
 	case OP(CLOSE_STDIN):
 	case OP(RESUMED):
+	case OP(DIAL):
 	case OP(_NOT_SET):
 	case _PADDOCK__INTERNAL__GUEST_REQUEST__OP__CASE_IS_INT_SIZE:
 		break;
@@ -101,7 +106,7 @@ static unsigned int expected_fds(const Paddock__Internal__GuestReply *reply, gue
 		started = reply->started;
 		return (unsigned int)!!started->has_stdin + !!started->has_stdout + !!started->has_stderr;
 	}
-	return op == OP(READ) || op == OP(WRITE) || op == OP(PACK) || op == OP(UNPACK);
+	return op == OP(DIAL) || op == OP(READ) || op == OP(WRITE) || op == OP(PACK) || op == OP(UNPACK);
 }
 
 static int check_file(const Paddock__Internal__GuestFile *file, struct pdk_error *err)
@@ -148,6 +153,16 @@ static int check_started(const Paddock__Internal__GuestStarted *started, uint64_
 	return 0;
 }
 
+static int check_ports(const Paddock__Internal__GuestPortList *ports, struct pdk_error *err)
+{
+	if (ports->n_port > GUEST_PORTS_MAX)
+		return broken(err, "number of ports");
+	for (size_t i = 0; i < ports->n_port; i++)
+		if (ports->port[i]->port == 0 || ports->port[i]->port > 65535)
+			return broken(err, "port");
+	return 0;
+}
+
 static int check_result(const Paddock__Internal__GuestReply *reply, uint64_t handle, struct pdk_error *err)
 {
 	switch (reply->result_case) {
@@ -163,6 +178,8 @@ static int check_result(const Paddock__Internal__GuestReply *reply, uint64_t han
 		return check_files(reply->files, err);
 	case RESULT(PROCESSES):
 		return reply->processes->n_handle > GUEST_PROCESSES_MAX ? broken(err, "number of processes") : 0;
+	case RESULT(PORTS):
+		return check_ports(reply->ports, err);
 	case RESULT(COUNT):
 	case RESULT(WATCH):
 	case RESULT(SUDO):

@@ -10,6 +10,7 @@ typedef Paddock__Internal__GuestRequest__OpCase guest_op;
 
 #define GUEST_FILES_MAX 10000u
 #define GUEST_PROCESSES_MAX 4096u
+#define GUEST_PORTS_MAX 2048u
 
 /* How many replies (not events) an operation has at most. */
 unsigned int guest_replies_max(guest_op op);

@@ -17,6 +17,7 @@
 #include "log.h"
 #include "loop.h"
 #include "metrics.h"
+#include "previews.h"
 #include "privileges.h"
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
@@ -205,6 +206,8 @@ static int start_state(struct pdk_error *err)
 		rc = templates_start(err);
 	if (rc >= 0)
 		rc = sandboxes_start(err);
+	if (rc >= 0)
+		rc = previews_start(err);
 	loop_unlock();
 	return rc;
 }
@@ -235,6 +238,7 @@ static int start(int signal_fd, struct pdk_error *err)
 static void shut_down(void)
 {
 	loop_lock();
+	previews_stop();
 	sandboxes_stop();
 	warden_client_stop();
 	loop_watch_remove(STEAL_PTR(signal_watch));

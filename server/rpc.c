@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "metrics.h"
 #include "sandbox/base/cleanup.h"
@@ -23,6 +24,7 @@ static void deadline_passed(void *arg);
 void rpc_call_init(struct rpc_call *call, const struct rpc_transport *transport)
 {
 	call->transport = transport;
+	call->reply_fd = -1;
 	call->timer.handler = deadline_passed;
 	call->timer.arg = call;
 	arena_init(&call->arena, ARENA_MAX);
@@ -33,6 +35,8 @@ void rpc_call_clear(struct rpc_call *call)
 {
 	if (call->reply)
 		call->transport->drop(call->reply);
+	if (call->reply_fd >= 0)
+		close(call->reply_fd);
 	arena_clear(&call->arena);
 	arena_clear(&call->message_arena);
 }
@@ -105,6 +109,8 @@ static int accept_call(struct rpc_call *call, const struct rpc_arrival *arrival,
 	if (arrival->refused)
 		return pdk_fail(err, -EAGAIN, PDK_RESOURCE_EXHAUSTED, "%s", arrival->refused);
 	call->method = rpc_table_find(arrival->path, arrival->path_length);
+	if (call->method && call->method->link_only && !arrival->own_process)
+		call->method = NULL;
 	if (!call->method)
 		return pdk_fail(err, -ENOSYS, PDK_UNIMPLEMENTED, "unknown method");
 	if (rpc_admit(call, arrival, err) < 0)
@@ -345,6 +351,11 @@ uint64_t rpc_deadline_ns(const struct rpc_call *call)
 const char *rpc_sandbox_id(const struct rpc_call *call)
 {
 	return call->sandbox_id;
+}
+
+const char *rpc_client_address(const struct rpc_call *call)
+{
+	return call->client_address ? call->client_address : "";
 }
 
 const char *rpc_client_user(const struct rpc_call *call)

@@ -39,6 +39,7 @@ struct rpc_method {
 	uint32_t max_request_bytes;   /* per message */
 	const ProtobufCMessageDescriptor *request;
 	const ProtobufCMessageDescriptor *response;
+	bool link_only; /* for our own processes: over gRPC there is no such method */
 	/* UNARY, SERVER_STREAM: `request` is the message, valid until the call is finished.
 	 * CLIENT_STREAM, BIDI: `request` is NULL; messages come to call->on_message. */
 	void (*start)(struct rpc_call *call, const ProtobufCMessage *request);
@@ -68,6 +69,8 @@ const struct principal *rpc_principal(const struct rpc_call *call);
  * in it ("authorization: Basic"; "": not said). */
 const char *rpc_sandbox_id(const struct rpc_call *call);
 const char *rpc_client_user(const struct rpc_call *call);
+/* Whom the ingress makes the call for: "203.0.113.9:4711"; "": not known. Only characters of an address. */
+const char *rpc_client_address(const struct rpc_call *call);
 /* Absolute CLOCK_BOOTTIME deadline, 0 when there is none. */
 uint64_t rpc_deadline_ns(const struct rpc_call *call);
 /* True after a cancellation. */
@@ -101,6 +104,8 @@ void rpc_finish(struct rpc_call *call, const ProtobufCMessage *reply);
 /* As rpc_finish(), and `batch` (consumed) is committed in the same transaction as the audit record.
  * A commit that fails ends the call with UNAVAILABLE. */
 void rpc_finish_commit(struct rpc_call *call, struct store_batch *batch, const ProtobufCMessage *reply);
+/* As rpc_finish() of a unary call over link, with a descriptor beside the reply (taken over). */
+void rpc_finish_fd(struct rpc_call *call, const ProtobufCMessage *reply, int fd);
 /* End the call with an error. err->text goes to the client as it is. */
 void rpc_fail(struct rpc_call *call, const struct pdk_error *err);
 /* For streams that acknowledge early (Start): commit `batch` and this call's audit record now; `done` runs when

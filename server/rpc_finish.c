@@ -225,6 +225,13 @@ void rpc_finish(struct rpc_call *call, const ProtobufCMessage *reply)
 	end(call, &no_error);
 }
 
+void rpc_finish_fd(struct rpc_call *call, const ProtobufCMessage *reply, int fd)
+{
+	RPC_MUST(call->method->link_only && call->reply_fd < 0);
+	call->reply_fd = fd;
+	rpc_finish(call, reply);
+}
+
 void rpc_fail(struct rpc_call *call, const struct pdk_error *err)
 {
 	finish(call, NULL);

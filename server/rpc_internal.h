@@ -86,6 +86,7 @@ struct rpc_call { /* the first member of the transport's own struct */
 	struct pdk_error end; /* the status, once finished */
 	void *reply;          /* packed; leaves with the status */
 	bool reply_lost;      /* it could not be packed */
+	int reply_fd;         /* goes with the reply; -1: none */
 
 	struct rpc_events events;
 	void *user;
@@ -117,6 +118,7 @@ struct rpc_arrival {
 	const struct principal *principal; /* of the call that this one is made for (rpc_local.h): known already */
 	bool trusted;                      /* came in on the admin socket: no key means the operator */
 	const char *refused;               /* the transport cannot serve it, and why; else NULL */
+	bool own_process;                  /* over link: rows that are `link_only` are there */
 	const char *client_address;        /* whom a call of the ingress is for; NULL or empty: unknown */
 };
 

@@ -246,7 +246,8 @@ static void pump(struct rpc_link_call *call)
 		return;
 	}
 	call->credit--;
-	rpc_link_write(call->peer, call->stream, LINK_EVENT, call->out->bytes, call->out->length);
+	rpc_link_write_fd(call->peer, call->stream, LINK_EVENT, call->out->bytes, call->out->length,
+			  call->end_waits ? call->call.reply_fd : -1);
 	free(STEAL_PTR(call->out));
 	if (call->end_waits)
 		send_end(call);
@@ -391,6 +392,7 @@ static int open_call(struct rpc_link_peer *peer, uint32_t stream, const Paddock_
 		.access_token = open->access_token[0] ? open->access_token : NULL,
 		.sandbox_id = open->sandbox_id[0] ? open->sandbox_id : NULL,
 		.user = open->user[0] ? open->user : NULL,
+		.own_process = true,
 		.client_address = open->client_address,
 	};
 

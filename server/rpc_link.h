@@ -88,6 +88,8 @@ void rpc_link_pump(struct rpc_link_peer *peer);
 /* Queue one frame. A failure ends the link, later. */
 int rpc_link_write(struct rpc_link_peer *peer, uint32_t stream, enum link_kind kind, const void *payload,
 		   size_t length);
+int rpc_link_write_fd(struct rpc_link_peer *peer, uint32_t stream, enum link_kind kind, const void *payload,
+		      size_t length, int fd); /* fd -1: none */
 void rpc_link_write_credit(struct rpc_link_peer *peer, uint32_t stream, uint32_t credit);
 void rpc_link_fail_later(struct rpc_link_peer *peer, int rc);
 /* Take over a connected socket. Lock held. NULL: out of memory, and the fd stays the caller's. */

@@ -58,17 +58,23 @@ static void update_watch(struct rpc_link_peer *peer)
 		peer->watching = events;
 }
 
-int rpc_link_write(struct rpc_link_peer *peer, uint32_t stream, enum link_kind kind, const void *payload, size_t length)
+int rpc_link_write_fd(struct rpc_link_peer *peer, uint32_t stream, enum link_kind kind, const void *payload,
+		      size_t length, int fd)
 {
 	int rc = peer->failed;
 
 	if (rc == 0)
-		rc = link_send(peer->link, stream, kind, payload, length, NULL, 0);
+		rc = link_send(peer->link, stream, kind, payload, length, &fd, fd >= 0);
 	if (rc < 0)
 		rpc_link_fail_later(peer, rc);
 	else
 		update_watch(peer);
 	return rc;
+}
+
+int rpc_link_write(struct rpc_link_peer *peer, uint32_t stream, enum link_kind kind, const void *payload, size_t length)
+{
+	return rpc_link_write_fd(peer, stream, kind, payload, length, -1);
 }
 
 void rpc_link_write_credit(struct rpc_link_peer *peer, uint32_t stream, uint32_t credit)

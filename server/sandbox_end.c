@@ -1,6 +1,7 @@
 #include "guest.h"
 #include "log.h"
 #include "metrics.h"
+#include "previews.h"
 #include "processes.h"
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
@@ -97,8 +98,10 @@ void sandbox_end(struct sandbox *sandbox, Paddock__V1__EndReason reason, const c
 	store_intent(sandbox);
 	end_create(sandbox);
 	sandbox_pause_fail(sandbox);
-	if (!private->pooled)
+	if (!private->pooled) {
+		previews_end(sandbox);
 		processes_end(sandbox);
+	}
 	guest_free(STEAL_PTR(sandbox->guest));
 	sandbox_tear_down(sandbox);
 }

@@ -152,6 +152,23 @@ void sandbox_change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint
 		store_commit(batch, NULL, NULL);
 }
 
+void sandbox_touch(struct sandbox *sandbox)
+{
+	uint64_t timeout_ms = sandbox->private->timeout_ms; /* 0: not known any more, after a restart */
+	int64_t due = loop_wall_ms() + (int64_t)(timeout_ms ? timeout_ms : server_config.default_timeout_ms);
+	struct store_batch *batch;
+
+	if (due <= sandbox->expires_unix_ms || sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)
+		return;
+	sandbox->expires_unix_ms = due;
+	sandbox_arm_expiry(sandbox);
+	batch = store_batch_create();
+	if (batch && sandbox_store(batch, sandbox) >= 0)
+		store_commit(batch, NULL, NULL);
+	else
+		store_batch_free(batch);
+}
+
 void sandboxes_set_timeout(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__SetTimeoutRequest *request = (const void *)message;

@@ -197,6 +197,8 @@ void sandbox_release(struct sandbox *sandbox);
 /* --- sandbox_expiry.c --- */
 void sandbox_change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint64_t timeout_ms);
 void sandbox_arm_expiry(struct sandbox *sandbox);
+/* Somebody uses it: its timeout starts again. It never gets shorter by that. */
+void sandbox_touch(struct sandbox *sandbox);
 void sandbox_arm_retention(struct sandbox *sandbox);
 void sandbox_expiry_stop(void);
 

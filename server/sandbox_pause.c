@@ -1,6 +1,7 @@
 #include "guest.h"
 #include "log.h"
 #include "loop.h"
+#include "previews.h"
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox_internal.h"
@@ -141,6 +142,7 @@ static void on_frozen(const struct warden_reply *reply, int *fd, void *arg)
 static void begin_pause(struct sandbox *sandbox)
 {
 	sandbox->state = STATE(PAUSING);
+	previews_suspend(sandbox);
 	if (sandbox->private->pausing_mode == CHECKPOINT)
 		sandbox_checkpoint(sandbox);
 	else if (ask_warden(sandbox, WARDEN_FREEZE, on_frozen) < 0)

@@ -11,6 +11,7 @@
 /* The sandboxes this server knows, living and lately ended: state machine, expiry, pool, reconciliation. */
 
 struct guest;
+struct preview;
 struct process_list;
 struct rpc_call;
 
@@ -28,6 +29,7 @@ struct sandbox {
 	struct warden_limits limits;
 	struct guest *guest; /* the link to its init; NULL unless RUNNING, and perhaps while it is paused */
 	struct process_list *processes; /* processes.c only; NULL at first; freed by processes_forget(), _let_go() */
+	struct preview *previews; /* those in force; previews.c only */
 	struct sandbox_private *private; /* sandboxes.c only */
 };
 

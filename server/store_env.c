@@ -32,6 +32,7 @@ static const char *const db_names[STORE_DB_COUNT] = {
 	[STORE_TEMPLATES] = "templates",
 	[STORE_IDEMPOTENCY] = "idempotency",
 	[STORE_AUDIT] = "audit",
+	[STORE_PREVIEWS] = "previews",
 	[STORE_CHECKPOINTS] = "checkpoints",
 };
 

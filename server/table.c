@@ -7,10 +7,13 @@
 #include "files.h"
 #include "health.h"
 #include "paddock/v1/admin.pb-c.h"
+#include "paddock/internal/visit.pb-c.h"
 #include "paddock/v1/files.pb-c.h"
+#include "paddock/v1/previews.pb-c.h"
 #include "paddock/v1/processes.pb-c.h"
 #include "paddock/v1/sandboxes.pb-c.h"
 #include "paddock/v1/templates.pb-c.h"
+#include "previews.h"
 #include "processes.h"
 #include "reflection.h"
 #include "sandbox/base/cleanup.h"
@@ -40,6 +43,15 @@
 		.scope = SCOPE_READ | SCOPE_SANDBOX | SCOPE_ADMIN | SCOPE_TOKEN, .default_deadline_ms = deadline,          \
 		.max_request_bytes = size, .request = &package##__##in##__descriptor,                                        \
 		.response = &package##__##out##__descriptor, .start = e2b_##package##_##handler                                  \
+	}
+
+/* Of the ingress, for visitors of previews, who have no key: the handler looks at what they have shown, and records it. */
+#define OWN(method, kind_, deadline, in, out, handler)                                                                     \
+	{                                                                                                                  \
+		.path = "/paddock.internal.Visits/" #method, .kind = kind_, .audit = RPC_AUDIT_NONE, .scope = SCOPE_NONE,   \
+		.default_deadline_ms = deadline, .max_request_bytes = SMALL, .link_only = true,                            \
+		.request = &paddock__internal__##in##__descriptor, .response = &paddock__internal__##out##__descriptor,      \
+		.start = handler                                                                                           \
 	}
 
 #define TOKEN SCOPE_TOKEN
@@ -81,6 +93,12 @@ const struct rpc_method rpc_table[] = {
 	ROW(Files, UnpackArchive, RPC_CLIENT_STREAM, RPC_AUDIT_CHANGE, USE | TOKEN, 0, LARGE, unpack_archive_request, unpack_archive_response, files_unpack_archive),
 	ROW(Files, PackArchive, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK | TOKEN, 0, SMALL, pack_archive_request, file_chunk, files_pack_archive),
 
+	ROW(Previews, Grant, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, grant_preview_request, preview, previews_grant),
+	ROW(Previews, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_previews_request, list_previews_response, previews_list),
+	ROW(Previews, Revoke, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, revoke_preview_request, preview, previews_revoke),
+	ROW(Previews, Extend, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, extend_preview_request, preview, previews_extend),
+	ROW(Previews, ListPorts, RPC_UNARY, RPC_AUDIT_READ, LOOK | TOKEN, MINUTE, SMALL, list_ports_request, list_ports_response, previews_list_ports),
+
 	ROW(Templates, List, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL, list_templates_request, list_templates_response, templates_list),
 	ROW(Templates, Get, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL, get_template_request, template, templates_get),
 	ROW(Templates, Build, RPC_BIDI, RPC_AUDIT_CHANGE, TEMPLATE, 0, LARGE, build_template_request, build_template_progress, templates_build),
@@ -119,6 +137,11 @@ const struct rpc_method rpc_table[] = {
 	E2B(filesystem, Filesystem, CreateWatcher, RPC_UNARY, MINUTE, SMALL, create_watcher_request, create_watcher_response, create_watcher),
 	E2B(filesystem, Filesystem, GetWatcherEvents, RPC_UNARY, MINUTE, SMALL, get_watcher_events_request, get_watcher_events_response, get_watcher_events),
 	E2B(filesystem, Filesystem, RemoveWatcher, RPC_UNARY, MINUTE, SMALL, remove_watcher_request, remove_watcher_response, remove_watcher),
+
+	OWN(Enter, RPC_UNARY, MINUTE, visit_enter, visit_entered, visits_enter),
+	OWN(Open, RPC_SERVER_STREAM, 0, visit_open, visit_event, visits_open),
+	OWN(Dial, RPC_UNARY, 20000, visit_dial, visit_dialled, visits_dial),
+	OWN(Report, RPC_UNARY, MINUTE, visit_report, visit_reported, visits_report),
 
 	HEALTH_ROWS,
 	REFLECTION_ROWS,

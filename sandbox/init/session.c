@@ -1,6 +1,7 @@
 #include "sandbox/init/session.h"
 
 #include "sandbox/init/job.h"
+#include "sandbox/init/ports.h"
 #include "sandbox/init/process.h"
 #include "sandbox/init/sudo.h"
 #include <errno.h>
@@ -223,6 +224,10 @@ static int take_request(struct init *init, uint32_t stream, const guest_request 
 		return process_adopt(init, stream, request->adopt->handle, err);
 	case GUEST_OP(RESUMED):
 		return take_resumed(init, stream, request->resumed->paused_ms, err);
+	case GUEST_OP(PORTS):
+		return ports_list(init, stream, err);
+	case GUEST_OP(DIAL):
+		return ports_dial(init, stream, request->dial->port, err);
 	case GUEST_OP(FORGET):
 		return process_forget(init, stream, request->forget->handle, err);
 	case GUEST_OP(STAT):

@@ -22,6 +22,7 @@ METHODS = {
                   "Signal": USE, "Wait": READ},
     "Files": {"Stat": READ, "List": READ, "Read": READ, "Write": USE, "MakeDir": USE, "Move": USE, "Remove": USE, "Watch": READ,
               "UnpackArchive": USE, "PackArchive": READ},
+    "Previews": {"Grant": USE, "List": READ, "Revoke": USE, "Extend": USE, "ListPorts": READ},
     "Templates": {"List": LIST, "Get": LIST, "Build": TEMPLATE, "Remove": TEMPLATE},
     "Admin": {"CreateTenant": OPERATOR, "ListTenants": OPERATOR, "SetQuota": OPERATOR, "RemoveTenant": OPERATOR, "CreateKey": OPERATOR,
               "ListKeys": OPERATOR, "RevokeKey": OPERATOR, "WhoAmI": ANY, "GetStatus": OPERATOR},
@@ -152,6 +153,9 @@ class Ownership(Case):
         yield "/paddock.v1.Processes/Resize", dict(box, process_id=1, size=pb.TerminalSize(columns=80, rows=24))
         yield "/paddock.v1.Processes/Signal", dict(box, process_id=1, signal=9)
         yield "/paddock.v1.Processes/Wait", dict(box, process_id=1)
+        yield "/paddock.v1.Previews/Grant", dict(box, port=8080)
+        yield "/paddock.v1.Previews/List", box
+        yield "/paddock.v1.Previews/ListPorts", box
         for method in ("Stat", "List", "Read", "MakeDir", "Remove", "Watch", "PackArchive"):
             yield "/paddock.v1.Files/" + method, dict(box, path=b"/tmp/x")
         yield "/paddock.v1.Files/Move", dict(box, **{"from": b"/tmp/x", "to": b"/tmp/y"})
@@ -191,7 +195,7 @@ class Ownership(Case):
         answers = set()
         for what, id in ids.items():
             for path, request in self.requests(id):
-                if not id and path.endswith("WatchEvents"):
+                if not id and path.endswith(("WatchEvents", "Previews/List")):
                     continue  # empty there: all of the caller's
                 with self.subTest(what=what, path=path):
                     code, text = self.answer(self.client, path, request)

@@ -17,7 +17,7 @@ def id_methods():
 
 
 FILL = {"argv": ["true"], "process_id": 1, "path": b"/tmp/x", "from": b"/tmp/x", "to": b"/tmp/y", "signal": 15,
-        "data": b"x", "timeout_ms": 60000, "from_sequence": 0}
+        "data": b"x", "timeout_ms": 60000, "from_sequence": 0, "port": 8080}
 
 
 def request_for(path, request, sandbox_id):

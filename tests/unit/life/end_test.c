@@ -51,6 +51,7 @@ static void kill_answers_when_nothing_is_left(void **state)
 		life_free(sandbox);
 	}
 	assert_int_equal(fake_processes_ended, 1);
+	assert_int_equal(fake_previews_ended, 1);
 	assert_int_equal(sandboxes_of_tenant("a"), 0);
 	life_free(life_sandbox(life_kill("a", id)));
 	assert_int_equal(fake_warden_requests(WARDEN_KILL), 1);

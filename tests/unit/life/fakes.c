@@ -5,6 +5,7 @@
 #include "server/log.h"
 #include "server/loop.h"
 #include "server/metrics.h"
+#include "server/previews.h"
 #include "server/processes.h"
 #include "server/sandboxes.h"
 #include <assert.h>
@@ -760,6 +761,18 @@ void processes_forget(struct sandbox *sandbox)
 
 void processes_let_go(struct sandbox *sandbox)
 {
+}
+
+unsigned int fake_previews_ended, fake_previews_suspended;
+
+void previews_end(struct sandbox *sandbox)
+{
+	fake_previews_ended++;
+}
+
+void previews_suspend(struct sandbox *sandbox)
+{
+	fake_previews_suspended++;
 }
 
 void log_event(enum log_level level, const char *event, ...)

@@ -79,6 +79,7 @@ extern unsigned int fake_guest_setups, fake_guests;
 extern unsigned int fake_guest_resumed; /* how often one was told; and the last time, how long it stood still */
 extern uint64_t fake_guest_paused_ms;
 void fake_guest_break_all(const char *text);
+extern unsigned int fake_previews_ended, fake_previews_suspended;
 extern unsigned int fake_processes_ended, fake_processes_forgotten, fake_processes_adopted;
 
 #endif

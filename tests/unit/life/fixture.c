@@ -78,6 +78,7 @@ int life_setup(void **state)
 	fake_store_reset();
 	fake_guest_silent = fake_guest_refuses = false;
 	fake_guest_resumed = 0;
+	fake_previews_ended = fake_previews_suspended = 0;
 	fake_guest_setups = fake_processes_ended = fake_processes_forgotten = fake_processes_adopted = 0;
 	fake_warden_start(runtime_dir);
 	life_add_base_record();

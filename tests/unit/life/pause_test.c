@@ -33,7 +33,9 @@ static void resume_now(uint64_t timeout_ms)
 static void init_hears_how_long_it_stood_still(void **state)
 {
 	life_make(id);
+	assert_int_equal(fake_previews_suspended, 0);
 	pause_now();
+	assert_int_equal(fake_previews_suspended, 1);
 	fake_loop_advance_ms(5000);
 	resume_now(0);
 	assert_int_equal(fake_guest_resumed, 1);

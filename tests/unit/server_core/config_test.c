@@ -116,6 +116,8 @@ static void values_must_fit_together(void **state)
 		"metrics_listen = 0.0.0.0:7412",
 		"tls_certificate = /c",
 		"tls_key = /k",
+		"preview_url = localhost", "preview_url = http://", "preview_url = http://A", "preview_url = http://a/",
+		"preview_url = http://a:", "preview_url = http://a:123456", "preview_url = http://.a", "preview_url = ftp://a",
 		"tls_client_ca = /a",
 		"runtime_dir = run",
 		"runtime_dir = /run/%41",
