@@ -1,6 +1,7 @@
 #include "admin.h"
 #include "cli.h"
 #include "files.h"
+#include "preview.h"
 #include "process.h"
 #include "sandbox.h"
 #include "template.h"
@@ -223,6 +224,32 @@ const struct command commands[] = {
 	 .min_operands = 1,
 	 .max_operands = -1,
 	 .operand = OPERAND_SANDBOX},
+	{.name = "ports",
+	 .group = "Sandboxes",
+	 .summary = "List the TCP ports that something listens on",
+	 .synopsis = "SANDBOX",
+	 .options = no_options,
+	 .run = cmd_ports,
+	 .min_operands = 1,
+	 .max_operands = 1,
+	 .operand = OPERAND_SANDBOX},
+	{.name = "preview",
+	 .group = "Sandboxes",
+	 .summary = "Open one port of a sandbox to a browser; prints the link",
+	 .synopsis = "SANDBOX PORT",
+	 .options = preview_options,
+	 .run = cmd_preview,
+	 .min_operands = 2,
+	 .max_operands = 2,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "Whoever has the link may visit, until it expires or is revoked. paddock-ingress serves it.\n\n"
+		    "Examples\n  paddock preview i4k 3000\n  paddock preview i4k 8080 --ttl 15m --one-visitor --read-only\n"},
+	{.name = "previews",
+	 .group = "Sandboxes",
+	 .summary = "Previews: list, revoke, extend",
+	 .synopsis = "COMMAND",
+	 .options = no_options,
+	 .subcommands = preview_commands},
 	{.name = "kill",
 	 .group = "Sandboxes",
 	 .summary = "Kill sandboxes",

@@ -31,6 +31,7 @@
 #include <paddock/error.h>
 #include <paddock/v1/admin.pb-c.h>
 #include <paddock/v1/files.pb-c.h>
+#include <paddock/v1/previews.pb-c.h>
 #include <paddock/v1/processes.pb-c.h>
 #include <paddock/v1/sandboxes.pb-c.h>
 #include <paddock/v1/templates.pb-c.h>
@@ -118,6 +119,11 @@ void paddock_stream_free(struct paddock_stream *stream);
 	X(sandbox_resume, Sandboxes, Resume, ResumeSandboxRequest, Sandbox)                                            \
 	X(sandbox_access, Sandboxes, GetAccess, GetAccessRequest, SandboxAccess)                                       \
 	X(sandbox_usage, Sandboxes, GetUsage, GetUsageRequest, SandboxUsage)                                           \
+	X(preview_grant, Previews, Grant, GrantPreviewRequest, Preview)                                                \
+	X(preview_list, Previews, List, ListPreviewsRequest, ListPreviewsResponse)                                     \
+	X(preview_revoke, Previews, Revoke, RevokePreviewRequest, Preview)                                             \
+	X(preview_extend, Previews, Extend, ExtendPreviewRequest, Preview)                                             \
+	X(preview_ports, Previews, ListPorts, ListPortsRequest, ListPortsResponse)                                     \
 	X(process_list, Processes, List, ListProcessesRequest, ListProcessesResponse)                                  \
 	X(process_send_input, Processes, SendInput, SendInputRequest, SendInputResponse)                               \
 	X(process_close_stdin, Processes, CloseStdin, CloseStdinRequest, CloseStdinResponse)                           \

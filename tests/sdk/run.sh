@@ -154,6 +154,19 @@ keys() {
 		p key revoke "$(cut -d_ -f2 <<<"$key")" >/dev/null &&
 		! PADDOCK_API_KEY=$key PADDOCK_ADDR=unix:$INSTANCE/run/paddock.sock p list 2>"$WORK/err" && grep -q PADDOCK_API_KEY "$WORK/err"
 }
+previews() {
+	local link preview
+	p exec -d $id python3 -m http.server 3456 >/dev/null
+	for _ in {1..50}; do p ports $id | grep -q '3456 .*any' && break; sleep 0.1; done
+	p ports $id | grep -q '3456 .*any' && link=$(p preview $id 3456 --ttl 10m --one-visitor --read-only 2>"$WORK/err") &&
+		grep -Eqx 'http://p[a-z2-7]{26}.localhost:7413/[?]paddock_token=[0-9a-f]{64}' <<<"$link" || return 1
+	preview=${link#http://} && preview=${preview%%.*}
+	grep -q "$preview of port 3456" "$WORK/err" && p previews list | grep "$preview" | grep -q 'active.*read-only one-visitor' &&
+		p previews list $id -o json | grep -q "$preview" && same "$(p previews extend $preview 20m 2>/dev/null)" "$link" &&
+		same "$(p previews revoke $preview)" "$preview is revoked" && ! p previews list | grep -q "$preview" &&
+		p previews list --all | grep -q "$preview" && ! p previews extend $preview 1h 2>/dev/null &&
+		status 2 preview $id 80x && ! p preview $id 49983 2>"$WORK/err" && grep -q 49983 "$WORK/err"
+}
 run_and_gone() {
 	local before
 	before=$(p list -q | wc -l)
@@ -163,7 +176,7 @@ terminal() { /usr/bin/python3 "$SOURCE/tests/sdk/terminal.py" "$PADDOCK" $id; }
 json_everywhere() {
 	local command
 	for command in "list" "info $id" "usage $id" "ps -a $id" "ls $id" "template list" "template get base" "tenant list" "key list" \
-		"audit list" "audit verify" "status" "version"; do
+		"audit list" "audit verify" "status" "ports $id" "previews list" "version"; do
 		p $command -o json | /usr/bin/python3 -c 'import json,sys; json.load(sys.stdin)' || { echo "$command"; return 1; }
 	done
 }
@@ -209,7 +222,7 @@ killed() { p kill $id >/dev/null && status 125 exec $id true && p list --all | g
 daemon_start && daemon_template >&2 || { echo "FAIL instance: it does not start"; exit 1; }
 id=$(p create --lifetime 30m) || { echo "FAIL create: no sandbox"; exit 1; }
 tests="exit_codes streams_apart input_whole input_unread closed_descriptors closed_reader output_whole environment json_result detached signalled ctrl_c
-	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys run_and_gone
+	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys previews run_and_gone
 	terminal json_everywhere audited says_what_to_do helps_on ended_meanwhile survives_restart killed"
 for name in ${*:-$tests}; do
 	check $name $name
