@@ -8,6 +8,7 @@
 
 #include "connect.h"
 #include "envd.h"
+#include "preview.h"
 #include "rest.h"
 #include "sandbox/base/cleanup.h"
 #include "url.h"
@@ -133,7 +134,11 @@ void gateway_serve(struct http_exchange *exchange, void *arg)
 	struct url_host host;
 	int rc = url_parse_host(head->host, our_domain, &host);
 
-	if (rc == 0 && !host.is_sandbox && !host.is_grant)
+	if (rc == 0 && host.is_grant) {
+		preview_serve(exchange, host.label);
+		return;
+	}
+	if (rc == 0 && !host.is_sandbox)
 		rc = route_of_headers(head, &host);
 	add_common_fields(exchange);
 	snprintf(caller.address, sizeof(caller.address), "%s", http_client_address(exchange));
@@ -141,8 +146,6 @@ void gateway_serve(struct http_exchange *exchange, void *arg)
 		rest_fail(exchange, 400, "the host, or the headers that name a sandbox and its port, are malformed");
 	else if (strcmp(head->method, "OPTIONS") == 0)
 		preflight(exchange);
-	else if (host.is_grant)
-		rest_fail(exchange, 404, "there is nothing at this address");
 	else if (host.is_sandbox)
 		serve_sandbox(exchange, &caller, &host);
 	else

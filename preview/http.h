@@ -82,6 +82,9 @@ void http_add_field(struct http_exchange *exchange, const char *name, const char
 void http_begin(struct http_exchange *exchange, int status, int64_t length);
 /* How many bytes may be written now without piling up; 0 while the client is behind. */
 size_t http_room(const struct http_exchange *exchange);
+/* Answer an upgrade with 101: from here on the body, both ways, is bytes without a frame, until http_end() or until the
+ * client is gone. The fields must not name Connection and Upgrade, which are ours. */
+void http_upgrade(struct http_exchange *exchange, const char *protocol);
 /* A piece of the body; more than http_room() is taken too, up to a hard bound of 8 MiB, where the connection is given
  * up. */
 void http_write(struct http_exchange *exchange, const void *bytes, size_t length);

@@ -66,3 +66,8 @@ enum http_chunk_result http_chunk_feed(struct http_chunk *chunk, const uint8_t *
 	*ret_used = used;
 	return chunk->state == DONE ? HTTP_CHUNK_END : HTTP_CHUNK_MORE;
 }
+
+bool http_chunk_is_last(const struct http_chunk *chunk)
+{
+	return chunk->state >= LAST_CR;
+}

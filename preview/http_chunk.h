@@ -26,4 +26,7 @@ enum http_chunk_result {
 enum http_chunk_result http_chunk_feed(struct http_chunk *chunk, const uint8_t *bytes, size_t length, size_t *ret_used,
 				       size_t *ret_data);
 
+/* After HTTP_CHUNK_BAD: the body itself is whole, and what was wrong came behind its last chunk (trailers). */
+bool http_chunk_is_last(const struct http_chunk *chunk);
+
 #endif

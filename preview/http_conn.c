@@ -112,7 +112,7 @@ static int take_head(struct http_conn *conn, size_t length)
 	memcpy(text, buffer_data(&conn->in), length);
 	text[length] = '\0';
 	buffer_take(&conn->in, length);
-	*exchange = (struct http_exchange){.head_text = text, .fields = BUFFER(16384)};
+	*exchange = (struct http_exchange){.head_text = text, .fields = BUFFER(HTTP_FIELDS_BYTES)};
 	status = http_head_parse(text, length, &exchange->head);
 	if (status) {
 		free(text);
@@ -206,6 +206,10 @@ static bool feed_body(struct http_conn *conn)
 
 	if (exchange->body_done || exchange->paused)
 		return false;
+	if (exchange->raw) {
+		give_body(conn, 0, n);
+		return n > 0;
+	}
 	if (exchange->head.chunked)
 		return feed_chunked(conn);
 	if (n > exchange->body_left)
@@ -399,7 +403,8 @@ static uint32_t patience(const struct http_conn *conn)
 		return buffer_length(&conn->in) ? settings->head_timeout_ms : settings->idle_timeout_ms;
 	case HTTP_EXCHANGE:
 		/* The owner may think as long as it likes; the client has to send and to read. */
-		if (buffer_length(&conn->out) || (!conn->exchange.body_done && !conn->exchange.paused))
+		if (buffer_length(&conn->out) ||
+		    (!conn->exchange.body_done && !conn->exchange.paused && !conn->exchange.raw))
 			return settings->stall_timeout_ms;
 		return 0;
 	case HTTP_LEAVING:

@@ -16,8 +16,7 @@ size_t http_head_length(const char *bytes, size_t length)
 	return end ? (size_t)(end - bytes) + 4 : 0;
 }
 
-/* Every line ends with CRLF, and neither of the two is anywhere else; no NUL. */
-static bool lines_valid(const char *text, size_t length)
+bool http_lines_valid(const char *text, size_t length)
 {
 	for (size_t i = 0; i < length; i++) {
 		if (text[i] == '\0' || (text[i] == '\r' && (i + 1 == length || text[i + 1] != '\n')) ||
@@ -27,8 +26,7 @@ static bool lines_valid(const char *text, size_t length)
 	return true;
 }
 
-/* Cut the line at the front of `*text`, and go on to the next. */
-static char *next_line(char **text)
+char *http_next_line(char **text)
 {
 	char *line = *text;
 	char *end = strstr(line, "\r\n");
@@ -80,7 +78,7 @@ static int parse_request_line(char *line, struct http_head *ret)
 	return parse_target(target, ret);
 }
 
-static int parse_field(char *line, struct http_field *ret)
+int http_field_parse(char *line, struct http_field *ret)
 {
 	char *colon = line;
 	char *value, *end;
@@ -148,7 +146,7 @@ static const char *single(const struct http_head *head, const char *name, bool *
 	return value;
 }
 
-static int parse_length(const char *text, int64_t *ret)
+int http_length_parse(const char *text, int64_t *ret)
 {
 	size_t digits = strspn(text, "0123456789");
 
@@ -172,7 +170,7 @@ static int parse_framing(struct http_head *ret)
 		return 400;
 	ret->host = host ? host : "";
 	ret->content_length = -1;
-	if (length && parse_length(length, &ret->content_length))
+	if (length && http_length_parse(length, &ret->content_length))
 		return 400;
 	if (coding && (strcasecmp(coding, "chunked") != 0 || ret->minor == 0))
 		return 400;
@@ -199,17 +197,17 @@ int http_head_parse(char *text, size_t length, struct http_head *ret)
 	int status;
 
 	*ret = (struct http_head){};
-	if (length < 4 || !lines_valid(text, length))
+	if (length < 4 || !http_lines_valid(text, length))
 		return 400;
 	text[length - 2] = '\0'; /* of the empty line: now a string, which ends with CRLF */
-	status = parse_request_line(next_line(&text), ret);
+	status = parse_request_line(http_next_line(&text), ret);
 	if (status)
 		return status;
 	while (*text) {
 		if (ret->n_fields == HTTP_FIELDS_MAX)
 			return 431;
-		line = next_line(&text);
-		status = parse_field(line, &ret->fields[ret->n_fields++]);
+		line = http_next_line(&text);
+		status = http_field_parse(line, &ret->fields[ret->n_fields++]);
 		if (status)
 			return status;
 	}

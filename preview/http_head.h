@@ -51,4 +51,13 @@ const char *http_head_get(const struct http_head *head, const char *name);
 bool http_list_has(const char *list, const char *token);
 bool http_token_char(char c);
 
+/* Of one line: "name: value" into the field, in place. 0 or 400. */
+int http_field_parse(char *line, struct http_field *ret);
+/* Every line ends with CRLF, neither of the two is anywhere else, and there is no NUL. */
+bool http_lines_valid(const char *text, size_t length);
+/* Cut the line at the front of a text whose lines are valid, and go on to the next. */
+char *http_next_line(char **text);
+/* A Content-Length: up to 15 digits and nothing else. 0 or 400. */
+int http_length_parse(const char *text, int64_t *ret);
+
 #endif

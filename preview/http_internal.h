@@ -11,6 +11,7 @@
 #define HTTP_OUT_MAX (8u << 20)   /* hard */
 #define HTTP_OUT_HIGH (1u << 20)  /* http_room() counts down from here */
 #define HTTP_OUT_LOW (256u << 10) /* on_writable comes back here */
+#define HTTP_FIELDS_BYTES (72u << 10) /* of a response: what an application may send, and ours */
 #define HTTP_ADDRESS_SIZE 64
 
 struct http_exchange {
@@ -30,6 +31,7 @@ struct http_exchange {
 	bool ended;
 	bool starved; /* http_room() was 0: on_writable is due */
 	bool bodiless;
+	bool raw; /* upgraded */
 	uint64_t length_left; /* of a response with a length */
 };
 

@@ -19,6 +19,7 @@ const char *http_status_text(int status)
 		{204, "No Content"},
 		{206, "Partial Content"},
 		{302, "Found"},
+		{303, "See Other"},
 		{304, "Not Modified"},
 		{400, "Bad Request"},
 		{401, "Unauthorized"},
@@ -28,6 +29,7 @@ const char *http_status_text(int status)
 		{406, "Not Acceptable"},
 		{408, "Request Timeout"},
 		{409, "Conflict"},
+		{410, "Gone"},
 		{413, "Content Too Large"},
 		{414, "URI Too Long"},
 		{415, "Unsupported Media Type"},
@@ -166,6 +168,29 @@ void http_begin(struct http_exchange *exchange, int status, int64_t length)
 	if (!conn->keep_alive)
 		queue(conn, "Connection: close\r\n", 19);
 	queue(conn, "\r\n", 2);
+	buffer_free(&exchange->fields);
+}
+
+void http_upgrade(struct http_exchange *exchange, const char *protocol)
+{
+	struct http_conn *conn = http_conn_of(exchange);
+	char text[256];
+	int n;
+
+	if (exchange->begun)
+		return;
+	exchange->begun = true;
+	exchange->raw = true;
+	exchange->body_done = false;
+	exchange->length_left = UINT64_MAX;
+	conn->keep_alive = false;
+	n = snprintf(text, sizeof(text),
+		     "HTTP/1.1 101 Switching Protocols\r\nDate: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n", date(),
+		     protocol);
+	queue(conn, text, (size_t)n);
+	queue(conn, buffer_data(&exchange->fields), buffer_length(&exchange->fields));
+	queue(conn, "\r\n", 2);
+	buffer_free(&exchange->fields);
 }
 
 size_t http_room(const struct http_exchange *exchange)

@@ -15,12 +15,14 @@
 #include "http.h"
 #include "json.h"
 #include "methods.h"
+#include "pages.h"
 #include "sandbox/base/cleanup.h"
 #include "server/log.h"
 #include "server/loop.h"
 #include "server/privileges.h"
 #include "tls.h"
 #include "upstream.h"
+#include "visit.h"
 
 /* paddock-ingress: start and stop. One thread; it holds TLS keys and open connections, and nothing else. */
 
@@ -140,12 +142,14 @@ static int run(struct pdk_error *err)
 	snprintf(grpc_path, sizeof(grpc_path), "%s/paddock.sock", config.runtime_dir);
 	upstream_start(path);
 	guard_start(grpc_path);
+	pages_start();
 	gateway_start(config.domain, config.advertise);
 	log_event(LOG_INFO, "ingress.started", "version", PADDOCK_VERSION, "domain", config.domain, NULL);
 	loop_run();
 	loop_lock();
 	guard_stop();
 	http_server_free(server);
+	visits_stop();
 	upstream_stop();
 	loop_unlock();
 	log_event(LOG_INFO, "ingress.stopped", NULL);

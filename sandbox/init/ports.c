@@ -133,7 +133,7 @@ int ports_dial(struct init *init, uint32_t stream, uint32_t port, struct pdk_err
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "port: must be 1 to 65535");
 	fd = dial_loopback((uint16_t)port);
 	if (fd == -ECONNREFUSED || fd == -EADDRNOTAVAIL || fd == -EAFNOSUPPORT || fd == -ENETUNREACH)
-		return pdk_fail(err, fd, PDK_UNAVAILABLE, "nothing listens on port %u", port);
+		return pdk_fail(err, fd, PDK_FAILED_PRECONDITION, "nothing listens on port %u", port);
 	if (fd < 0)
 		return pdk_fail(err, fd, PDK_RESOURCE_EXHAUSTED, "no connection to port %u can be made", port);
 	session_reply(init, stream, &reply, &fd, 1);
