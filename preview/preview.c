@@ -33,7 +33,7 @@ static const struct page refusals[] = {
 			    2},
 	[VISIT(UNKNOWN)] = unknown,
 	[VISIT(EXPIRED)] = {410, "This preview has expired",
-			    "Its time is over. Whoever shared it can extend it while it is open, or share it again.", 0},
+			    "Its time is over. Ask whoever shared it for a new link.", 0},
 	[VISIT(REVOKED)] = {410, "This preview was closed", "Whoever shared it has ended it.", 0},
 	[VISIT(TAKEN)] = {403, "This link was used already",
 			  "It works for one visitor, who has come already. Ask for a link of your own.", 0},
