@@ -95,6 +95,7 @@ class SudoOff(unittest.TestCase):
                 box = client.create().id
                 result = client.run(box, "sudo id -u")
                 self.assertEqual((result.out, result.code == 0), ((b"0\n", True) if allowed == "true" else (b"", False)), result.all)
-                outcomes = {r.outcome for r in client.Audit.List(sandbox_id=box, action_prefix="process.sudo").records}
-                self.assertEqual(outcomes, {"OK" if allowed == "true" else "PERMISSION_DENIED"})
+                # The command's end is told before its records are durable.
+                sudo = wait_until(lambda: client.Audit.List(sandbox_id=box, action_prefix="process.sudo").records, 10, "a record of sudo")
+                self.assertEqual({r.outcome for r in sudo}, {"OK" if allowed == "true" else "PERMISSION_DENIED"})
                 self.assertEqual(client.run(box, "/bin/id", "-u", user="root").out, b"0\n", "root by the API is another matter")

@@ -331,7 +331,7 @@ class Tls(unittest.TestCase):
         openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", path + ".key", "-out", path + ".csr",
                 "-subj", f"/CN={name}")
         with open(path + ".ext", "w") as f:
-            f.write("subjectAltName=DNS:localhost,IP:127.0.0.1\n" if ca else "basicConstraints=critical,CA:TRUE\n")
+            f.write("subjectAltName=DNS:localhost,IP:127.0.0.1\n" if ca else "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,digitalSignature\n")
         signer = ["-CA", f"{self.folder}/{ca}.pem", "-CAkey", f"{self.folder}/{ca}.key", "-CAcreateserial"] if ca else ["-signkey", path + ".key"]
         openssl("x509", "-req", "-in", path + ".csr", "-days", days, "-extfile", path + ".ext", "-out", path + ".pem", *signer)
         return path
