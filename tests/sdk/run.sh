@@ -217,13 +217,22 @@ ended_meanwhile() {
 	wait "$watch"
 	grep -q 'sandbox has ended' "$WORK/err" && grep -q 'paddock info' "$WORK/err"
 }
+# In a chroot the kernel gives nobody a user namespace: said with its mend, on a machine that is whole otherwise.
+doctor() {
+	local warden=$BUILD/sandbox/warden/paddock-warden root=$WORK/root
+	p doctor >"$WORK/out" && grep -q 'ok *namespaces' "$WORK/out" && ! grep -q MISSING "$WORK/out" || { cat "$WORK/out"; return 1; }
+	mkdir -p "$root"
+	unshare -m sh -c 'mount --rbind / "$1" && chroot "$1" "$2" --check; echo "exit $?"' - "$root" "$warden" >"$WORK/out"
+	rmdir "$root"
+	grep -q 'namespaces *MISSING: enable' "$WORK/out" && [ "$(grep -c MISSING "$WORK/out")" = 1 ] && grep -q 'exit 1' "$WORK/out" || { cat "$WORK/out"; return 1; }
+}
 killed() { p kill $id >/dev/null && status 125 exec $id true && p list --all | grep -q "$id"; }
 
 daemon_start && daemon_template >&2 || { echo "FAIL instance: it does not start"; exit 1; }
 id=$(p create --lifetime 30m) || { echo "FAIL create: no sandbox"; exit 1; }
 tests="exit_codes streams_apart input_whole input_unread closed_descriptors closed_reader output_whole environment json_result detached signalled ctrl_c
 	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys previews run_and_gone
-	terminal json_everywhere audited says_what_to_do helps_on ended_meanwhile survives_restart killed"
+	terminal json_everywhere audited says_what_to_do helps_on doctor ended_meanwhile survives_restart killed"
 for name in ${*:-$tests}; do
 	check $name $name
 done
