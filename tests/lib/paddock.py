@@ -13,6 +13,8 @@ import tarfile
 import tempfile
 import time
 
+# A child of ours makes no calls; with it, a fork waits for ever for the threads of newer versions (Debian 13).
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
