@@ -86,15 +86,13 @@ static void serve_health(struct http_exchange *exchange, const struct caller *ca
 		upstream_half_close(health->call);
 }
 
-void envd_serve(struct http_exchange *exchange, const struct caller *caller, uint16_t port)
+void envd_serve(struct http_exchange *exchange, const struct caller *caller)
 {
 	const struct http_head *head = http_request(exchange);
 	const struct method *method = method_find(head->path);
 
 	if (!sandbox_id_valid(caller->sandbox))
 		envd_not_found(exchange, caller->sandbox);
-	else if (port != ENVD_PORT)
-		rest_fail(exchange, 501, "ports of sandboxes are not served on this server yet");
 	else if (strcmp(head->path, "/health") == 0)
 		serve_health(exchange, caller);
 	else if (strcmp(head->path, "/files") == 0)

@@ -147,6 +147,7 @@ void files_download(struct http_exchange *exchange, const struct caller *caller,
 	}
 	download->exchange = exchange;
 	download->caller = *caller;
+	download->caller.file = NULL; /* the caller's; for this call alone */
 	http_own(exchange, &events, download);
 	read_range(download);
 	download->call = upstream_open(caller, "/paddock.v1.Files/Read", 0, CREDIT, &call_events, download, &err);

@@ -24,6 +24,8 @@ struct upload {
 	struct caller caller;
 	char path[FILES_PATH_MAX]; /* of the query, or "" */
 	char user[64];
+	struct call_file file; /* caller.file, with `path`, `user` and `signature` */
+	char signature[FILES_SIGNATURE_SIZE];
 	bool is_multipart;
 	struct multipart multipart;
 	struct buffer plain; /* octet-stream */
@@ -383,6 +385,14 @@ void files_upload(struct http_exchange *exchange, const struct caller *caller, c
 	upload->result = BUFFER(4u << 20);
 	snprintf(upload->path, sizeof(upload->path), "%s", path);
 	snprintf(upload->user, sizeof(upload->user), "%s", user);
+	if (caller->file) {
+		snprintf(upload->signature, sizeof(upload->signature), "%s", caller->file->signature);
+		upload->file = *caller->file;
+		upload->file.path = upload->path;
+		upload->file.user = upload->user;
+		upload->file.signature = upload->signature;
+		upload->caller.file = &upload->file;
+	}
 	http_own(exchange, &events, upload);
 	why = read_form(upload, http_request(exchange));
 	if (why)

@@ -8,7 +8,9 @@
 
 #include "connect.h"
 #include "envd.h"
+#include "files.h"
 #include "preview.h"
+#include "published.h"
 #include "rest.h"
 #include "sandbox/base/cleanup.h"
 #include "url.h"
@@ -89,6 +91,10 @@ static void serve_control(struct http_exchange *exchange, struct caller *caller)
 	const struct http_head *head = http_request(exchange);
 	const struct method *method = method_find(head->path);
 
+	if (files_is_signed(head)) {
+		files_serve(exchange, caller);
+		return;
+	}
 	read_key(head, caller);
 	if (method)
 		connect_serve(exchange, method, caller);
@@ -124,7 +130,7 @@ static void serve_sandbox(struct http_exchange *exchange, struct caller *caller,
 		strcpy(caller->access_token, token);
 	strcpy(caller->sandbox, host->sandbox);
 	read_user(http_request(exchange), caller);
-	envd_serve(exchange, caller, host->port);
+	envd_serve(exchange, caller);
 }
 
 void gateway_serve(struct http_exchange *exchange, void *arg)
@@ -140,6 +146,10 @@ void gateway_serve(struct http_exchange *exchange, void *arg)
 	}
 	if (rc == 0 && !host.is_sandbox)
 		rc = route_of_headers(head, &host);
+	if (rc >= 0 && host.is_sandbox && host.port != ENVD_PORT) {
+		published_serve(exchange, host.sandbox, host.port);
+		return;
+	}
 	add_common_fields(exchange);
 	snprintf(caller.address, sizeof(caller.address), "%s", http_client_address(exchange));
 	if (rc < 0)

@@ -7,6 +7,7 @@
 
 #include "pages.h"
 #include "proxy.h"
+#include "published.h"
 #include "sandbox/base/cleanup.h"
 #include "upstream.h"
 
@@ -41,12 +42,19 @@ static const struct page refusals[] = {
 			   "Nothing runs in it now. This page looks again by itself, and shows the preview when it goes on.", 5},
 	[VISIT(ENDED)] = {410, "The sandbox has ended", "What this preview showed is gone.", 0},
 	[VISIT(FORBIDDEN)] = unknown,
-	[VISIT(CLOSED)] = unknown,
 };
 
 static void reply_refusal(struct http_exchange *exchange, visit_refusal why)
 {
 	page_reply(exchange, (size_t)why < ARRAY_SIZE(refusals) ? &refusals[why] : &unknown);
+}
+
+static void refuse(struct http_exchange *exchange, const struct visit_key *key, visit_refusal why)
+{
+	if (key->sandbox[0] && why != VISIT(ALLOWED))
+		published_refuse(exchange, key, why);
+	else
+		reply_refusal(exchange, why);
 }
 
 static void on_proxy_failure(struct http_exchange *exchange, const struct visit_key *key, uint16_t port,
@@ -59,7 +67,10 @@ static void on_proxy_failure(struct http_exchange *exchange, const struct visit_
 		 "The sandbox runs, but no program in it listens on port %u. This page looks again by itself.", port);
 	switch (failure) {
 	case PROXY_REFUSED:
-		page_reply(exchange, &page);
+		if (key->sandbox[0])
+			published_closed(exchange, key);
+		else
+			page_reply(exchange, &page);
 		return;
 	case PROXY_BROKEN:
 		page_reply(exchange, &broken);
@@ -71,7 +82,7 @@ static void on_proxy_failure(struct http_exchange *exchange, const struct visit_
 		page_reply(exchange, &busy);
 		return;
 	case PROXY_CUT:
-		reply_refusal(exchange, why);
+		refuse(exchange, key, why);
 		return;
 	}
 }
@@ -221,7 +232,7 @@ static void on_visit(struct visit_waiter *waiter, struct visit *visit, visit_ref
 	struct visit_key key = waiting->key;
 
 	if (!visit) {
-		reply_refusal(exchange, why);
+		refuse(exchange, &key, why);
 		return;
 	}
 	explicit_bzero(waiting, sizeof(*waiting));
@@ -251,6 +262,16 @@ static void wait_for_visit(struct http_exchange *exchange, const struct visit_ke
 		page_reply(exchange, &busy);
 }
 
+void preview_visit(struct http_exchange *exchange, const struct visit_key *key)
+{
+	struct visit *visit = visit_find(key);
+
+	if (visit)
+		go(exchange, visit, key);
+	else
+		wait_for_visit(exchange, key);
+}
+
 /* Routing */
 
 static bool label_valid(const char *label)
@@ -259,11 +280,10 @@ static bool label_valid(const char *label)
 	       strspn(label, "abcdefghijklmnopqrstuvwxyz234567") == VISIT_PREVIEW_LEN;
 }
 
-static void visit(struct http_exchange *exchange, const char *label)
+static void visit_with_cookie(struct http_exchange *exchange, const char *label)
 {
 	const struct http_head *head = http_request(exchange);
 	struct visit_key key = {};
-	struct visit *open;
 
 	strcpy(key.preview, label);
 	if (!forward_cookie(head, http_is_tls(exchange), key.cookie)) {
@@ -274,11 +294,7 @@ static void visit(struct http_exchange *exchange, const char *label)
 		page_reply(exchange, &foreign);
 		return;
 	}
-	open = visit_find(&key);
-	if (open)
-		go(exchange, open, &key);
-	else
-		wait_for_visit(exchange, &key);
+	preview_visit(exchange, &key);
 	explicit_bzero(&key, sizeof(key));
 }
 
@@ -300,6 +316,6 @@ void preview_serve(struct http_exchange *exchange, const char *label)
 	else if (rc > 0)
 		enter(exchange, label, token, rest);
 	else
-		visit(exchange, label);
+		visit_with_cookie(exchange, label);
 	explicit_bzero(token, sizeof(token));
 }

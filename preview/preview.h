@@ -8,4 +8,8 @@
  * request goes to the application, if no other page has made it. */
 void preview_serve(struct http_exchange *exchange, const char *label);
 
+/* Take the exchange to the visit of this key, which is opened if it is not; or tell the visitor why not. */
+struct visit_key;
+void preview_visit(struct http_exchange *exchange, const struct visit_key *key);
+
 #endif

@@ -35,8 +35,7 @@ static const struct {
 	{"allowOut", "network.allowOut: sandboxes on this server have no way out of their network yet"},
 	{"rules", "network.rules: sandboxes on this server have no way out of their network yet"},
 	{"egressProxy", "network.egressProxy: sandboxes on this server have no way out of their network yet"},
-	{"maskRequestHost", "network.maskRequestHost: ports of sandboxes are not served on this server yet"},
-	{"httpsPorts", "network.httpsPorts: ports of sandboxes are not served on this server yet"},
+	{"httpsPorts", "network.httpsPorts: applications are spoken to in plain HTTP on this server"},
 };
 
 /* null, false, {} and [] ask for nothing; nor does {"enabled": false}. */
@@ -63,8 +62,6 @@ static const char *find_refused(struct rest *rest)
 		if (says_something(json_object_get(network, refused_network[i].name)))
 			return refused_network[i].why;
 	}
-	if (json_is_false(json_object_get(network, "allowPublicTraffic")))
-		return "network.allowPublicTraffic: ports of sandboxes are not served on this server yet";
 	return NULL;
 }
 
@@ -119,6 +116,23 @@ static int read_template(struct rest *rest, char **ret, struct pdk_error *err)
 	return 0;
 }
 
+/* Who may reach its ports: everybody, unless the client says otherwise. */
+static int read_ports(struct rest *rest, Paddock__V1__CreateSandboxRequest *request, struct pdk_error *err)
+{
+	json_t *network = json_object_get(rest->json, "network");
+	json_t *public = json_object_get(network, "allowPublicTraffic"), *host = json_object_get(network, "maskRequestHost");
+
+	if ((public && !json_is_boolean(public) && !json_is_null(public)) ||
+	    (host && !json_is_string(host) && !json_is_null(host)))
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT,
+				"network: allowPublicTraffic is a boolean, maskRequestHost a string");
+	request->port_access = json_is_false(public) ? PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_TOKEN
+						     : PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_PUBLIC;
+	if (json_is_string(host))
+		request->port_host_header = (char *)(uintptr_t)json_string_value(host);
+	return 0;
+}
+
 static void created(struct rest *rest, const ProtobufCMessage *reply)
 {
 	rest_sandbox_answer(rest, 201, (const Paddock__V1__Sandbox *)reply);
@@ -141,6 +155,8 @@ static void create(struct rest *rest, int64_t default_timeout_s)
 	if (rc == 0)
 		rc = read_map(rest, "envVars", &paddock__v1__create_sandbox_request__env_entry__descriptor,
 			      &request.env, &request.n_env, &err);
+	if (rc == 0)
+		rc = read_ports(rest, &request, &err);
 	if (rc == 0 && seconds <= 0)
 		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "Timeout must be greater than 0");
 	if (rc < 0) {

@@ -37,7 +37,12 @@ static void with_access(struct rest *rest, const ProtobufCMessage *reply)
 	put_text(&out, "domain", rest->domain);
 	json_put(&out, ",");
 	put_text(&out, "envdAccessToken", access->access_token);
-	json_put(&out, ",\"clientID\":\"paddock\",\"envdVersion\":\"" ENVD_VERSION "\",\"trafficAccessToken\":null}");
+	json_put(&out, ",\"clientID\":\"paddock\",\"envdVersion\":\"" ENVD_VERSION "\",\"trafficAccessToken\":");
+	if (access->traffic_token[0])
+		json_put_string(&out, access->traffic_token, strlen(access->traffic_token));
+	else
+		json_put(&out, "null");
+	json_put(&out, "}");
 	rest_answer(rest, rest->status, &out);
 }
 
@@ -79,6 +84,18 @@ static int put_metadata(struct buffer *out, const Paddock__V1__Sandbox *sandbox)
 	return rc < 0 ? rc : json_put(out, "}");
 }
 
+static int put_network(struct buffer *out, const Paddock__V1__Sandbox *sandbox)
+{
+	int rc = json_put_format(out, ",\"network\":{\"allowPublicTraffic\":%s",
+				 sandbox->port_access == PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_PUBLIC ? "true" : "false");
+
+	if (rc == 0 && sandbox->port_host_header[0])
+		rc = json_put(out, ",");
+	if (rc == 0 && sandbox->port_host_header[0])
+		rc = put_text(out, "maskRequestHost", sandbox->port_host_header);
+	return rc < 0 ? rc : json_put(out, "}");
+}
+
 static bool is_paused(const Paddock__V1__Sandbox *sandbox)
 {
 	return sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSED ||
@@ -112,6 +129,8 @@ int rest_sandbox_put(struct buffer *out, const struct rest *rest, const Paddock_
 		rc = json_put(
 			out,
 			",\"allowInternetAccess\":false,\"lifecycle\":{\"onTimeout\":\"kill\",\"autoResume\":false}");
+		if (rc == 0)
+			rc = put_network(out, sandbox);
 	}
 	return rc < 0 ? rc : json_put(out, "}");
 }

@@ -90,6 +90,7 @@ struct call *upstream_open(const struct caller *caller, const char *method, uint
 		.access_token = caller->access_token[0] ? caller->access_token : NULL,
 		.sandbox_id = caller->sandbox[0] ? caller->sandbox : NULL,
 		.user = caller->user[0] ? caller->user : NULL,
+		.file = caller->file,
 		.client_address = caller->address,
 		.timeout_ms = timeout_ms,
 		.credit = credit,

@@ -16,6 +16,7 @@ struct caller {
 	char sandbox[SANDBOX_ID_SIZE];
 	char user[64]; /* whom to act as in it, or "" */
 	char address[64];
+	const struct call_file *file; /* a signed file URL, or NULL; with one, no other credential counts */
 };
 
 /* `path` of paddockd's ingress.sock; must stay valid. */

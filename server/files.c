@@ -20,7 +20,11 @@ int file_begin(struct rpc_call *call, const char *sandbox_id, const ProtobufCBin
 	struct sandbox *sandbox;
 	char object[VALIDATE_PATH_MAX + 1];
 	size_t length = path->len < VALIDATE_PATH_MAX ? path->len : VALIDATE_PATH_MAX;
-	int rc = sandbox_find_running(call, sandbox_id, &sandbox, err);
+	int rc;
+
+	if (rpc_is_signed_file(call) && !sandbox_id[0])
+		sandbox_id = rpc_principal(call)->sandbox_id;
+	rc = sandbox_find_running(call, sandbox_id, &sandbox, err);
 
 	if (rc < 0)
 		return rc;
@@ -31,6 +35,8 @@ int file_begin(struct rpc_call *call, const char *sandbox_id, const ProtobufCBin
 	rc = validate_path("path", path, err);
 	if (rc == 0)
 		rc = validate_user("user", user, err);
+	if (rc == 0 && !rpc_file_allowed(call, path, user))
+		rc = pdk_fail(err, -EACCES, PDK_PERMISSION_DENIED, "the signature is for another file");
 	if (rc == 0)
 		*ret = sandbox;
 	return rc;

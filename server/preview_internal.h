@@ -8,6 +8,7 @@
 #include "previews.h"
 #include "sandbox/base/id.h"
 #include "store.h"
+#include "validate.h"
 
 /*
  * What the preview*.c and visits.c share; nobody else includes this. Everything under the loop lock.
@@ -26,7 +27,7 @@
 #define PREVIEW_TOKEN_LEN 64
 #define PREVIEW_VISITOR_LEN 32
 #define PREVIEW_COOKIE_LEN (PREVIEW_VISITOR_LEN + PREVIEW_TOKEN_LEN)
-#define PREVIEW_HOST_MAX 255
+#define PREVIEW_HOST_MAX VALIDATE_HOST_PATTERN_MAX
 
 struct preview {
 	struct preview *next_bucket;

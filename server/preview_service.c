@@ -94,22 +94,6 @@ static void finish_with(struct rpc_call *call, const struct preview *preview, bo
 
 /* Grant */
 
-static int check_host_header(const char *text, struct pdk_error *err)
-{
-	const char *placeholder = strstr(text, "${PORT}");
-	size_t length = strlen(text);
-	size_t good = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:-");
-
-	if (placeholder && text + good == placeholder)
-		good += 7 + strspn(placeholder + 7, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:-");
-	/* With the longest port in it, it still fits. */
-	if (good != length || length > PREVIEW_HOST_MAX)
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT,
-				"host_header: must be at most %d characters of a host, and ${PORT} once",
-				PREVIEW_HOST_MAX);
-	return 0;
-}
-
 static int check_port(const char *field, uint32_t port, struct pdk_error *err)
 {
 	int rc = validate_range(field, port, 1, 65535, err);
@@ -140,7 +124,7 @@ static int check_grant(struct rpc_call *call, const Paddock__V1__GrantPreviewReq
 	if (rc >= 0)
 		rc = validate_optional_range("ttl_ms", request->ttl_ms, TTL_MIN_MS, TTL_MAX_MS, err);
 	if (rc >= 0)
-		rc = check_host_header(request->host_header, err);
+		rc = validate_host_pattern("host_header", request->host_header, err);
 	if (rc >= 0)
 		rc = sandbox_find(call, request->sandbox_id, ret, err);
 	if (rc < 0)

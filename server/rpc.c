@@ -353,6 +353,22 @@ const char *rpc_sandbox_id(const struct rpc_call *call)
 	return call->sandbox_id;
 }
 
+bool rpc_file_allowed(const struct rpc_call *call, const ProtobufCBinaryData *path, const char *user)
+{
+	if (!call->signed_path)
+		return true;
+	if (strcmp(call->signed_user, user) != 0)
+		return false;
+	/* Without a path it was signed for an upload that names its files itself. */
+	return (!call->signed_path[0] && call->method->kind == RPC_CLIENT_STREAM) ||
+	       (strlen(call->signed_path) == path->len && memcmp(call->signed_path, path->data, path->len) == 0);
+}
+
+bool rpc_is_signed_file(const struct rpc_call *call)
+{
+	return call->signed_path;
+}
+
 const char *rpc_client_address(const struct rpc_call *call)
 {
 	return call->client_address ? call->client_address : "";

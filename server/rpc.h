@@ -69,6 +69,9 @@ const struct principal *rpc_principal(const struct rpc_call *call);
  * in it ("authorization: Basic"; "": not said). */
 const char *rpc_sandbox_id(const struct rpc_call *call);
 const char *rpc_client_user(const struct rpc_call *call);
+/* A call with a signed file URL may touch that file alone; every other call may be asked too. */
+bool rpc_is_signed_file(const struct rpc_call *call);
+bool rpc_file_allowed(const struct rpc_call *call, const ProtobufCBinaryData *path, const char *user);
 /* Whom the ingress makes the call for: "203.0.113.9:4711"; "": not known. Only characters of an address. */
 const char *rpc_client_address(const struct rpc_call *call);
 /* Absolute CLOCK_BOOTTIME deadline, 0 when there is none. */

@@ -17,6 +17,24 @@ static void become_operator(struct principal *principal)
 	};
 }
 
+/* The method decides whether it was signed for reading or for writing. */
+static int authenticate_file(struct rpc_call *call, const struct rpc_arrival *arrival, struct pdk_error *err)
+{
+	bool write = strcmp(call->method->path, "/paddock.v1.Files/Write") == 0;
+	int rc;
+
+	if (!write && strcmp(call->method->path, "/paddock.v1.Files/Read") != 0)
+		return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "a signature is for one file");
+	rc = sandbox_signature_check(arrival->sandbox_id, arrival->file, write, &call->principal, err);
+	if (rc < 0)
+		return rc;
+	call->signed_path = rpc_strdup(call, arrival->file->path);
+	call->signed_user = rpc_strdup(call, arrival->file->user);
+	if (call->signed_path && call->signed_user)
+		return 0;
+	return pdk_fail(err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
+}
+
 static int authenticate(struct rpc_call *call, const struct rpc_arrival *arrival, struct pdk_error *err)
 {
 	struct principal principal = {};
@@ -26,6 +44,8 @@ static int authenticate(struct rpc_call *call, const struct rpc_arrival *arrival
 		call->principal = *arrival->principal;
 		return 0;
 	}
+	if (arrival->file)
+		return authenticate_file(call, arrival, err);
 	if (arrival->access_token)
 		return sandbox_access_check(arrival->sandbox_id, arrival->access_token, &call->principal, err);
 	if (!arrival->authorization && arrival->trusted) {

@@ -99,12 +99,20 @@ struct rpc_call { /* the first member of the transport's own struct */
 	char audit_sandbox[SANDBOX_ID_SIZE];
 	char *client_address; /* NULL: not known */
 	char *sandbox_id;     /* as the arrival says; NULL: none */
+	char *signed_path, *signed_user; /* of a signed file URL; NULL: it is none */
 	char *client_user;
 	char *audit_object;
 	char *audit_detail;
 };
 
 #define RPC_NO_TIMEOUT UINT64_MAX
+
+/* Of a signed file URL, as it says. */
+struct rpc_file_signature {
+	const char *path, *user, *signature;
+	bool expires;
+	int64_t expires_unix_s;
+};
 
 /* What a call says of itself before its first message. Valid during rpc_arrive(). */
 struct rpc_arrival {
@@ -118,6 +126,7 @@ struct rpc_arrival {
 	const struct principal *principal; /* of the call that this one is made for (rpc_local.h): known already */
 	bool trusted;                      /* came in on the admin socket: no key means the operator */
 	const char *refused;               /* the transport cannot serve it, and why; else NULL */
+	const struct rpc_file_signature *file; /* a signed file URL; NULL: none */
 	bool own_process;                  /* over link: rows that are `link_only` are there */
 	const char *client_address;        /* whom a call of the ingress is for; NULL or empty: unknown */
 };

@@ -383,6 +383,7 @@ static bool address_valid(const char *text)
 
 static int open_call(struct rpc_link_peer *peer, uint32_t stream, const Paddock__Internal__CallOpen *open)
 {
+	struct rpc_file_signature file = {};
 	struct rpc_link_call *call;
 	struct rpc_arrival arrival = {
 		.path = open->method,
@@ -396,6 +397,14 @@ static int open_call(struct rpc_link_peer *peer, uint32_t stream, const Paddock_
 		.client_address = open->client_address,
 	};
 
+	if (open->file) {
+		file.path = open->file->path;
+		file.user = open->file->user;
+		file.signature = open->file->signature;
+		file.expires = open->file->expires;
+		file.expires_unix_s = open->file->expires_unix_s;
+		arrival.file = &file;
+	}
 	if (!address_valid(open->client_address) || open->credit > RPC_LINK_CREDIT_MAX)
 		return -EPROTO;
 	call = peer->n_calls < RPC_LINK_CALLS_HARD_MAX ? calloc(1, sizeof(*call)) : NULL;

@@ -1,5 +1,6 @@
 #include "sandbox_access.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -16,9 +17,11 @@
  * no other sandbox has it, because ids are never used again.
  */
 
-#define TOKEN_LENGTH 64
+#define TOKEN_LENGTH SANDBOX_TOKEN_LEN
 
-static const char purpose[] = "sandbox-access-1";
+/* Both kinds, equally long. */
+static const char for_access[] = "sandbox-access-1", for_traffic[] = "sandbox-traffic1";
+static_assert(sizeof(for_access) == sizeof(for_traffic), "one size of input");
 static uint8_t key[SERVER_SECRET_SIZE];
 
 int sandbox_access_start(void)
@@ -26,15 +29,15 @@ int sandbox_access_start(void)
 	return server_secret_load("access_token_key", key);
 }
 
-static bool make_token(const char *sandbox_id, char token[TOKEN_LENGTH + 1])
+static bool make_token(const char *purpose, const char *sandbox_id, char token[TOKEN_LENGTH + 1])
 {
 	static const char digits[] = "0123456789abcdef";
-	uint8_t input[sizeof(purpose) + SANDBOX_ID_SIZE] = {0};
+	uint8_t input[sizeof(for_access) + SANDBOX_ID_SIZE] = {0};
 	uint8_t digest[EVP_MAX_MD_SIZE];
 	unsigned int length;
 
-	memcpy(input, purpose, sizeof(purpose));
-	memcpy(input + sizeof(purpose), sandbox_id, strnlen(sandbox_id, SANDBOX_ID_LEN));
+	memcpy(input, purpose, sizeof(for_access));
+	memcpy(input + sizeof(for_access), sandbox_id, strnlen(sandbox_id, SANDBOX_ID_LEN));
 	if (!HMAC(EVP_sha256(), key, sizeof(key), input, sizeof(input), digest, &length))
 		return false;
 	for (unsigned int i = 0; i < TOKEN_LENGTH / 2; i++) {
@@ -43,6 +46,11 @@ static bool make_token(const char *sandbox_id, char token[TOKEN_LENGTH + 1])
 	}
 	token[TOKEN_LENGTH] = '\0';
 	return true;
+}
+
+bool sandbox_access_token(const char *sandbox_id, char token[SANDBOX_TOKEN_LEN + 1])
+{
+	return make_token(for_access, sandbox_id, token);
 }
 
 int sandbox_access_check(const char *sandbox_id, const char *token, struct principal *ret, struct pdk_error *err)
@@ -54,7 +62,7 @@ int sandbox_access_check(const char *sandbox_id, const char *token, struct princ
 	/* The same work whether or not there is such a sandbox. */
 	if (token && strnlen(token, TOKEN_LENGTH + 1) == TOKEN_LENGTH)
 		memcpy(given, token, TOKEN_LENGTH);
-	equal = make_token(sandbox ? sandbox->id : "", expected) && CRYPTO_memcmp(expected, given, TOKEN_LENGTH) == 0;
+	equal = make_token(for_access, sandbox ? sandbox->id : "", expected) && CRYPTO_memcmp(expected, given, TOKEN_LENGTH) == 0;
 	if (!equal || !sandbox || sandbox->private->pooled || !sandbox_is_living(sandbox))
 		return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "a valid access token is needed");
 	*ret = (struct principal){.scopes = SCOPE_TOKEN};
@@ -63,11 +71,20 @@ int sandbox_access_check(const char *sandbox_id, const char *token, struct princ
 	return 0;
 }
 
+bool sandbox_traffic_check(const struct sandbox *sandbox, const char *token)
+{
+	char expected[TOKEN_LENGTH + 1], given[TOKEN_LENGTH + 1] = "";
+
+	if (strnlen(token, TOKEN_LENGTH + 1) == TOKEN_LENGTH)
+		memcpy(given, token, TOKEN_LENGTH);
+	return make_token(for_traffic, sandbox->id, expected) && CRYPTO_memcmp(expected, given, TOKEN_LENGTH) == 0;
+}
+
 void sandboxes_get_access(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__GetAccessRequest *request = (const void *)message;
 	Paddock__V1__SandboxAccess reply = PADDOCK__V1__SANDBOX_ACCESS__INIT;
-	char token[TOKEN_LENGTH + 1];
+	char token[TOKEN_LENGTH + 1], traffic[TOKEN_LENGTH + 1];
 	struct sandbox *sandbox;
 	struct pdk_error err;
 	int rc = sandbox_find(call, request->sandbox_id, &sandbox, &err);
@@ -76,12 +93,15 @@ void sandboxes_get_access(struct rpc_call *call, const struct ProtobufCMessage *
 		rpc_audit_object(call, sandbox->id, NULL);
 	if (rc >= 0 && !sandbox_is_living(sandbox))
 		rc = pdk_fail(&err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
-	else if (rc >= 0 && !make_token(sandbox->id, token))
+	else if (rc >= 0 && !make_token(for_access, sandbox->id, token))
 		rc = pdk_fail(&err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
 	if (rc < 0) {
 		rpc_fail(call, &err);
 		return;
 	}
 	reply.access_token = token;
+	if (sandbox->private->port_access == PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_TOKEN &&
+	    make_token(for_traffic, sandbox->id, traffic))
+		reply.traffic_token = traffic;
 	rpc_finish(call, &reply.base);
 }

@@ -11,4 +11,10 @@ int sandbox_access_start(void);
  * be NULL. */
 int sandbox_access_check(const char *sandbox_id, const char *token, struct principal *ret, struct pdk_error *err);
 
+/* file_signature.c: fill `ret` for whoever brings a signed file URL of a living sandbox, for reading or for writing.
+ * `sandbox_id` NULL: of whichever it is. UNAUTHENTICATED "invalid signature" or "signature is already expired". */
+struct rpc_file_signature;
+int sandbox_signature_check(const char *sandbox_id, const struct rpc_file_signature *file, bool write,
+			    struct principal *ret, struct pdk_error *err);
+
 #endif

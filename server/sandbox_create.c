@@ -85,6 +85,11 @@ static int validate_create(const Paddock__V1__CreateSandboxRequest *request, str
 		rc = validate_label("idempotency_key", request->idempotency_key, 128, err);
 	if (rc >= 0)
 		rc = validate_hostname("hostname", request->hostname, err);
+	if (rc >= 0)
+		rc = validate_range("port_access", (uint64_t)request->port_access, 0,
+				    PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_PUBLIC, err);
+	if (rc >= 0)
+		rc = validate_host_pattern("port_host_header", request->port_host_header, err);
 	return rc;
 }
 
@@ -334,6 +339,8 @@ static int fill(struct sandbox *sandbox, const struct new_sandbox *wanted)
 
 	snprintf(sandbox->tenant, sizeof(sandbox->tenant), "%s", wanted->tenant);
 	snprintf(sandbox->hostname, sizeof(sandbox->hostname), "%s", hostname);
+	strcpy(sandbox->private->port_host_header, request->port_host_header);
+	sandbox->private->port_access = request->port_access;
 	memcpy(sandbox->template_id, wanted->template_id, sizeof(sandbox->template_id));
 	memcpy(sandbox->template_name, wanted->template_name, sizeof(sandbox->template_name));
 	sandbox->limits = wanted->limits;

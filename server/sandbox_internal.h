@@ -5,6 +5,7 @@
 #include "paddock/internal/store.pb-c.h"
 #include "sandboxes.h"
 #include "store.h"
+#include "validate.h"
 
 /*
  * What the sandbox_*.c files share; nobody else includes this. Everything under the loop lock.
@@ -82,6 +83,8 @@ struct sandbox_private {
 	struct loop_timer suspend_timer; /* PAUSING: looks again whether its processes can be let go */
 	bool thawed; /* RESUMING: the warden has done its part */
 	bool frozen, in_store; /* reconciliation: as the warden's list says */
+	Paddock__V1__PortAccess port_access;
+	char port_host_header[VALIDATE_HOST_PATTERN_MAX + 1];
 	uint64_t timeout_ms;     /* as Create asked: counts from RUNNING */
 	bool pooled;             /* pre-made and not yet claimed */
 	bool counted;            /* in the owner's and admission's sums */
@@ -129,6 +132,13 @@ size_t sandbox_message_size(const struct sandbox *sandbox);
 Paddock__V1__Sandbox *sandbox_message(const struct sandbox *sandbox, void *block);
 /* The message in the call's arena, or NULL after failing the call. */
 Paddock__V1__Sandbox *sandbox_reply(struct rpc_call *call, const struct sandbox *sandbox);
+
+/* --- sandbox_access.c --- */
+#define SANDBOX_TOKEN_LEN 64
+/* The access token of a sandbox. */
+bool sandbox_access_token(const char *sandbox_id, char token[SANDBOX_TOKEN_LEN + 1]);
+/* The traffic token of a sandbox with PORT_ACCESS_TOKEN, compared in constant time. */
+bool sandbox_traffic_check(const struct sandbox *sandbox, const char *token);
 
 /* --- admission.c --- */
 /* The box's size. `total_disk_bytes` of 0: not known yet, so not limited. */

@@ -100,6 +100,8 @@ static void fill_record(const struct sandbox *sandbox, Paddock__Internal__Stored
 	record->disk_bytes = sandbox->limits.disk_bytes;
 	record->max_inodes = sandbox->limits.max_inodes;
 	record->hostname = (char *)sandbox->hostname;
+	record->port_access = private->port_access;
+	record->port_host_header = (char *)private->port_host_header;
 	record->intent = intent_of(sandbox);
 	/* An ended sandbox needs its environment no more; it may hold what the tenant wants gone. */
 	if (private->env && sandbox_is_living(sandbox)) {
@@ -172,6 +174,8 @@ static int from_record(struct sandbox *sandbox, const Paddock__Internal__StoredS
 	    !copy_text(sandbox->template_id, sizeof(sandbox->template_id), record->template_id) ||
 	    !copy_text(sandbox->template_name, sizeof(sandbox->template_name), record->template_name) ||
 	    !copy_text(sandbox->hostname, sizeof(sandbox->hostname), record->hostname) ||
+	    !copy_text(sandbox->private->port_host_header, sizeof(sandbox->private->port_host_header),
+		       record->port_host_header) ||
 	    record->n_metadata > METADATA_PAIRS_MAX)
 		return -EBADMSG;
 	sandbox->state = record->state;
@@ -179,6 +183,7 @@ static int from_record(struct sandbox *sandbox, const Paddock__Internal__StoredS
 	sandbox->expires_unix_ms = record->expires_unix_ms;
 	sandbox->ended_unix_ms = record->ended_unix_ms;
 	sandbox->end_reason = record->end_reason;
+	sandbox->private->port_access = record->port_access;
 	sandbox->private->pause_mode = record->pause_mode;
 	sandbox->private->paused_unix_ms = record->paused_unix_ms;
 	sandbox->private->checkpoint_token = record->checkpoint_token;
@@ -271,6 +276,8 @@ Paddock__V1__Sandbox *sandbox_message(const struct sandbox *sandbox, void *space
 			message->end_text = sandbox->private->end_text;
 	}
 	message->hostname = (char *)sandbox->hostname;
+	message->port_access = sandbox->private->port_access;
+	message->port_host_header = (char *)sandbox->private->port_host_header;
 	resources->memory_bytes = sandbox->limits.memory_bytes;
 	resources->cpu_millis = sandbox->limits.cpu_millis;
 	resources->max_pids = sandbox->limits.max_pids;

@@ -207,6 +207,22 @@ static int validate_path_bytes(const char *field, const uint8_t *path, size_t le
 	return 0;
 }
 
+int validate_host_pattern(const char *field, const char *text, struct pdk_error *err)
+{
+	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:-";
+	static const char placeholder[] = "${PORT}";
+	size_t length = strlen(text), good = strspn(text, letters);
+
+	if (strncmp(text + good, placeholder, sizeof(placeholder) - 1) == 0) {
+		good += sizeof(placeholder) - 1;
+		good += strspn(text + good, letters);
+	}
+	if (good == length && length <= VALIDATE_HOST_PATTERN_MAX)
+		return 0;
+	return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s: must be at most %d characters of a host, and ${PORT} once",
+			field, VALIDATE_HOST_PATTERN_MAX);
+}
+
 int validate_path(const char *field, const ProtobufCBinaryData *path, struct pdk_error *err)
 {
 	if (path->len == 0)

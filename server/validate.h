@@ -53,6 +53,10 @@ int validate_env(const char *field, const struct validate_entry *const *entries,
 int validate_argv(const char *field, char *const *argv, size_t count, struct pdk_error *err);
 /* RFC 1123 label, 1..63 bytes: lower and upper case letters, digits, '-' not first or last. Empty passes. */
 int validate_hostname(const char *field, const char *text, struct pdk_error *err);
+/* What an application is to see as its Host: a host with or without a port, in which "${PORT}" may stand once. Empty
+ * passes. */
+#define VALIDATE_HOST_PATTERN_MAX 255
+int validate_host_pattern(const char *field, const char *text, struct pdk_error *err);
 /* Path bytes of the Files service: 1..4,095 bytes, each component at most 255, no NUL. */
 int validate_path(const char *field, const ProtobufCBinaryData *path, struct pdk_error *err);
 /* The same for a string; `absolute`: it must start with '/'. Empty passes. */

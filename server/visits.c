@@ -56,7 +56,6 @@ static const char *const refusal_names[] = {
 	[WHY(PAUSED)] = "PAUSED",
 	[WHY(ENDED)] = "ENDED",
 	[WHY(FORBIDDEN)] = "PERMISSION_DENIED",
-	[WHY(CLOSED)] = "NOT_FOUND",
 };
 
 /* Anybody can be refused: such records must not fill the disk. */
@@ -72,7 +71,7 @@ static bool refusal_allowed(void)
 	return n++ < REFUSALS_PER_SECOND;
 }
 
-static void record_refusal(const struct rpc_call *call, const char *action, const char *sandbox_id,
+static void record_refusal(const struct rpc_call *call, const char *action, const struct sandbox *sandbox,
 			   const struct preview *preview, refusal why)
 {
 	char detail[160];
@@ -80,10 +79,10 @@ static void record_refusal(const struct rpc_call *call, const char *action, cons
 	if (!refusal_allowed())
 		return;
 	snprintf(detail, sizeof(detail), "{\"client\":\"%s\"}", rpc_client_address(call));
-	audit_event(&(struct audit_entry){.tenant = preview ? preview->tenant : NULL,
+	audit_event(&(struct audit_entry){.tenant = preview ? preview->tenant : sandbox ? sandbox->tenant : NULL,
 					  .actor = "visitor",
 					  .action = action,
-					  .sandbox_id = preview ? preview->sandbox_id : sandbox_id,
+					  .sandbox_id = preview ? preview->sandbox_id : sandbox ? sandbox->id : NULL,
 					  .object = preview ? preview->id : NULL,
 					  .outcome = refusal_names[why],
 					  .detail = detail});
@@ -270,6 +269,22 @@ static refusal check_sandbox(const struct sandbox *sandbox)
 	return WHY(ENDED);
 }
 
+/* Somebody at a port that its sandbox publishes. */
+static refusal check_published(const Paddock__Internal__VisitOpen *request, struct sandbox **ret)
+{
+	struct sandbox *sandbox = sandbox_id_valid(request->sandbox_id) ? sandbox_get(request->sandbox_id) : NULL;
+	const struct sandbox_private *private = sandbox ? sandbox->private : NULL;
+
+	if (!sandbox || private->pooled || !preview_port_valid(request->port) ||
+	    private->port_access == PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_UNSPECIFIED || !sandbox_is_living(sandbox))
+		return WHY(UNKNOWN);
+	*ret = sandbox;
+	if (private->port_access == PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_TOKEN &&
+	    !sandbox_traffic_check(sandbox, request->traffic_token))
+		return WHY(FORBIDDEN);
+	return check_sandbox(sandbox);
+}
+
 static int begin(struct rpc_call *call, struct sandbox *sandbox, struct preview *preview, uint16_t port)
 {
 	static const struct rpc_events events = {.on_cancel = on_cancel};
@@ -288,7 +303,8 @@ static int begin(struct rpc_call *call, struct sandbox *sandbox, struct preview 
 		preview->last_visit_unix_ms = loop_wall_ms();
 		event.read_only = preview->read_only;
 		event.host_header = preview->host_header;
-	}
+	} else
+		event.host_header = sandbox->private->port_host_header;
 	*slot_of(visit->number) = visit;
 	rpc_set_events(call, &events, visit);
 	record_visit(visit, "preview.visit");
@@ -305,18 +321,19 @@ void visits_open(struct rpc_call *call, const struct ProtobufCMessage *message)
 	struct preview *preview = NULL;
 	struct sandbox *sandbox = NULL;
 	struct pdk_error err;
-	refusal why = check_preview(request, &preview);
+	bool published = request->sandbox_id[0];
+	refusal why = published ? check_published(request, &sandbox) : check_preview(request, &preview);
 
-	if (why == WHY(ALLOWED)) {
+	if (why == WHY(ALLOWED) && !published) {
 		sandbox = preview_sandbox(preview);
 		why = sandbox ? check_sandbox(sandbox) : WHY(ENDED);
 	}
 	if (why != WHY(ALLOWED)) {
-		record_refusal(call, "preview.visit", NULL, preview, why);
+		record_refusal(call, "preview.visit", sandbox, preview, why);
 		send_refusal(call, why);
 		return;
 	}
-	if (begin(call, sandbox, preview, preview->port) < 0) {
+	if (begin(call, sandbox, preview, published ? (uint16_t)request->port : preview->port) < 0) {
 		pdk_fail_errno(&err, -ENOMEM, "opening the visit");
 		rpc_fail(call, &err);
 	}

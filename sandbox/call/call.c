@@ -102,6 +102,7 @@ static int write_open(struct call *call, const struct call_open *open)
 {
 	Paddock__Internal__CallOpen message = PADDOCK__INTERNAL__CALL_OPEN__INIT;
 	Paddock__Internal__CallRequest request = PADDOCK__INTERNAL__CALL_REQUEST__INIT;
+	Paddock__Internal__CallFileSignature file = PADDOCK__INTERNAL__CALL_FILE_SIGNATURE__INIT;
 
 	message.method = text_of(open->method);
 	message.authorization = text_of(open->authorization);
@@ -111,6 +112,14 @@ static int write_open(struct call *call, const struct call_open *open)
 	message.client_address = text_of(open->client_address);
 	message.timeout_ms = open->timeout_ms;
 	message.credit = open->credit;
+	if (open->file) {
+		file.path = text_of(open->file->path);
+		file.user = text_of(open->file->user);
+		file.signature = text_of(open->file->signature);
+		file.expires = open->file->expires;
+		file.expires_unix_s = open->file->expires_unix_s;
+		message.file = &file;
+	}
 	request.what_case = PADDOCK__INTERNAL__CALL_REQUEST__WHAT_OPEN;
 	request.open = &message;
 	return write_request(call, &request);

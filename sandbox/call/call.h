@@ -29,12 +29,22 @@ struct call_events {
 	void (*on_end)(struct call *call, enum pdk_code code, const char *text, void *arg);
 };
 
+/* What a signed file URL says (call.proto). */
+struct call_file {
+	const char *path;
+	const char *user;
+	const char *signature;
+	bool expires;
+	int64_t expires_unix_s;
+};
+
 struct call_open {
 	const char *method;         /* "/paddock.v1.Sandboxes/Create" */
 	const char *authorization;  /* as the client sent it, or NULL */
 	const char *access_token;   /* of the sandbox `sandbox_id`, or NULL; with one, authorization does not count */
 	const char *sandbox_id;     /* or NULL */
 	const char *user;           /* whom to act as in the sandbox, or NULL */
+	const struct call_file *file; /* a signed file URL, or NULL; with one, no other credential counts */
 	const char *client_address; /* or NULL */
 	uint64_t timeout_ms;        /* 0: the method's default */
 	uint32_t credit; /* reply messages that may come at once; at least 1, or nothing comes but the status */

@@ -159,6 +159,25 @@ time.sleep(600)
 """
 
 
+class Access(Case):
+    def test_who_may_reach_its_ports(self):
+        none, public = enum("PORT_ACCESS_UNSPECIFIED"), enum("PORT_ACCESS_PUBLIC")
+        self.assertEqual(self.client.Sandboxes.Get(sandbox_id=self.box).port_access, none)
+        self.assertEqual(self.client.Sandboxes.GetAccess(sandbox_id=self.box).traffic_token, "")
+        box = self.new_box(port_access=enum("PORT_ACCESS_TOKEN"), port_host_header="localhost:${PORT}")
+        seen, access = self.client.Sandboxes.Get(sandbox_id=box), self.client.Sandboxes.GetAccess(sandbox_id=box)
+        self.assertEqual((seen.port_access, seen.port_host_header), (enum("PORT_ACCESS_TOKEN"), "localhost:${PORT}"))
+        self.assertRegex(access.traffic_token, "^[0-9a-f]{64}$")
+        self.assertNotEqual(access.traffic_token, access.access_token)
+        self.assertEqual(self.client.Sandboxes.GetAccess(sandbox_id=self.new_box(port_access=public)).traffic_token, "")
+        self.invalid("port_access", self.client.create, port_access=3)
+        self.invalid("port_host_header", self.client.create, port_host_header="a b")
+        self.instance.stop_paddockd()
+        self.instance.start_paddockd()
+        self.assertEqual(self.client.Sandboxes.Get(sandbox_id=box).port_access, enum("PORT_ACCESS_TOKEN"))
+        self.assertEqual(self.client.Sandboxes.GetAccess(sandbox_id=box).traffic_token, access.traffic_token)
+
+
 class Ports(Case):
     def ports(self, box=None):
         return {p.port: p for p in self.client.Previews.ListPorts(sandbox_id=box or self.box).ports}

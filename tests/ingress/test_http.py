@@ -161,7 +161,7 @@ class Hosts(unittest.TestCase):
         """A sandbox port is routed as such however the name is written: not to the control plane, whose /health is 200."""
         for host in (f"3000-{self.ID}.{DOMAIN}", f"3000-{self.ID}.{DOMAIN.upper()}", f"3000-{self.ID}.{DOMAIN}.", f"3000-{self.ID}-x.{DOMAIN}:8443"):
             with self.subTest(host):
-                self.assertEqual(self.ask(host), 501)
+                self.assertEqual(self.ask(host), 503)
         for host in (DOMAIN, f"api.{DOMAIN}", "127.0.0.1", "[::1]:80", "localhost:7413", f"{DOMAIN}.evil.test", f"evil{DOMAIN}"):
             with self.subTest(host):
                 self.assertEqual(self.ask(host), 200)
@@ -169,8 +169,8 @@ class Hosts(unittest.TestCase):
     def test_headers_route(self):
         def ask(**headers):
             return ingress.ask("GET", "/health", headers={k.replace("_", "-"): v for k, v in headers.items()})[0]
-        self.assertEqual(ask(E2b_Sandbox_Id=self.ID, E2b_Sandbox_Port="3000"), 501)
-        self.assertEqual(ask(Novita_Sandbox_Id=self.ID, Novita_Sandbox_Port="3000"), 501)
+        self.assertEqual(ask(E2b_Sandbox_Id=self.ID, E2b_Sandbox_Port="3000"), 503)
+        self.assertEqual(ask(Novita_Sandbox_Id=self.ID, Novita_Sandbox_Port="3000"), 503)
         self.assertEqual(ask(E2b_Sandbox_Id="nonsense", E2b_Sandbox_Port="3000"), 502)
         self.assertEqual(ask(E2b_Sandbox_Id=self.ID), 400)
         self.assertEqual(ask(E2b_Sandbox_Port="3000"), 400)

@@ -571,6 +571,45 @@ class Records(unittest.TestCase):
         self.assertEqual(client.Previews.List(sandbox_id=world.box).previews[-1].visitors, 1)
 
 
+class Published(unittest.TestCase):
+    """Ports under "<port>-<id>.<domain>": V01, V02. The SDK's own view of them is in tests/sdk-gateway/ports.mjs."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.box = client.create(port_access=2, timeout_ms=600_000).id
+        client.write(cls.box, "/tmp/app.py", client.read(world.box, "/tmp/app.py"))
+        world.serve(PORT, box=cls.box)
+
+    def visitor(self, label):
+        visitor = Visitor(world, world.grant())
+        visitor.name = f"{label}.{world.domain}"
+        visitor.host = f"{visitor.name}:{world.ingress.port}"
+        return visitor
+
+    def test_only_what_is_published(self):
+        for label, status in ((f"{PORT}-{self.box}", 200), (f"{PORT}-{self.box}-x", 200), (f"{PORT}-{world.box}", 502), (f"{PORT}-i{'a' * 20}", 502),
+                              (f"22-{self.box}", 502), (f"9-{self.box}", 502), (f"0{PORT}-{self.box}", 400), (f"{PORT + 65536}-{self.box}", 400),
+                              (f"%2B{PORT}-{self.box}", 400)):
+            self.assertEqual(self.visitor(label).ask("GET", "/")[0], status, label)
+        # What is not published is told like what is not there.
+        texts = {self.visitor(label).ask("GET", "/")[2].replace(label.split("-")[1].encode(), b"") for label in
+                 (f"{PORT}-{world.box}", f"{PORT}-i{'a' * 20}", f"22-{self.box}")}
+        self.assertEqual(len(texts), 1, texts)
+
+    def test_no_cookie_and_no_token_of_ours(self):
+        visitor = self.visitor(f"{PORT}-{self.box}")
+        line, fields, _ = visitor.told("POST", "/x?paddock_token=1", "Origin: http://evil.example", "Sec-Fetch-Site: cross-site", "Cookie: a=1",
+                                       "X-Access-Token: secret", "X-API-Key: secret", "E2b-Traffic-Access-Token: secret")
+        self.assertEqual((line, fields["cookie"]), ("POST /x?paddock_token=1 HTTP/1.1", "a=1"))
+        self.assertNotIn("secret", str(fields))
+
+    def test_a_websocket_of_any_page(self):
+        s, head = self.visitor(f"{PORT}-{self.box}").upgrade("Origin: http://any.example", origin=False)
+        self.assertIn(b" 101 ", head)
+        s.sendall(frame(b"x"))
+        self.assertEqual(frame_of(s), b"x")
+
+
 class Slow(unittest.TestCase):
     """V17: slow and many, beside somebody who just looks."""
 

@@ -86,7 +86,7 @@ await test('what is not there is refused, not ignored', async () => {
   const refusals = {
     autoPause: { lifecycle: { onTimeout: 'pause' } },
     'network.allowOut': { network: { allowOut: ['1.1.1.1'] } },
-    'network.allowPublicTraffic': { network: { allowPublicTraffic: false } },
+    'network.httpsPorts': { network: { httpsPorts: [8443] } },
     volumeMounts: { volumeMounts: { '/mnt': 'v' } },
   }
   for (const [name, options] of Object.entries(refusals)) {

@@ -42,10 +42,11 @@ def main():
         instance.admin.Admin.CreateTenant(name="other")
         keys = {"E2B_API_KEY": key(instance, "sdk"), "OTHER_KEY": key(instance, "other", "--tenant", "other")}
         plain, tls = f"http://127.0.0.1:{ingress.port}", f"https://api.{DOMAIN}:{ingress.tls_port}"
-        for program in ("control.mjs", "sandbox.mjs"):
+        for program in ("control.mjs", "sandbox.mjs", "urls.mjs"):
             name = program.split(".")[0]
             failed |= run(program, f"http/{name}", {**keys, "E2B_API_URL": plain, "E2B_SANDBOX_URL": plain})
             failed |= run(program, f"tls/{name}", {**keys, "E2B_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca})
+        failed |= run("ports.mjs", "tls/ports", {**keys, "E2B_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca})
         novita = {"NOVITA_API_KEY": keys["E2B_API_KEY"], "NOVITA_API_URL": plain, "NOVITA_SANDBOX_URL": plain}
         failed |= run("novita.mjs", "http/novita", novita)
     return 1 if failed else done()

@@ -34,6 +34,12 @@ int sandbox_access_check(const char *sandbox_id, const char *token, struct princ
 	return 0;
 }
 
+int sandbox_signature_check(const char *sandbox_id, const struct rpc_file_signature *file, bool write,
+			    struct principal *ret, struct pdk_error *err)
+{
+	return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "invalid signature");
+}
+
 const char *principal_actor(const struct principal *principal)
 {
 	return principal->key_id[0] ? principal->key_id : "operator";
