@@ -7,9 +7,20 @@ const context = await browser.newContext({ viewport: { width: 900, height: 600 }
 context.setDefaultTimeout(20000);
 const page = await context.newPage();
 
+// A page that reloads itself (Vite's, when its websocket is cut) may be just ahead of us.
+async function go(url) {
+  for (;;) {
+    try {
+      return await page.goto(url, { waitUntil: "load" });
+    } catch (error) {
+      if (!String(error.message).includes("interrupted by another navigation")) throw error;
+    }
+  }
+}
+
 const steps = {
   open: async ({ url }) => {
-    const response = await page.goto(url, { waitUntil: "load" });
+    const response = await go(url);
     return { status: response.status(), url: page.url(), title: await page.title(), text: await page.innerText("body") };
   },
   now: async () => ({ url: page.url(), title: await page.title(), text: await page.innerText("body") }),
