@@ -21,6 +21,7 @@
 #include "privileges.h"
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/linger.h"
 #include "sandbox_internal.h"
 #include "sandboxes.h"
 #include "store.h"
@@ -174,14 +175,17 @@ static void signal_ready(uint32_t events, void *arg)
 /* Before any thread starts, so that all of them inherit the mask. */
 static int block_signals(void)
 {
-	sigset_t signals;
+	sigset_t signals, alarm;
 
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	sigaddset(&signals, SIGHUP);
 	signal(SIGPIPE, SIG_IGN);
-	if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
+	linger_setup();
+	sigemptyset(&alarm);
+	sigaddset(&alarm, SIGALRM);
+	if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0 || sigprocmask(SIG_BLOCK, &alarm, NULL) < 0)
 		return -errno;
 	return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
 }

@@ -82,6 +82,7 @@ static void look(const char *path, const char *const names[STORE_DB_COUNT], bool
 {
 	static const int fatal[] = {SIGBUS, SIGSEGV, SIGABRT, SIGALRM, SIGFPE, SIGILL};
 	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	sigset_t alarm_set;
 	int rc;
 
 	/* A sanitizer's or anybody's handlers, and LMDB's words about its assertions, are not wanted. */
@@ -90,6 +91,9 @@ static void look(const char *path, const char *const names[STORE_DB_COUNT], bool
 	setrlimit(RLIMIT_CORE, &(struct rlimit){0});
 	if (null >= 0)
 		dup2(null, STDERR_FILENO);
+	sigemptyset(&alarm_set);
+	sigaddset(&alarm_set, SIGALRM);
+	sigprocmask(SIG_UNBLOCK, &alarm_set, NULL);
 	alarm(CHECK_SECONDS);
 	rc = read_all(path, names, with_audit);
 	_exit(rc == 0 ? 0 : rc == ENOMEM ? 2 : 1);

@@ -2,6 +2,7 @@
 
 #include "sandbox/base/buffer.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/linger.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -79,8 +80,12 @@ static void put_u32(uint8_t *bytes, uint32_t value)
 
 static void close_fds(int *fds, unsigned int *n_fds)
 {
+	if (!*n_fds)
+		return;
+	linger_begin(); /* they are the peer's */
 	for (unsigned int i = 0; i < *n_fds; i++)
 		cleanup_fd(&fds[i]);
+	linger_end();
 	*n_fds = 0;
 }
 
@@ -121,7 +126,9 @@ void link_free(struct link *link)
 	close_fds(link->frame.fds, &link->frame.n_fds);
 	close_fds(link->pending, &link->n_pending);
 	buffer_free(&link->in);
+	linger_begin(); /* descriptors may wait in it */
 	cleanup_fd(&link->fd);
+	linger_end();
 	free(link);
 }
 
@@ -456,11 +463,14 @@ static ssize_t read_some(struct link *link)
 	iov.iov_base = buffer_reserve(&link->in, iov.iov_len, &rc);
 	if (!iov.iov_base)
 		return rc;
+	linger_begin();
 	do
 		n = recvmsg(link->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+	rc = n < 0 ? -errno : 0;
+	linger_end();
+	if (rc < 0)
+		return rc == -EAGAIN || rc == -EWOULDBLOCK ? 0 : rc;
 	rc = keep_descriptors(link, &message);
 	if (rc < 0)
 		return rc;

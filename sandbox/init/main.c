@@ -1,5 +1,6 @@
 #include "sandbox/init/init.h"
 
+#include "sandbox/base/linger.h"
 #include "sandbox/init/job.h"
 #include "sandbox/init/process.h"
 #include "sandbox/init/session.h"
@@ -114,6 +115,7 @@ static int open_loop(struct init *init)
 	sigaddset(&mask, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &mask, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	linger_setup();
 	rc = source_add(init, &init->listen, INIT_LISTEN_FD, EPOLLIN, session_accept);
 	if (rc < 0)
 		return rc;

@@ -1,5 +1,6 @@
 #include "sandbox/init/sudo.h"
 
+#include "sandbox/base/linger.h"
 #include "sandbox/init/process.h"
 #include "sandbox/init/session.h"
 #include "sandbox/sudo/protocol.h"
@@ -21,6 +22,11 @@
 #define RATE_PER_SECOND 200u
 #define BURST 400u
 #define RETRY_MS 10u
+
+/*
+ * What comes here comes from anybody inside. Descriptors are only received and closed between linger_begin() and
+ * linger_end(): a socket with SO_LINGER would hold init up for as long as the sender likes.
+ */
 
 /* A call ends when its command has ended; a caller that goes away first hangs the command up. */
 struct sudo_call {
@@ -52,11 +58,21 @@ struct command {
 
 static void command_free(struct command *command)
 {
+	linger_begin();
 	for (int i = 0; i < 3; i++)
 		cleanup_fd(&command->fds[i]);
+	linger_end();
 	free(command->bytes);
 	free(command->argv);
 	free(command->env);
+}
+
+/* More may wait in it. */
+static void close_connection(struct init *init, struct sudo_call *call)
+{
+	linger_begin();
+	source_close(init, &call->source);
+	linger_end();
 }
 
 static void call_free(struct init *init, struct sudo_call *call)
@@ -67,7 +83,7 @@ static void call_free(struct init *init, struct sudo_call *call)
 		at = &(*at)->next;
 	*at = call->next;
 	init->sudo->n_calls--;
-	source_close(init, &call->source);
+	close_connection(init, call);
 	free(call);
 }
 
@@ -171,14 +187,17 @@ static int receive(int fd, struct command *command)
 	struct iovec iov = {command->bytes, SUDO_REQUEST_MAX};
 	struct msghdr message = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-	ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	struct cmsghdr *rights = n >= 0 ? CMSG_FIRSTHDR(&message) : NULL;
-	int rc = 0;
+	struct cmsghdr *rights;
+	ssize_t n;
+	int rc;
 
-	if (n < 0)
-		return -errno;
+	linger_begin();
+	n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	rc = n < 0 ? -errno : 0;
+	rights = n >= 0 ? CMSG_FIRSTHDR(&message) : NULL;
 	if (rights && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS)
 		rc = take_fds(command, rights);
+	linger_end();
 	if (rc == 0 && (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)))
 		rc = -EMSGSIZE;
 	return rc < 0 ? rc : (int)n;
@@ -252,10 +271,15 @@ static int take_command(struct init *init, struct sudo_call *call)
 static int take_signal(struct sudo_call *call)
 {
 	struct sudo_request request;
-	ssize_t n = recv(call->source.fd, &request, sizeof(request), MSG_DONTWAIT);
+	ssize_t n;
+	int rc;
 
-	if (n < 0)
-		return errno == EAGAIN ? 0 : -errno;
+	linger_begin();
+	n = recv(call->source.fd, &request, sizeof(request), MSG_DONTWAIT);
+	rc = n < 0 ? -errno : 0;
+	linger_end();
+	if (rc < 0)
+		return rc == -EAGAIN ? 0 : rc;
 	if (n != (ssize_t)sizeof(request) || request.kind != SUDO_SIGNAL || request.value < 1 || request.value > 64)
 		return -ECONNRESET;
 	process_kill(call->process, (int)request.value, false);
@@ -271,7 +295,7 @@ static void call_ready(struct init *init, struct source *source, uint32_t events
 		return;
 	if (call->process) {
 		process_kill(call->process, SIGHUP, false);
-		source_close(init, &call->source);
+		close_connection(init, call);
 	} else {
 		call_free(init, call);
 	}
@@ -308,25 +332,27 @@ void sudo_resume(struct init *init)
 
 static void listen_ready(struct init *init, struct source *source, uint32_t events)
 {
-	_cleanup_fd_ int fd = take_token(init) ? accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
-	struct sudo_call *call;
+	int fd = take_token(init) ? accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+	struct sudo_call *call = fd < 0 ? NULL : calloc(1, sizeof(*call));
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
 
-	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+	if (!call) {
+		linger_begin();
+		cleanup_fd(&fd);
+		linger_end();
 		return;
-	if (peer.uid != 0 && peer.uid != 1000)
-		return;
-	call = calloc(1, sizeof(*call));
-	if (!call)
-		return;
-	call->caller = peer.pid;
-	call->uid = peer.uid;
+	}
 	call->next = init->sudo->calls;
 	init->sudo->calls = call;
 	init->sudo->n_calls++;
-	if (source_add(init, &call->source, STEAL_FD(fd), EPOLLIN, call_ready) < 0)
+	if (source_add(init, &call->source, fd, EPOLLIN, call_ready) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || (peer.uid != 0 && peer.uid != 1000)) {
 		call_free(init, call);
+		return;
+	}
+	call->caller = peer.pid;
+	call->uid = peer.uid;
 }
 
 /* Nothing of the sandbox runs yet, so /run holds what the warden mounted. */

@@ -30,6 +30,7 @@
 #include "rootfs.h"
 #include "sandbox.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/linger.h"
 #include "seccomp.h"
 #include "serve.h"
 #include "template.h"
@@ -254,6 +255,7 @@ static int setup_signals(struct pdk_error *err)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	linger_setup();
 	fd = signalfd(-1, &set, SFD_CLOEXEC);
 	rc = fd < 0 ? -errno : loop_add(&signals, fd, EPOLLIN, on_signal);
 	return rc < 0 ? pdk_fail_errno(err, rc, "watch signals") : 0;

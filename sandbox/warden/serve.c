@@ -19,6 +19,7 @@
 #include "pool.h"
 #include "sandbox.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/linger.h"
 #include "template.h"
 
 /*
@@ -45,6 +46,14 @@ static struct watch listener = {.fd = -1};
 static struct watch client = {.fd = -1};
 static uint32_t connection; /* number of the current one; 0: none yet */
 
+/* What a peer has sent and nobody has read is closed with it. */
+static void close_peer(int fd)
+{
+	linger_begin();
+	close(fd);
+	linger_end();
+}
+
 static void drop_client(void)
 {
 	int fd = client.fd;
@@ -52,7 +61,7 @@ static void drop_client(void)
 	if (fd < 0)
 		return;
 	loop_remove(&client);
-	close(fd);
+	close_peer(fd);
 	log_info("client_gone", NULL, "paddockd disconnected");
 }
 
@@ -300,10 +309,8 @@ static void op_status(struct ticket ticket)
 static void op_import(const struct warden_request *request, struct ticket ticket, int *fd)
 {
 	struct pdk_error err;
-	struct stat st;
 
-	/* Only a pipe: reading from anything else could be made to have an effect. */
-	if (*fd < 0 || fstat(*fd, &st) < 0 || !S_ISFIFO(st.st_mode)) {
+	if (*fd < 0) {
 		serve_status(ticket, NULL,
 			     pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "no pipe came with the request"), &err);
 		return;
@@ -409,7 +416,15 @@ static void dispatch(const struct warden_request *request, int *fd)
 	}
 }
 
-/* One message and at most one descriptor. Returns the length, 0 at the end, or a negative errno. */
+/* Only a pipe: reading from anything else could be made to have an effect, and so could closing it later. */
+static bool is_pipe(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
+}
+
+/* One message and at most one descriptor, of a pipe. Returns the length, 0 at the end, or a negative errno. */
 static ssize_t receive(struct warden_request *request, int *ret_fd)
 {
 	union {
@@ -419,10 +434,14 @@ static ssize_t receive(struct warden_request *request, int *ret_fd)
 	struct iovec iov = {.iov_base = request, .iov_len = sizeof(*request)};
 	struct msghdr message = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control.bytes)};
-	ssize_t n = recvmsg(client.fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	ssize_t n;
 
-	if (n < 0)
-		return -errno;
+	linger_begin();
+	n = recvmsg(client.fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	if (n < 0) {
+		n = -errno;
+		message.msg_controllen = 0;
+	}
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
 		size_t count = c->cmsg_type == SCM_RIGHTS ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
 
@@ -430,12 +449,13 @@ static ssize_t receive(struct warden_request *request, int *ret_fd)
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-			if (*ret_fd < 0)
+			if (*ret_fd < 0 && is_pipe(fd))
 				*ret_fd = fd;
 			else
 				close(fd);
 		}
 	}
+	linger_end();
 	if (n > 0 && (n != sizeof(*request) || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))))
 		return -EPROTO;
 	return n;
@@ -462,7 +482,7 @@ static void on_client(struct watch *watch, uint32_t events)
 
 static void on_connect(struct watch *watch, uint32_t events)
 {
-	_cleanup_fd_ int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC);
+	int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC);
 	struct pollfd current = {.fd = client.fd, .events = POLLIN};
 	struct ucred peer;
 	socklen_t length = sizeof(peer);
@@ -471,17 +491,20 @@ static void on_connect(struct watch *watch, uint32_t events)
 		return;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 || peer.uid != options.client_uid) {
 		log_warning("client_refused", NULL, "a process of another user connected");
+		close_peer(fd);
 		return;
 	}
 	if (client.fd >= 0 && poll(&current, 1, 0) == 1 && (current.revents & (POLLHUP | POLLERR)))
 		drop_client();
 	if (client.fd >= 0) {
 		log_warning("client_refused", NULL, "a second paddockd connected");
+		close_peer(fd);
 		return;
 	}
-	if (loop_add(&client, fd, EPOLLIN, on_client) < 0)
+	if (loop_add(&client, fd, EPOLLIN, on_client) < 0) {
+		close_peer(fd);
 		return;
-	(void)STEAL_FD(fd);
+	}
 	if (++connection == 0)
 		connection = 1;
 	log_info("client_connected", NULL, "paddockd connected");
