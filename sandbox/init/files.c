@@ -74,11 +74,32 @@ int files_stat(struct worker *worker, const guest_message(Stat) * request, struc
 	return files_reply_stat(worker, fd, "", path, err);
 }
 
+/*
+ * Make a directory and open it. The umask does not count, because the mode was named; so it is changed by the
+ * descriptor: by its name it could be another's by then, and root may be the one who asks.
+ */
+static int make_dir(const char *path, mode_t mode)
+{
+	_cleanup_fd_ int parent = -1;
+	_cleanup_fd_ int fd = -1;
+	char name[NAME_MAX + 1];
+
+	parent = path_open_parent(path, name);
+	if (parent < 0)
+		return parent == -EINVAL ? -EEXIST : parent; /* "/", "..": it is there */
+	if (mkdirat(parent, name, 0700) < 0)
+		return -errno;
+	fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fchmod(fd, mode) < 0)
+		return -errno;
+	return STEAL_FD(fd);
+}
+
 int files_make_dir(struct worker *worker, const guest_message(MakeDir) * request, struct pdk_error *err)
 {
 	mode_t mode = request->mode ? request->mode & 07777 : 0755;
+	_cleanup_fd_ int fd = -1;
 	char path[PATH_MAX];
-	struct stat st;
 	int rc = files_make_path(worker, &request->path, path, err);
 
 	if (rc < 0)
@@ -87,14 +108,15 @@ int files_make_dir(struct worker *worker, const guest_message(MakeDir) * request
 		rc = path_make_parents(path);
 	if (rc < 0)
 		return path_fail(err, rc, path);
-	if (mkdir(path, mode & 0777) == 0) {
-		/* The umask does not count: the mode was named. */
-		if (chmod(path, mode) < 0)
-			return path_fail(err, -errno, path);
-	} else if (errno != EEXIST || !request->parents || stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
-		return path_fail(err, -errno, path);
+	fd = make_dir(path, mode);
+	if (fd == -EEXIST && request->parents) {
+		fd = path_open_at(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0);
+		if (fd == -ENOTDIR)
+			fd = -EEXIST;
 	}
-	return files_reply_stat(worker, AT_FDCWD, path, path, err);
+	if (fd < 0)
+		return path_fail(err, fd, path);
+	return files_reply_stat(worker, fd, "", path, err);
 }
 
 int files_move(struct worker *worker, const guest_message(Move) * request, struct pdk_error *err)

@@ -19,6 +19,8 @@
  * comes, or something else, or nothing for RENAME_WAIT_MS. A directory that is renamed keeps its watches; the
  * paths below it are changed. One that leaves the tree loses them.
  *
+ * A tree is read with one path for all of its levels (`walk`), because it can be as deep as a path has components.
+ *
  * Events wait in a ring until init takes them (it stops reading when it has no credit). When the ring is full,
  * or the kernel says so, all waiting ones become one overflow.
  */
@@ -26,6 +28,7 @@
 #define DIRS_MAX 8192u
 #define EVENTS_MAX 4096u
 #define RENAME_WAIT_MS 20
+#define LOOK_MS 1000
 #define MASK                                                                                                           \
 	(IN_CREATE | IN_CLOSE_WRITE | IN_MODIFY | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ATTRIB | IN_ONLYDIR |   \
 	 IN_DONT_FOLLOW | IN_EXCL_UNLINK | IN_DELETE_SELF)
@@ -58,9 +61,10 @@ struct watch {
 	char *moved_from; /* held back */
 	uint32_t moved_cookie;
 	bool moved_is_dir;
+	char walk[PATH_MAX]; /* where add_tree() is */
 };
 
-static int add_tree(struct watch *watch, const char *path, bool announce);
+static int add_tree(struct watch *watch, size_t length, bool announce);
 
 static void event_clear(struct event *event)
 {
@@ -178,47 +182,56 @@ static int join(char joined[PATH_MAX], const char *dir, const char *name)
 	return n < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
-static int add_entries(struct watch *watch, DIR *stream, const char *path, bool announce)
+/* One entry of the directory watch->walk, whose path has `length` bytes. */
+static int add_entry(struct watch *watch, size_t length, const struct dirent *entry, bool announce)
 {
-	char child[PATH_MAX];
-	struct dirent *entry;
+	size_t n = strlen(entry->d_name);
+	size_t whole = length + (length ? 1 : 0) + n;
+	bool is_dir = entry->d_type == DT_DIR;
+	int rc = 0;
 
-	while ((entry = readdir(stream))) {
-		bool is_dir = entry->d_type == DT_DIR;
-		int rc;
-
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-		    join(child, path, entry->d_name) < 0)
-			continue;
-		if (announce)
-			tell(watch, CREATED, child, NULL, type_at(watch, child, is_dir));
-		rc = is_dir ? add_tree(watch, child, announce) : 0;
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+	if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 || whole >= sizeof(watch->walk))
+		return 0;
+	if (length)
+		watch->walk[length] = '/';
+	memcpy(watch->walk + whole - n, entry->d_name, n + 1);
+	if (announce)
+		tell(watch, CREATED, watch->walk, NULL, type_at(watch, watch->walk, is_dir));
+	if (is_dir)
+		rc = add_tree(watch, whole, announce);
+	watch->walk[length] = '\0';
+	return rc;
 }
 
-/* Watch a directory and what is below it. `announce`: tell what is found there. */
-static int add_tree(struct watch *watch, const char *path, bool announce)
+/* Watch the directory watch->walk, and what is below it. `announce`: tell what is found there. */
+static int add_tree(struct watch *watch, size_t length, bool announce)
 {
-	int rc = add_dir(watch, path);
+	int rc = add_dir(watch, watch->walk);
+	struct dirent *entry;
 	DIR *stream;
 	int fd;
 
 	if (rc < 0 || !watch->recursive)
 		return rc < 0 ? rc : 0;
-	fd = openat(watch->root, path[0] ? path : ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	fd = openat(watch->root, length ? watch->walk : ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
-		return 0;
+		return errno == EMFILE || errno == ENFILE ? -ENOSPC : 0;
 	stream = fdopendir(fd);
 	if (!stream) {
 		close(fd);
 		return -ENOMEM;
 	}
-	rc = add_entries(watch, stream, path, announce);
+	rc = 0;
+	while (rc == 0 && (entry = readdir(stream)))
+		rc = add_entry(watch, length, entry, announce);
 	closedir(stream);
 	return rc;
+}
+
+static int add_tree_at(struct watch *watch, const char *path)
+{
+	snprintf(watch->walk, sizeof(watch->walk), "%s", path);
+	return add_tree(watch, strlen(watch->walk), true);
 }
 
 static bool is_below(const char *path, const char *dir)
@@ -268,7 +281,7 @@ static int moved_to(struct watch *watch, const struct inotify_event *event, cons
 	if (!watch->moved_from || watch->moved_cookie != event->cookie) {
 		settle_move(watch);
 		tell(watch, CREATED, path, NULL, type_at(watch, path, is_dir));
-		return is_dir && watch->recursive ? add_tree(watch, path, true) : 0;
+		return is_dir && watch->recursive ? add_tree_at(watch, path) : 0;
 	}
 	tell(watch, RENAMED, path, watch->moved_from, type_at(watch, path, is_dir));
 	if (is_dir)
@@ -307,7 +320,7 @@ static int digest(struct watch *watch, const struct inotify_event *event)
 		watch->moved_is_dir = is_dir;
 	} else if (event->mask & IN_CREATE) {
 		tell(watch, CREATED, path, NULL, type_at(watch, path, is_dir));
-		return is_dir && watch->recursive ? add_tree(watch, path, true) : 0;
+		return is_dir && watch->recursive ? add_tree_at(watch, path) : 0;
 	} else if (event->mask & (IN_CLOSE_WRITE | IN_MODIFY)) {
 		tell(watch, WRITTEN, path, NULL, type_at(watch, path, is_dir));
 	} else if (event->mask & IN_DELETE) {
@@ -365,17 +378,35 @@ static void send_events(struct watch *watch)
 	}
 }
 
+/* No event tells it, because our own descriptor keeps the directory. */
+static int look_for_root(const struct watch *watch)
+{
+	static const char gone[] = " (deleted)";
+	char self[64], path[PATH_MAX + sizeof(gone)];
+	ssize_t n;
+
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", watch->root);
+	n = readlink(self, path, sizeof(path) - 1);
+	if (n < (ssize_t)sizeof(gone) - 1 || memcmp(path + n - (sizeof(gone) - 1), gone, sizeof(gone) - 1) != 0)
+		return 0;
+	/* A directory may be called that. */
+	path[n] = '\0';
+	return access(path, F_OK) == 0 ? 0 : -ESTALE;
+}
+
 static int follow(struct watch *watch)
 {
 	for (;;) {
-		int rc = worker_wait(watch->worker, watch->inotify, POLLIN, watch->moved_from ? RENAME_WAIT_MS : -1);
+		int rc = worker_wait(watch->worker, watch->inotify, POLLIN, watch->moved_from ? RENAME_WAIT_MS : LOOK_MS);
 
 		if (rc < 0)
 			return rc;
 		if (rc)
 			rc = read_events(watch);
-		else
+		else if (watch->moved_from)
 			settle_move(watch);
+		else
+			rc = look_for_root(watch);
 		send_events(watch);
 		if (rc < 0)
 			return rc;
@@ -398,7 +429,7 @@ int files_watch(struct worker *worker, const guest_message(Watch) * request, str
 	watch.dirs = calloc(DIRS_MAX, sizeof(*watch.dirs));
 	if (watch.inotify < 0 || !watch.dirs)
 		return pdk_fail_errno(err, watch.inotify < 0 ? -errno : -ENOMEM, "cannot watch");
-	rc = add_tree(&watch, "", false);
+	rc = add_tree(&watch, 0, false);
 	if (rc == 0) {
 		send_event(&watch, READY, NULL);
 		rc = follow(&watch);
