@@ -16,6 +16,7 @@
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define OOM_SCORE "500" /* the kernel takes a runaway program, not init */
 #define ENV_MAX 8192u
+#define REPORT_FD 3
 
 struct child {
 	const struct spawn_plan *plan;
@@ -60,6 +61,11 @@ static void place_descriptors(struct child *child)
 	}
 	if (plan->terminal && ioctl(0, TIOCSCTTY, 0) < 0)
 		give_up(child, SPAWN_SETUP, "terminal");
+	/* The rest is init's. From here on the user may stop this process, and another one's input must still end. */
+	if (dup3(child->report, REPORT_FD, O_CLOEXEC) < 0)
+		give_up(child, SPAWN_SETUP, "descriptors");
+	child->report = REPORT_FD;
+	syscall(SYS_close_range, REPORT_FD + 1, ~0u, 0);
 }
 
 /* The file belongs to root while we are not dumpable, and raising the score needs no capability. */
