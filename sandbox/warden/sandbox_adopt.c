@@ -18,8 +18,7 @@
 
 /* After a restart: what an earlier warden left is adopted or removed, and either is said. */
 
-/* The pid 1 of a leaf's pid namespace, as a pidfd. The pidfd is opened first and the process looked at after, so a
- * reused number is noticed: it would not be in the leaf's list when that is read again by kill. */
+/* The process of a leaf's list, as a pidfd, if it is pid 1 of its pid namespace. */
 static int pid_one(pid_t pid, int *ret_pidfd)
 {
 	_cleanup_fd_ int pidfd = pidfd_open(pid, 0);
@@ -41,18 +40,39 @@ static int pid_one(pid_t pid, int *ret_pidfd)
 	return 0;
 }
 
-static int find_init(const char *id, pid_t *ret_pid, int *ret_pidfd)
+/* Look for one number in the leaf's list; 0: the first that is pid 1, as a pidfd. */
+static int find_in_leaf(const char *id, int wanted, pid_t *ret_pid, int *ret_pidfd)
 {
 	int fd = cgroup_open_procs(id);
 	_cleanup_file_ FILE *procs = fd < 0 ? NULL : fdopen(fd, "re");
 	int pid;
 
-	while (procs && fscanf(procs, "%d", &pid) == 1)
-		if (pid > 0 && pid_one(pid, ret_pidfd) == 0) {
+	while (procs && fscanf(procs, "%d", &pid) == 1) {
+		if (wanted ? pid == wanted : pid > 0 && pid_one(pid, ret_pidfd) == 0) {
 			*ret_pid = pid;
 			return 0;
 		}
+	}
 	return -ESRCH;
+}
+
+/* Between the list and the pidfd the number may have become another sandbox's init. If the process of the pidfd lives
+ * and the number is in the list now, it is the one. */
+static int find_init(const char *id, pid_t *ret_pid, int *ret_pidfd)
+{
+	_cleanup_fd_ int pidfd = -1;
+	pid_t pid;
+	int rc = find_in_leaf(id, 0, &pid, &pidfd);
+
+	if (rc == 0)
+		rc = find_in_leaf(id, pid, &pid, NULL);
+	if (rc == 0 && pidfd_send_signal(pidfd, 0, NULL, 0) < 0)
+		rc = -errno;
+	if (rc < 0)
+		return rc;
+	*ret_pid = pid;
+	*ret_pidfd = STEAL_FD(pidfd);
+	return 0;
 }
 
 int sandbox_watch_init(struct sandbox *s)
