@@ -49,7 +49,8 @@ struct extraction {
 
 static int refuse(const char *name, const char *why)
 {
-	return archive_fail(ARCHIVE_EXIT_REFUSED, "%.400s: %s", name, why);
+	/* Whoever passes it on has room for a line: the reason must be in it. */
+	return archive_fail(ARCHIVE_EXIT_REFUSED, "%.150s%s: %s", name, strlen(name) > 150 ? "..." : "", why);
 }
 
 /* What openat2() and its like say about a name of the archive. */

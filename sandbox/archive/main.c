@@ -43,7 +43,8 @@ int archive_fail_errno(int error, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	return archive_fail(limit ? ARCHIVE_EXIT_LIMIT : ARCHIVE_EXIT_SYSTEM, "%.800s: %s", text, strerror(error));
+	return archive_fail(limit ? ARCHIVE_EXIT_LIMIT : ARCHIVE_EXIT_SYSTEM, "%.150s%s: %s", text,
+			    strlen(text) > 150 ? "..." : "", strerror(error));
 }
 
 static int usage(void)

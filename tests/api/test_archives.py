@@ -65,7 +65,7 @@ class Unpack(ArchiveCase):
             self.unpack(tar((name, F, b"x"), format=format))
             self.sh(f"test -s {self.dir}/{name}")
 
-    def test_entries_that_would_leave(self):
+    def test_F15_entries_that_would_leave(self):
         """F15: nothing outside is touched; the error says so."""
         self.sh("mkdir -p /home/user/outside; echo keep > /home/user/outside/f")
         hostile = {
@@ -98,7 +98,7 @@ class Unpack(ArchiveCase):
             archive.addfile(info, io.BytesIO(b"EVIL"))
         return data.getvalue()
 
-    def test_devices_are_refused(self):
+    def test_F14_devices_are_refused(self):
         """F14: as user and as root; a FIFO is either made or refused, never a hang."""
         for user in ("user", "root"):
             self.refused(Code.INVALID_ARGUMENT, self.unpack, tar(("null", C, (1, 3), 0o666)), user=user)
@@ -108,7 +108,7 @@ class Unpack(ArchiveCase):
         except grpc.RpcError as error:
             self.assertEqual(error.code(), Code.INVALID_ARGUMENT)
 
-    def test_set_id_bits_gain_nothing(self):
+    def test_F13_set_id_bits_gain_nothing(self):
         """F13"""
         with open("/bin/busybox", "rb") as f:
             busybox = f.read()
@@ -120,11 +120,11 @@ class Unpack(ArchiveCase):
         self.assertEqual(self.sh(f"stat -c %u {self.dir}/r"), b"0\n")
         self.refused(Code.PERMISSION_DENIED, self.client.unpack, self.box, b"/etc/new", tar(("r", F, b"x")))
 
-    def test_same_name_twice(self):
+    def test_F15_same_name_twice(self):
         self.unpack(tar(("f", F, b"one"), ("f", F, b"two")))
         self.assertEqual(self.sh(f"cat {self.dir}/f"), b"two")
 
-    def test_damaged(self):
+    def test_F15_damaged(self):
         good = tar(("f", F, b"x" * 5000), ("g", F, b"y" * 5000))
         negative = bytearray(good)
         negative[124:136] = b"\x80" + b"\xff" * 11  # a size below zero, in base 256
@@ -137,12 +137,12 @@ class Unpack(ArchiveCase):
                 self.refused(Code.INVALID_ARGUMENT, self.unpack, data)
         self.kept_alive()
 
-    def test_longest_names(self):
+    def test_F15_longest_names(self):
         """F15: a GNU long name of 1 MB is refused without being followed."""
         self.refused(Code.INVALID_ARGUMENT, self.unpack, tar(("a" * 1000000, F, b"x"), format=tarfile.GNU_FORMAT))
         self.refused(Code.INVALID_ARGUMENT, self.unpack, tar(("b" * 256, F, b"x")))
 
-    def test_bombs(self):
+    def test_F15_bombs(self):
         """F15: bytes and entries are bounded, whatever the ratio."""
         bomb = gzip.compress(tar(("zero", F, b"\0" * (64 << 20))), 9)
         self.assertLess(len(bomb), 200000)
@@ -152,13 +152,32 @@ class Unpack(ArchiveCase):
         self.assertEqual(self.unpack(many, max_entries=2000).entries, 2000)
         self.kept_alive()
 
+    def test_F15_whole_but_odd(self):
+        """Two archives behind one another, links to links, a thousand levels, a sparse file: taken or refused, and what is
+        there is what was meant."""
+        done = self.unpack(tar(("one", F, b"1")) + tar(("two", F, b"2")))
+        self.assertEqual((done.entries, self.sh(f"cat {self.dir}/one")), (1, b"1"))
+        self.unpack(tar(("f", F, b"end"), ("a", S, "f", 0o777), ("b", S, "a", 0o777), ("c", L, "b", 0o777)))
+        self.assertEqual(self.sh(f"readlink {self.dir}/c; cat {self.dir}/b"), b"a\nend")
+        deep = "/".join(["d"] * 500)
+        self.unpack(tar((deep + "/f", F, b"deep"), format=tarfile.GNU_FORMAT))
+        self.assertEqual(self.client.read(self.box, self.dir + "/" + deep + "/f"), b"deep")
+        why = self.refused(Code.INVALID_ARGUMENT, self.unpack, tar((deep + "/" + deep, F, b"x"), format=tarfile.GNU_FORMAT))
+        self.assertTrue(why.endswith("too many"), why)
+        self.sh(f"cd {self.dir} && truncate -s 1G hole && tar -cSf sparse.tar hole && rm hole")
+        sparse = self.client.read(self.box, self.dir + "/sparse.tar")
+        self.assertLess(len(sparse), 100000)
+        self.refused(Code.RESOURCE_EXHAUSTED, self.unpack, sparse, max_bytes=1 << 20)
+        self.unpack(sparse)
+        self.assertEqual(self.sh(f"stat -c %s {self.dir}/hole; du -k {self.dir}/hole | cut -f1"), b"1073741824\n0\n")
+
     def test_first_message(self):
         for bad in ([pb.UnpackArchiveRequest(data=b"x")], [], [pb.UnpackArchiveRequest()]):
             self.refused(Code.INVALID_ARGUMENT, self.client.Files.UnpackArchive, iter(bad))
 
 
 class Pack(ArchiveCase):
-    def test_round_trip(self):
+    def test_F16_round_trip(self):
         self.sh(f"mkdir -p {self.dir}/sub; cd {self.dir}; echo hi > f; chmod 751 f; ln -s f l; ln f h; ln -s /etc/passwd abs; "
                 "printf x > 'new\nline'; head -c 300000 /dev/urandom > sub/blob")
         with tarfile.open(fileobj=io.BytesIO(self.pack(self.dir))) as archive:
@@ -192,7 +211,7 @@ class Pack(ArchiveCase):
             self.assertEqual(archive.getnames(), ["hostname"])
         self.refused(Code.NOT_FOUND, self.pack, "/nosuch")
 
-    def test_special_files_do_not_hang(self):
+    def test_F16_special_files_do_not_hang(self):
         """F16: sockets, FIFOs, a file that changes."""
         self.sh(f"mkdir {self.dir}; cd {self.dir}; mkfifo p; echo x > after; "
                 "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'; (while :; do head -c 99999 /dev/zero > c; truncate -s 10 c; done) & echo $! > /tmp/changer")
