@@ -95,6 +95,8 @@ static const struct option options[] = {
 	 .help = "output kept of a process: from its start"},
 	{FIELD(output_tail_bytes), .type = TYPE_SIZE, .initial = "1M", .min = 64 * KIB, .max = GIB,
 	 .help = "and from its end"},
+	{FIELD(output_sandbox_bytes), .type = TYPE_SIZE, .initial = "64M", .min = 2 * MIB, .max = TIB,
+	 .help = "output kept of a sandbox: beyond it ended processes are forgotten, the oldest first"},
 
 	{FIELD(max_sandboxes), .type = TYPE_U32, .initial = "4096", .min = 1, .max = 100000, .help = "on this server"},
 	{FIELD(memory_reserve_bytes), .type = TYPE_SIZE, .initial = "512M", .max = 4 * TIB,

@@ -43,6 +43,7 @@ struct config {
 	/* output kept per process */
 	uint64_t output_head_bytes; /* 256 KiB */
 	uint64_t output_tail_bytes; /* 1 MiB */
+	uint64_t output_sandbox_bytes; /* 64 MiB of all processes of a sandbox */
 
 	/* admission: RESOURCE_EXHAUSTED beyond these */
 	uint32_t max_sandboxes;		/* 4096 */

@@ -381,6 +381,11 @@ void output_append(struct output *output, unsigned int stream, const void *data,
 	output->header.total = total;
 }
 
+void output_stop(struct output *output)
+{
+	output->broken = true;
+}
+
 uint64_t output_total(const struct output *output)
 {
 	return output->header.total;

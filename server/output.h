@@ -31,6 +31,9 @@ void output_set_total(struct output *output, uint64_t total);
 /* Add bytes of a stream (paddock.v1.Stream). What cannot be kept (no space) is counted as dropped. */
 void output_append(struct output *output, unsigned int stream, const void *data, size_t length);
 
+/* From here on nothing more is kept, only counted. */
+void output_stop(struct output *output);
+
 uint64_t output_total(const struct output *output);
 uint64_t output_dropped(const struct output *output);
 

@@ -80,6 +80,7 @@ struct process_list {
 	size_t count;
 	size_t size;
 	unsigned int running; /* not ENDED */
+	uint64_t kept_bytes;  /* of output, of all of them */
 };
 
 /* A call that follows a process: Start, Attach, Interact. */
@@ -127,6 +128,8 @@ int process_list_add(struct process_list *list, struct process *process);
 void process_list_remove(struct process *process);
 /* Remove the oldest ended ones beyond PROCESSES_ENDED_MAX, from the store too. */
 void process_list_trim(struct process_list *list);
+/* Keep output, within what is kept of a sandbox. Others that have ended may go for it. */
+void process_keep_output(struct process *process, unsigned int stream, const void *data, size_t length);
 /* `stored` becomes the process's own. */
 struct process *process_create(struct process_list *list, Paddock__Internal__StoredProcess *stored);
 struct process *process_ref(struct process *process);

@@ -39,7 +39,7 @@ static ssize_t read_unfollowed(struct process_pipe *pipe, size_t want)
 	ssize_t n = pipe_read(pipe->fd, scratch, want);
 
 	if (n > 0)
-		output_append(pipe->process->output, pipe->stream, scratch, (size_t)n);
+		process_keep_output(pipe->process, pipe->stream, scratch, (size_t)n);
 	return n;
 }
 
@@ -55,7 +55,7 @@ static ssize_t read_followed(struct process_pipe *pipe, size_t want)
 	room = chunk->size - chunk->used;
 	n = pipe_read(pipe->fd, chunk->data + chunk->used, room < want ? room : want);
 	if (n > 0)
-		output_append(process->output, pipe->stream, chunk->data + chunk->used, (size_t)n);
+		process_keep_output(process, pipe->stream, chunk->data + chunk->used, (size_t)n);
 	chunk_filled(process, chunk, n > 0 ? (size_t)n : 0);
 	return n;
 }

@@ -114,6 +114,11 @@ struct process *process_create(struct process_list *list, Paddock__Internal__Sto
 
 /* The list */
 
+static uint64_t kept_bytes(const struct process *process)
+{
+	return output_total(process->output) - output_dropped(process->output);
+}
+
 int process_list_add(struct process_list *list, struct process *process)
 {
 	struct process **items;
@@ -132,6 +137,7 @@ int process_list_add(struct process_list *list, struct process *process)
 		list->next_id = process->id + 1;
 	if (process->state != PROCESS_ENDED)
 		list->running++;
+	list->kept_bytes += kept_bytes(process);
 	return 0;
 }
 
@@ -178,18 +184,22 @@ void process_list_remove(struct process *process)
 	memmove(&list->items[index], &list->items[index + 1], (list->count - index) * sizeof(struct process *));
 	if (process->state != PROCESS_ENDED)
 		list->running--;
+	list->kept_bytes -= kept_bytes(process);
 	process->list = NULL;
 	process_unref(process);
 }
 
-void process_list_trim(struct process_list *list)
+/* The oldest ended ones beyond the number that is kept, or until `room` more bytes of output fit; not `reading`. */
+static void trim(struct process_list *list, uint64_t room, const struct process *reading)
 {
 	struct store_batch *batch = NULL;
 
-	for (size_t i = 0; list->count - list->running > PROCESSES_ENDED_MAX && i < list->count;) {
+	for (size_t i = 0; i < list->count && (list->count - list->running > PROCESSES_ENDED_MAX ||
+					       list->kept_bytes + room > server_config.output_sandbox_bytes);) {
 		struct process *process = list->items[i];
 
-		if (process->state != PROCESS_ENDED || (process->exit_kept && !process->exit_durable)) {
+		if (process == reading || process->state != PROCESS_ENDED ||
+		    (process->exit_kept && !process->exit_durable)) {
 			i++;
 			continue;
 		}
@@ -203,6 +213,26 @@ void process_list_trim(struct process_list *list)
 	}
 	if (batch)
 		store_commit(batch, NULL, NULL);
+}
+
+void process_list_trim(struct process_list *list)
+{
+	trim(list, 0, NULL);
+}
+
+void process_keep_output(struct process *process, unsigned int stream, const void *data, size_t length)
+{
+	struct process_list *list = process->list;
+	uint64_t before = kept_bytes(process);
+
+	if (list && list->kept_bytes + length > server_config.output_sandbox_bytes) {
+		trim(list, length, process);
+		if (list->kept_bytes + length > server_config.output_sandbox_bytes)
+			output_stop(process->output);
+	}
+	output_append(process->output, stream, data, length);
+	if (list)
+		list->kept_bytes += kept_bytes(process) - before;
 }
 
 void process_trim_argv(struct process *process)

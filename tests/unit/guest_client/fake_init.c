@@ -174,6 +174,7 @@ int fake_setup(void **state)
 	snprintf(server_config.data_dir, sizeof(server_config.data_dir), "%s", fake_data_dir);
 	server_config.output_head_bytes = 256 << 10;
 	server_config.output_tail_bytes = 1 << 20;
+	server_config.output_sandbox_bytes = 64 << 20;
 	server_config.sudo = true;
 	memset(&fake_sandbox, 0, sizeof(fake_sandbox));
 	strcpy(fake_sandbox.id, "i00000000000000000000");
