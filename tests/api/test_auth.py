@@ -217,7 +217,7 @@ class Ownership(Case):
                 code, text = self.answer(self.client, path, request)
                 self.assertFalse(code == Code.NOT_FOUND and text == box_text)
 
-    def test_process_of_another_sandbox(self):
+    def test_P13_process_of_another_sandbox(self):
         """P13: a process id counts only in its own sandbox; another tenant cannot even guess it."""
         other_box = self.new_box()
         started = self.client.run(other_box, "sleep", "60", detach=True, tag="private")

@@ -75,7 +75,7 @@ class StatAndList(FileCase):
         self.invalid("page_size", self.files.List, **self.at("/", page_size=10001))
         self.invalid("page_token", self.files.List, **self.at("/", page_token="nonsense!"))
 
-    def test_list_pages(self):
+    def test_F18_list_pages(self):
         """F18: a large directory comes in pages, each name once."""
         self.sh(f"cd {self.dir}; seq 1 20000 | xargs touch")
         seen, token, pages = [], "", 0
@@ -90,7 +90,7 @@ class StatAndList(FileCase):
         self.assertEqual(sorted(seen), sorted(b"%d" % i for i in range(1, 20001)))
         self.sh(f"rm -rf {self.dir}")
 
-    def test_list_names_are_bytes(self):
+    def test_F18_F22_list_names_are_bytes(self):
         """F18, F22: names of 255 bytes, not UTF-8, escapes, newlines: byte for byte."""
         names = [b"\xff" * 255, b"a\nb", b"\x1b]0;x\x07", "\u202egnp.exe".encode(), b" ", b"-rf", b"\\", b"%2e%2e", b"~", b"$HOME"]
         for name in names:
@@ -103,7 +103,7 @@ class StatAndList(FileCase):
             for line in log:
                 self.assertNotRegex(line, rb"[\x00-\x08\x0b-\x1f\x7f]")
 
-    def test_list_cycle(self):
+    def test_F18_list_cycle(self):
         self.sh(f"cd {self.dir}; mkdir a; ln -s ../a a/self; ln -s / a/root")
         self.assertEqual(len(self.files.List(**self.at(self.dir, depth=64)).files), 3)
 
@@ -127,7 +127,7 @@ class Paths(FileCase):
         yield "Unpack", lambda: self.client.unpack(self.box, path, b"")
         yield "Pack", lambda: list(self.files.PackArchive(**self.at(path)))
 
-    def test_bad_paths_are_refused_by_every_call(self):
+    def test_F06_bad_paths_are_refused_by_every_call(self):
         """F06"""
         for path in (b"", b"a\0b", b"/tmp/\0", b"x" * 256, b"/a/" + b"y" * 256 + b"/b", b"/" + b"a/" * 2048, b"z/" * 2048):
             for name, call in self.every_call(path):
@@ -135,7 +135,7 @@ class Paths(FileCase):
                     text = self.refused(Code.INVALID_ARGUMENT, call)
                     self.assertRegex(text, "^(path|from|to):")
 
-    def test_dots_stay_inside(self):
+    def test_F06_dots_stay_inside(self):
         """F06: whatever the spelling, it is the sandbox's own file."""
         self.client.write(self.box, "/tmp/inside", b"inside")
         for path in ("/../tmp/inside", "/../../../../tmp/inside", "../../../../../tmp/inside", "//tmp//inside", "/tmp/./inside",
@@ -146,7 +146,7 @@ class Paths(FileCase):
         self.assertIn(b"/home", inside)
         self.assertNotIn(self.instance.dir.encode(), inside)
 
-    def test_host_paths_do_not_exist(self):
+    def test_F06_host_paths_do_not_exist(self):
         """The instance's own folders are on the host; the same names are nothing inside."""
         for path in (self.instance.dir, self.instance.data, self.instance.run + "/admin.sock", self.instance.conf):
             self.assertTrue(os.path.exists(path))
@@ -154,7 +154,7 @@ class Paths(FileCase):
                 self.stat(path)
             self.assertEqual(raised.exception.code(), Code.NOT_FOUND)
 
-    def test_symlinks(self):
+    def test_F07_symlinks(self):
         """F07: absolute links resolve in the sandbox's root; loops and long chains end."""
         self.sh(f"cd {self.dir}; ln -s /etc/hostname abs; ln -s nowhere dangling; ln -s loop loop; ln -s {self.instance.conf} host; "
                 "echo end > c0; i=1; while [ $i -le 41 ]; do ln -s c$((i-1)) c$i; i=$((i+1)); done; ln -s .. up")
@@ -170,7 +170,7 @@ class Paths(FileCase):
         self.assertEqual(self.stat(self.dir + "/loop").type, SYMLINK)
         self.assertEqual(self.stat(self.dir + "/up/", follow=True).type, DIRECTORY)
 
-    def test_magic_links(self):
+    def test_F09_magic_links(self):
         """F09: the server's own descriptors, root and binaries are not reachable through /proc."""
         for path in ("/proc/self/root", "/proc/self/cwd", "/proc/1/root", "/proc/self/fd/0", "/proc/self/fd/3", "/dev/stdin", "/dev/fd/1",
                      "/proc/self/exe", "/proc/1/exe"):
@@ -182,7 +182,7 @@ class Paths(FileCase):
                     self.assertIn(raised.exception.code(), (Code.NOT_FOUND, Code.PERMISSION_DENIED, Code.FAILED_PRECONDITION))
         self.assertIn(b"Name:", self.client.read(self.box, "/proc/self/status"))
 
-    def test_flip_race(self):
+    def test_F08_flip_race(self):
         """F08: a directory that is exchanged with a link to / while files are read and written: only inside."""
         canary = os.path.join(self.instance.dir, "canary")
         with open(canary, "w") as f:
@@ -231,10 +231,10 @@ class Read(FileCase):
         chunks = list(self.files.Read(**self.at(self.dir + "/e")))
         self.assertEqual((chunks[0].info.size, b"".join(c.data for c in chunks)), (0, b""))
 
-    def test_not_regular(self):
+    def test_F10_not_regular(self):
         """F10: refused at once, nothing hangs."""
         self.sh(f"cd {self.dir}; mkfifo fifo; mkdir d; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'")
-        for path in (self.dir + "/fifo", self.dir + "/d", self.dir + "/sock", "/dev/null", "/dev/zero", "/dev/tty", "/dev/ptmx"):
+        for path in (self.dir + "/fifo", self.dir + "/d", self.dir + "/sock", "/dev/null", "/dev/zero", "/dev/tty", "/dev/ptmx", "/proc/kmsg"):
             with self.subTest(path=path):
                 began = time.monotonic()
                 with self.assertRaises(grpc.RpcError) as raised:
@@ -243,7 +243,7 @@ class Read(FileCase):
                 self.assertLess(time.monotonic() - began, 2)
         self.assertEqual(self.client.read(self.box, "/proc/sys/kernel/hostname"), b"paddock\n")
 
-    def test_sparse_terabyte(self):
+    def test_F10_sparse_terabyte(self):
         """F10: 1 TiB of nothing is streamed, bounded, and can be abandoned."""
         self.sh(f"truncate -s 1T {self.dir}/sparse || truncate -s 100G {self.dir}/sparse")
         pid, count = self.instance.paddockd.pid, 0
@@ -258,7 +258,7 @@ class Read(FileCase):
         self.assertLess(host.rss(pid) - before, host.memory(24 * MIB))
         self.assertEqual(self.client.read(self.box, self.dir + "/sparse", offset=50 << 30, length=10), b"\0" * 10)
 
-    def test_shrinks_and_grows(self):
+    def test_F10_shrinks_and_grows(self):
         """F10: a file that shrinks ends the stream without an error; one that grows is bounded."""
         self.sh(f"truncate -s 200M {self.dir}/s")
         stream = self.files.Read(**self.at(self.dir + "/s"))
@@ -282,7 +282,7 @@ class Write(FileCase):
         self.assertEqual(self.client.write(self.box, self.dir + "/empty", b"").size, 0)
         self.assertEqual(self.client.write(self.box, self.dir + "/m", b"x", mode=0o600).mode, 0o600)
 
-    def test_replace_is_atomic(self):
+    def test_F23_replace_is_atomic(self):
         """F23: a reader sees the old or the new content, never a mixture; the inode changes."""
         old, new = b"a" * (2 * MIB), b"b" * (MIB + 3)
         before = self.client.write(self.box, self.dir + "/f", old)
@@ -323,7 +323,7 @@ class Write(FileCase):
         self.client.write(self.box, path, b"x", in_place=True, offset=20)
         self.assertEqual(self.client.read(self.box, path), b"012AB56789END" + b"\0" * 7 + b"x")
 
-    def test_limits(self):
+    def test_F23_limits(self):
         """F23"""
         path = self.dir + "/f"
         write = self.client.write
@@ -342,12 +342,12 @@ class Write(FileCase):
                 self.refused(Code.INVALID_ARGUMENT, self.files.Write, iter(bad))
         self.assertEqual(self.sh(f"ls -A {self.dir}"), b"")
 
-    def test_setuid_is_not_kept(self):
+    def test_F13_setuid_is_not_kept(self):
         """F13: no set-id bit through the API, and one made inside gains nothing."""
         self.sh(f"cp /usr/bin/id {self.dir}/id; chmod 4755 {self.dir}/id", user="root")
         self.assertEqual(self.client.run(self.box, self.dir + "/id", "-u").out, b"1000\n")
 
-    def test_full_device_and_fifo(self):
+    def test_F11_full_device_and_fifo(self):
         """F11: an error within two seconds, nothing stuck."""
         self.sh(f"mkfifo {self.dir}/fifo")
         for path in ("/dev/full", self.dir + "/fifo", "/proc/version", "/dev/null"):
@@ -358,7 +358,7 @@ class Write(FileCase):
                 self.assertLess(time.monotonic() - began, 2)
         self.kept_alive()
 
-    def test_over_quota(self):
+    def test_F11_F28_over_quota(self):
         """F11, F28: the sandbox's own limit; what was there stays; others go on."""
         box = self.new_box(resources=pb.Resources(disk_bytes=32 * MIB))
         self.client.write(box, "/home/user/f", b"old")
@@ -369,7 +369,7 @@ class Write(FileCase):
         self.assertEqual(self.client.run(box, "ls", "-A", "/home/user").out.count(b".paddock"), 0)
         self.client.write(self.box, self.dir + "/other", os.urandom(8 * MIB))
 
-    def test_interrupted_upload(self):
+    def test_F24_interrupted_upload(self):
         """F24: cut at many points: the old content, and nothing else in the directory."""
         path = self.dir + "/f"
         self.client.write(self.box, path, b"old")
@@ -388,7 +388,7 @@ class Write(FileCase):
         wait_until(lambda: self.sh(f"ls -A {self.dir}") == b"f\n", 5, "no leftovers")
         self.assertEqual(self.client.read(self.box, path), b"old")
 
-    def test_two_writers(self):
+    def test_F23_two_writers(self):
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda i: self.client.write(self.box, self.dir + "/f", bytes([65 + i]) * MIB), range(8)))
         data = self.client.read(self.box, self.dir + "/f")
@@ -456,7 +456,7 @@ class Change(FileCase):
         self.assertEqual(self.files.Remove(**self.at(self.dir + "/t", recursive=True)).removed, 5)
         self.missing(self.dir + "/t")
 
-    def test_remove_race(self):
+    def test_F08_remove_race(self):
         """F08: recursive removal while a directory becomes a link to a tree that must stay."""
         self.sh(f"mkdir -p {self.dir}/keep {self.dir}/victim/d; touch {self.dir}/keep/file; ln -s {self.dir}/keep {self.dir}/l")
         flip = self.client.run(self.box, "/usr/bin/python3", "-c", f"""
@@ -472,7 +472,7 @@ while True:
             self.sh(f"mkdir -p {self.dir}/victim/d || true; test -f {self.dir}/keep/file")
         self.client.Processes.Signal(sandbox_id=self.box, process_id=flip.id, signal=9)
 
-    def test_mount_points_cannot_be_removed(self):
+    def test_F21_mount_points_cannot_be_removed(self):
         """F21"""
         for path in ("/proc", "/dev", "/tmp", "/"):
             with self.assertRaises(grpc.RpcError):
@@ -525,7 +525,7 @@ class Watch(FileCase):
         self.refused(Code.NOT_FOUND, self.files.Watch, **self.at(self.dir + "/nosuch"), deadline=5)
         self.refused(Code.FAILED_PRECONDITION, self.files.Watch, **self.at(self.dir + "/f"), deadline=5)
 
-    def test_bounds(self):
+    def test_F17_bounds(self):
         """F17: 16 watches on a sandbox, 8,192 directories in one."""
         box = self.new_box()
         streams = []

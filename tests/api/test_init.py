@@ -21,7 +21,7 @@ class Guarded(Case):
         used = self.sh("cut -d: -f3 /etc/passwd").split()
         self.assertNotIn(b"65533", used)
 
-    def test_nobody_inside_looks_into_it(self):
+    def test_K20_nobody_inside_looks_into_it(self):
         for user in ("user", "root"):
             for look in LOOK:
                 with self.subTest(user=user, look=look):
@@ -30,12 +30,12 @@ class Guarded(Case):
                     control = self.client.run(self.box, look.format("self") + " 2>/dev/null | wc -c", user=user)
                     self.assertNotEqual(control.out.strip(), b"0")
 
-    def test_nobody_inside_traces_it(self):
+    def test_K20_nobody_inside_traces_it(self):
         for user in ("user", "root"):
             with self.subTest(user=user):
                 self.assertEqual(self.client.run(self.box, "/usr/bin/python3", "-c", ATTACH.format(1), user=user).out, b"-1 -1\n")
 
-    def test_nobody_inside_ends_it(self):
+    def test_P10_nobody_inside_ends_it(self):
         for user in ("user", "root"):
             self.client.run(self.box, "for s in $(seq 1 64); do kill -$s 1; done 2>/dev/null; true", user=user)
             self.client.run(self.box, "kill -9 -1; true", user=user)
@@ -62,7 +62,7 @@ for path in paths | {"@" + path.lstrip("@") for path in paths}:
 
 
 class Reaper(Case):
-    def test_ten_thousand_orphans(self):
+    def test_P06_ten_thousand_orphans(self):
         """P06"""
         self.client.write(self.box, "/home/user/orphans.c", b"""
             #include <stdio.h>

@@ -62,7 +62,7 @@ class Start(Case):
             with self.subTest(cwd=cwd[:20]):
                 self.invalid("cwd", self.client.run, self.box, "/bin/true", cwd=cwd)
 
-    def test_cwd_never_leads_out(self):
+    def test_F05_cwd_never_leads_out(self):
         """F05: magic links and dot-dot as the working directory stay inside."""
         self.sh("ln -sfn /proc/self/root /home/user/magic; ln -sfn /proc/1/cwd /home/user/magic1")
         mark = unique("mark")
@@ -86,7 +86,7 @@ class Start(Case):
             with self.subTest(program=program):
                 self.refused(Code.FAILED_PRECONDITION, self.client.run, self.box, program)
 
-    def test_every_limit(self):
+    def test_P14_P15_every_limit(self):
         start = self.client.Processes.Start
         cases = [
             ("argv", dict(argv=[])), ("argv", dict(argv=[""])), ("argv", dict(argv=["true"] * 4097)),
@@ -104,7 +104,7 @@ class Start(Case):
                 self.invalid(field, start, **{"sandbox_id": self.box, "argv": ["true"], **fields})
         self.kept_alive()
 
-    def test_largest_argv(self):
+    def test_P15_largest_argv(self):
         result = self.client.run(self.box, "/bin/sh", "-c", 'echo $# ${#1}', "sh", "x" * 131071, *["y"] * 4091)
         self.assertEqual(result.out, b"4092 131071\n")
 
@@ -119,7 +119,7 @@ class Start(Case):
         self.assertEqual(self.client.Processes.Wait(sandbox_id=self.box, process_id=result.id).exit_code, 7)
         self.assertEqual(Result(self.client.Processes.Attach(sandbox_id=self.box, process_id=result.id)).out, b"late\n")
 
-    def test_ends_on_exit_not_on_eof(self):
+    def test_P08_ends_on_exit_not_on_eof(self):
         """P08: a grandchild that holds stdout does not hold the call."""
         began = time.monotonic()
         result = self.client.run(self.box, "echo done; sleep 20 & exit 5")
@@ -135,7 +135,7 @@ class Start(Case):
             codes = list(pool.map(lambda i: self.client.run(self.box, "/bin/sh", "-c", f"exit {i}").code, range(128)))
         self.assertEqual(codes, list(range(128)))
 
-    def test_stdio_are_pipes(self):
+    def test_F26_F27_stdio_are_pipes(self):
         """F26, F27: three descriptors, none a file or directory of the host."""
         out = self.client.run(self.box, "/bin/ls", "-l", "/proc/self/fd").out.decode()
         found = dict(re.search(r" (\d+) -> (.*)", line).groups() for line in out.splitlines() if "->" in line)
@@ -147,12 +147,12 @@ class Start(Case):
 
 
 class ExitAndSignals(Case):
-    def test_every_exit_code(self):
+    def test_P09_every_exit_code(self):
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             codes = list(pool.map(lambda i: self.client.run(self.box, "/bin/sh", "-c", f"exit {i}"), range(256)))
         self.assertEqual([(r.code, r.signal) for r in codes], [(i, 0) for i in range(256)])
 
-    def test_death_by_every_signal(self):
+    def test_P09_death_by_every_signal(self):
         ignored = {17, 18, 23, 28, 19, 20, 21, 22}  # CHLD CONT URG WINCH do nothing; STOP TSTP TTIN TTOU stop
         for number in [n for n in range(1, 65) if n not in ignored and n not in (32, 33)]:
             with self.subTest(signal=number):
@@ -177,7 +177,7 @@ class ExitAndSignals(Case):
         self.assertEqual(self.client.run(self.box, "pgrep -c -x sleep || true").out, b"1\n")
         self.sh("pkill -x sleep")
 
-    def test_signal_limits(self):
+    def test_P05_signal_limits(self):
         """P05"""
         started = self.client.run(self.box, "sleep", "300", detach=True)
         call = self.client.Processes.Signal
@@ -191,7 +191,7 @@ class ExitAndSignals(Case):
         self.assertEqual(self.client.Processes.Wait(sandbox_id=self.box, process_id=started.id).signal, 9)
         self.refused(Code.NOT_FOUND, call, sandbox_id=self.box, process_id=started.id, signal=9)
 
-    def test_timeout_term_then_kill(self):
+    def test_P16_timeout_term_then_kill(self):
         began = time.monotonic()
         polite = self.client.run(self.box, "sleep", "300", timeout_ms=300)
         self.assertEqual((polite.signal, polite.exited.timed_out), (15, True))
@@ -205,12 +205,12 @@ class ExitAndSignals(Case):
         quick = self.client.run(self.box, "/bin/true", timeout_ms=5000)
         self.assertFalse(quick.exited.timed_out)
 
-    def test_timeout_of_a_stopped_process(self):
+    def test_P03_timeout_of_a_stopped_process(self):
         """P03: a process that stopped itself still goes."""
         result = self.client.run(self.box, "kill -STOP $$; sleep 300", timeout_ms=300, grace_ms=300)
         self.assertTrue(result.exited.timed_out)
 
-    def test_timeout_one_millisecond(self):
+    def test_P16_timeout_one_millisecond(self):
         self.assertTrue(self.client.run(self.box, "sleep", "60", timeout_ms=1).exited.timed_out)
 
 
@@ -259,7 +259,7 @@ class Input(Case):
         self.assertEqual(raised.exception.code(), Code.DEADLINE_EXCEEDED)
         self.kept_alive()
 
-    def test_process_that_exits_without_reading(self):
+    def test_P08_process_that_exits_without_reading(self):
         where = self.start("/bin/true")
         self.client.Processes.Wait(**where)
         with self.assertRaises(grpc.RpcError) as raised:
@@ -338,7 +338,7 @@ class Terminal(Case):
         self.client.Processes.Resize(size=pb.TerminalSize(columns=132, rows=50), **where)
         self.assertIn(b"50 132", Result(follow).pty)
 
-    def test_resize_limits(self):
+    def test_P12_resize_limits(self):
         plain = self.client.run(self.box, "sleep", "30", detach=True)
         self.refused(Code.FAILED_PRECONDITION, self.client.Processes.Resize, sandbox_id=self.box, process_id=plain.id,
                      size=pb.TerminalSize(columns=80, rows=24))
@@ -363,7 +363,7 @@ class Terminal(Case):
         self.assertEqual(self.client.Processes.Wait(deadline=5, **where).exit_code, 0)
         self.assertEqual(Result(self.client.Processes.Attach(**where)).pty, b"line\r\nline\r\n")
 
-    def test_resize_storm(self):
+    def test_P12_resize_storm(self):
         """P12"""
         def messages():
             yield pb.InteractRequest(start=pb.StartProcessRequest(sandbox_id=self.box, argv=["sh", "-c", "read x; stty size"],
@@ -425,7 +425,7 @@ class Replay(Case):
         self.refused(Code.NOT_FOUND, self.client.Processes.Attach, sandbox_id=self.box, tag="nosuch")
         self.refused(Code.NOT_FOUND, self.client.Processes.Attach, sandbox_id=self.box, process_id=31337)
 
-    def test_truncation_is_stated(self):
+    def test_R07_truncation_is_stated(self):
         """R07: nobody follows, far more than is kept: head and tail, and a gap that adds up."""
         started = self.client.run(self.box, "/usr/bin/python3", "-c",
                                   "import os\nfor i in range(2000): os.write(1, b'%08d' % i + b'x' * 5000 + b'\\n')", detach=True)
@@ -444,7 +444,7 @@ class Replay(Case):
 
 
 class SlowReaders(Case):
-    def test_followed_process_waits_for_its_client(self):
+    def test_R08_followed_process_waits_for_its_client(self):
         """R08: a client that stops reading stops the process, and the server's memory stays flat."""
         pid = self.instance.paddockd.pid
         slow = self.instance.client(key=self.client.key)
@@ -525,7 +525,7 @@ class ListAndWait(Case):
 
 
 class Orphans(Case):
-    def test_daemon_outlives_its_command_but_not_its_sandbox(self):
+    def test_P02_daemon_outlives_its_command_but_not_its_sandbox(self):
         """P02"""
         box = self.client.create().id
         mark = "7171" + str(os.getpid())

@@ -133,7 +133,7 @@ class Build(Case):
         self.refused(Code.NOT_FOUND, self.client.Templates.Get, template=name)
         self.build(name)
 
-    def test_hostile_images(self):
+    def test_F03_hostile_images(self):
         """F03: /dev, /proc and others as links to places of the host: ours replace them, nothing of the host is touched."""
         canary = self.instance.dir + "/template-canary"
         with open(canary, "w") as f:

@@ -68,6 +68,10 @@ int main(int argc, char **argv)
 		probe_task();
 		return 0;
 	}
+	if (argc > 3 && strcmp(argv[1], "--fuzz") == 0) {
+		fuzz_calls((unsigned int)atoi(argv[2]), strtoull(argv[3], NULL, 0));
+		return 0;
+	}
 	/* First, before the other checks open anything. */
 	if (!outside)
 		probe_descriptors();

@@ -2,6 +2,7 @@
 #define PADDOCK_TESTS_ESCAPE_PROBE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /*
  * The probe runs inside a sandbox (and, as a control, outside with --outside) and prints one line per check:
@@ -35,5 +36,7 @@ void probe_files(void);
 void probe_descriptors(void);
 void probe_network(void);
 void probe_limits(void);
+
+void fuzz_calls(unsigned int seconds, uint64_t seed);
 
 #endif

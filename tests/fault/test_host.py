@@ -108,6 +108,40 @@ class Descriptors(unittest.TestCase):
             self.assertEqual(crashing.settle(), [])
 
 
+class Namespaces(unittest.TestCase):
+    """The host is at one of its limits: a create is refused cleanly, nothing is left, and when there is room again it works."""
+
+    def refuse(self, call, error, tries):
+        """Refuse a call of the warden and its children, and create until the stock of ready parts is used up."""
+        with Crashing() as crashing:
+            refused = None
+            with Strace(crashing.instance.warden.pid, f"{call}:error={error}", threads=True):
+                for _ in range(tries):
+                    id, why = crashing.create()
+                    if id:
+                        self.assertEqual(crashing.kill(id)[0], "OK")
+                    else:
+                        refused = why
+                        break
+                self.assertEqual(crashing.instance.admin.run(crashing.keeper, "echo alive", deadline=20).out, b"alive\n")
+            self.assertRegex(refused or "never refused", "^(RESOURCE_EXHAUSTED|UNAVAILABLE) ")
+            self.assertNotIn(crashing.instance.dir, refused, "a client sees a host path")
+            self.assertIsNone(crashing.instance.warden.poll(), "the warden died")
+            self.assertEqual(crashing.inspect([], []), [])
+            self.assertEqual(crashing.settle(), [])
+
+    def test_R12_no_more_user_and_network_namespaces(self):
+        self.refuse("unshare", "ENOSPC", 20)
+
+    def test_R12_no_more_other_namespaces(self):
+        self.refuse("clone3", "ENOSPC", 5)
+
+    def test_R13_no_more_mounts(self):
+        for call in ("fsmount", "move_mount"):
+            with self.subTest(call=call):
+                self.refuse(call, "ENOSPC", 5)
+
+
 class Pool(unittest.TestCase):
     def test_full(self):
         """Sandboxes may be promised more than the pool holds: one that takes it all is told so, the others live, and its

@@ -124,7 +124,7 @@ static size_t corners(uint32_t nr, uint64_t out[64])
 	return n;
 }
 
-static void test_every_call_and_corner(void **state)
+static void test_K26_every_call_and_corner(void **state)
 {
 	unsigned long compared = 0;
 
@@ -145,7 +145,7 @@ static void test_every_call_and_corner(void **state)
 	assert_true(compared > 10000);
 }
 
-static void test_every_single_bit_of_the_number(void **state)
+static void test_K26_every_single_bit_of_the_number(void **state)
 {
 	static const uint64_t none[6];
 
@@ -156,7 +156,7 @@ static void test_every_single_bit_of_the_number(void **state)
 	assert_int_equal(filter(AUDIT_ARCH_X86_64, 0x40000000u, none), SECCOMP_RET_ERRNO | ENOSYS);
 }
 
-static void test_other_architectures(void **state)
+static void test_K26_other_architectures(void **state)
 {
 	static const uint64_t none[6];
 	static const uint32_t others[] = {AUDIT_ARCH_I386, AUDIT_ARCH_AARCH64, AUDIT_ARCH_ARM, 0, UINT32_MAX};
@@ -166,7 +166,7 @@ static void test_other_architectures(void **state)
 			assert_int_equal(filter(others[i], nr, none), SECCOMP_RET_ERRNO | ENOSYS);
 }
 
-static void test_all_instructions_were_run(void **state)
+static void test_K26_all_instructions_were_run(void **state)
 {
 	for (int pc = 0; pc < length; pc++)
 		if (!visited[pc])
@@ -340,10 +340,10 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_every_call_and_corner),
-		cmocka_unit_test(test_every_single_bit_of_the_number),
-		cmocka_unit_test(test_other_architectures),
-		cmocka_unit_test(test_all_instructions_were_run),
+		cmocka_unit_test(test_K26_every_call_and_corner),
+		cmocka_unit_test(test_K26_every_single_bit_of_the_number),
+		cmocka_unit_test(test_K26_other_architectures),
+		cmocka_unit_test(test_K26_all_instructions_were_run),
 		cmocka_unit_test(test_sockets),
 		cmocka_unit_test(test_namespaces),
 		cmocka_unit_test(test_dangerous_calls),
