@@ -25,7 +25,7 @@ def make_certificate(folder, name, *hosts):
     def openssl(*arguments, **options):
         subprocess.run(["openssl", *arguments], check=True, capture_output=True, **options)
     if not os.path.exists(ca):
-        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=test CA",
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=test CA", "-addext", "keyUsage=critical,keyCertSign",
                 "-keyout", ca_key, "-out", ca)
     openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={hosts[0]}",
             "-keyout", key, "-out", request)
