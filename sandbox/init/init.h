@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/resource.h>
+#include <sys/types.h>
 
 /*
  * paddock-init: pid 1 of a sandbox. One thread, one epoll loop; everything that may block, or that looks at
@@ -45,6 +46,10 @@ struct init {
 	struct job *jobs;
 	unsigned int n_jobs;
 	struct sudo *sudo;
+
+	pid_t spare_pid; /* of spare.c; 0: there is none */
+	int spare_fd;
+	uint64_t spare_deadline; /* to make one, or to let it go; 0: nothing is due */
 
 	char **env; /* what GuestSetup said, NULL-terminated */
 	bool sudo_allowed;

@@ -4,6 +4,7 @@
 #include "sandbox/init/job.h"
 #include "sandbox/init/process.h"
 #include "sandbox/init/session.h"
+#include "sandbox/init/spare.h"
 #include "sandbox/init/sudo.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -85,6 +86,7 @@ static void timer_ready(struct init *init, struct source *source, uint32_t event
 	process_check_deadlines(init);
 	job_check_deadlines(init);
 	sudo_resume(init);
+	spare_check_deadline(init);
 }
 
 /* Reap everything: our own children and the orphans that the kernel gives to pid 1. */
@@ -99,6 +101,7 @@ static void signals_ready(struct init *init, struct source *source, uint32_t eve
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (process_ended(init, pid, status))
 			continue;
+		spare_ended(init, pid);
 		job_ended(init, pid, status);
 	}
 }

@@ -2,6 +2,7 @@
 
 #include "sandbox/init/account.h"
 #include "sandbox/init/session.h"
+#include "sandbox/init/spare.h"
 #include "sandbox/init/sudo.h"
 #include "sandbox/init/terminal.h"
 #include <errno.h>
@@ -180,7 +181,7 @@ static int open_streams(struct init *init, struct process *process, const guest_
 static int launch(struct init *init, struct process *process, const struct spawn_plan *plan, struct pdk_error *err)
 {
 	int report = -1;
-	int rc = spawn(plan, &report);
+	int rc = spawn(init, plan, &report);
 
 	if (rc < 0 && rc == -EAGAIN)
 		return pdk_fail(err, rc, PDK_RESOURCE_EXHAUSTED, "the limit of processes is reached");
@@ -324,6 +325,7 @@ static void ended(struct init *init, struct process *process)
 	}
 	if (process->stream)
 		reply_exited(init, process);
+	spare_prepare(init, true);
 }
 
 void process_drained(struct init *init, struct process *process)

@@ -3,6 +3,7 @@
 #include "sandbox/init/job.h"
 #include "sandbox/init/ports.h"
 #include "sandbox/init/process.h"
+#include "sandbox/init/spare.h"
 #include "sandbox/init/sudo.h"
 #include <errno.h>
 #include <poll.h>
@@ -51,6 +52,8 @@ static void session_drop(struct init *init)
 
 	if (!session)
 		return;
+	/* First: who sees the end of the link may take a checkpoint, which must not find it. */
+	spare_dismiss(init);
 	source_set(init, &session->source, 0);
 	link_free(session->link);
 	free(session);
@@ -192,6 +195,7 @@ static int take_setup(struct init *init, uint32_t stream, const guest_message(Se
 	if (setup->hostname[0] && strlen(setup->hostname) <= 63)
 		(void)!sethostname(setup->hostname, strlen(setup->hostname));
 	session_done(init, stream);
+	spare_prepare(init, false);
 	return 0;
 }
 

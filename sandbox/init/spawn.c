@@ -1,6 +1,7 @@
 #include "sandbox/init/spawn.h"
 
 #include "sandbox/init/account.h"
+#include "sandbox/init/spare.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -202,14 +203,12 @@ void spawn_settle_child(void)
 	raise_oom_score();
 }
 
-static void __attribute__((noreturn)) run_child(const struct spawn_plan *plan, int report)
+void spawn_execute(const struct spawn_plan *plan, int report)
 {
 	static struct child child; /* zero, and untouched by init: clearing 70 KB would cost a fault for every page */
 
 	child.plan = plan;
 	child.report = report;
-	spawn_settle_child();
-	setsid();
 	place_descriptors(&child);
 	setrlimit(RLIMIT_NOFILE, &plan->nofile);
 	account_load(plan->uid, &child.account);
@@ -221,7 +220,18 @@ static void __attribute__((noreturn)) run_child(const struct spawn_plan *plan, i
 	give_up(&child, SPAWN_EXEC, plan->argv[0]);
 }
 
-int spawn(const struct spawn_plan *plan, int *ret_report)
+static pid_t fork_child(const struct spawn_plan *plan, int report)
+{
+	pid_t pid = fork();
+
+	if (pid != 0)
+		return pid;
+	spawn_settle_child();
+	setsid();
+	spawn_execute(plan, report);
+}
+
+int spawn(struct init *init, const struct spawn_plan *plan, int *ret_report)
 {
 	_cleanup_fd_ int report = -1;
 	int ends[2];
@@ -231,9 +241,9 @@ int spawn(const struct spawn_plan *plan, int *ret_report)
 		return -errno;
 	report = ends[0];
 	fcntl(report, F_SETFL, O_NONBLOCK);
-	pid = fork();
-	if (pid == 0)
-		run_child(plan, ends[1]);
+	pid = spare_take(init, plan, ends[1]);
+	if (!pid)
+		pid = fork_child(plan, ends[1]);
 	close(ends[1]);
 	if (pid < 0)
 		return -errno;

@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 /*
- * Starting a program: init forks, and the child takes every step that can fail or block (reading
- * /etc/passwd, entering the directory, finding the program) on its own side, as the user. It writes one
+ * Starting a program: init forks (or has forked, see spare.h), and the child takes every step that can fail or
+ * block (reading /etc/passwd, entering the directory, finding the program) on its own side, as the user. It writes one
  * spawn_report for the directory it is in, and another one if something fails; the pipe closes on exec, so
  * its end is the news that the program runs. init never waits for the child: a hostile SIGSTOP in the
  * short time before the exec can stop the child, and only the child.
@@ -43,8 +43,11 @@ struct spawn_plan {
 /* What every child of init does first: default signals, and a target for the out-of-memory killer before init. */
 void spawn_settle_child(void);
 
+/* In a settled child that leads its own session: become the user and execute the program. */
+void __attribute__((noreturn)) spawn_execute(const struct spawn_plan *plan, int report);
+
 /* Returns the pid; *ret_report is the read end of the report pipe, non-blocking. */
-int spawn(const struct spawn_plan *plan, int *ret_report);
+int spawn(struct init *init, const struct spawn_plan *plan, int *ret_report);
 
 /* Read what has come: 1 = the pipe ended, the child has executed the program or failed; 0 = not yet. `report`
  * is the last one that was sent; ready is set when the READY report came. */

@@ -133,8 +133,8 @@ class Checkpoint(unittest.TestCase):
     def test_a_tree_of_processes_and_files(self):
         self.client.run(self.box, "mkdir /tmp/d; echo t > /tmp/d/t; echo s > /dev/shm/s; echo h > h")
         self.client.run(self.box, "for i in $(seq 100); do (sleep 1000 & sleep 1000) & done; wait", detach=True)
-        count = "ls /proc | grep -c '^[0-9]*$'"
-        wait_until(lambda: int(self.client.run(self.box, count).out) > 200, 20)
+        count = "cat /proc/[0-9]*/comm | grep -c ^sleep"
+        wait_until(lambda: int(self.client.run(self.box, count).out) == 200, 20)
         pids = "grep -l ^sleep /proc/[0-9]*/comm | sort | md5sum"
         before = self.client.run(self.box, pids).out
         pause(self.client, self.box)
@@ -172,7 +172,7 @@ class Checkpoint(unittest.TestCase):
         for damage, undo in (
                 (f"cp {images}/pages-1.img /tmp/keep; printf X | dd of={images}/pages-1.img bs=1 seek=5000 conv=notrunc status=none",
                  f"cat /tmp/keep > {images}/pages-1.img"),
-                (f"cp {images}/manifest /tmp/keep; sed -i 's/^token ./token f/' {images}/manifest", f"cat /tmp/keep > {images}/manifest"),
+                (f"cp {images}/manifest /tmp/keep; sed -i 's/^token [0-9a-e]/token f/;t;s/^token f/token 0/' {images}/manifest", f"cat /tmp/keep > {images}/manifest"),
                 (f"mv {images}/pstree.img /tmp/keep", f"mv /tmp/keep {images}/pstree.img"),
                 (f"cp {images}/files.img {images}/more.img", f"rm {images}/more.img")):
             self.warden_sh(damage)

@@ -1,11 +1,14 @@
 #include "guest_client.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -110,6 +113,18 @@ static void expect_output(int fd, const char *text)
 
 	bytes[n] = '\0';
 	assert_string_equal(bytes, text);
+}
+
+static void expect_line(int fd, const char *text)
+{
+	char line[256];
+	size_t n = 0;
+
+	while (n < sizeof(line) - 1 && poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 10000) == 1 &&
+	       read(fd, line + n, 1) == 1 && line[n] != '\n')
+		n++;
+	line[n] = '\0';
+	assert_string_equal(line, text);
 }
 
 static void expect_refusal(guest_message(Start) message, enum pdk_code code, const char *part)
@@ -375,6 +390,158 @@ static void test_many_handles(void **state)
 }
 
 /* A frame that breaks the protocol ends the link, not init. */
+/* The spare child: init's only child when nothing runs. 0: there is none. As the host numbers it. */
+static pid_t spare_child(void)
+{
+	char path[64], text[64] = "";
+	_cleanup_file_ FILE *file = NULL;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", client.pid, client.pid);
+	file = fopen(path, "re");
+	assert_non_null(file);
+	return fgets(text, sizeof(text), file) ? atoi(text) : 0;
+}
+
+/* Wait until there is one (or none); it is settled when it sleeps. */
+static pid_t await_spare(bool there)
+{
+	pid_t pid = spare_child();
+
+	for (int i = 0; i < 1000 && (pid != 0) != there; i++) {
+		usleep(10000);
+		pid = spare_child();
+	}
+	assert_int_equal(pid != 0, there);
+	usleep(50000);
+	return pid;
+}
+
+/* It executes it now, or soon. */
+static void expect_program(pid_t pid, const char *name)
+{
+	char path[64], comm[32] = "";
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	for (int i = 0; i < 1000 && strcmp(comm, name) != 0; i++) {
+		_cleanup_file_ FILE *file = fopen(path, "re");
+
+		assert_non_null(file);
+		assert_non_null(fgets(comm, sizeof(comm), file));
+		comm[strcspn(comm, "\n")] = '\0';
+		usleep(10000);
+	}
+	assert_string_equal(comm, name);
+}
+
+static unsigned int open_files(pid_t pid)
+{
+	char path[64];
+	unsigned int n = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	dir = opendir(path);
+	assert_non_null(dir);
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n - 2;
+}
+
+static void run_true(void)
+{
+	struct run run = start(START("true"));
+
+	assert_int_equal(finish(&run).exit_code, 0);
+}
+
+static void test_spare_child(void **state)
+{
+	guest_message(Start) message;
+	struct run run;
+	pid_t spare;
+
+	run_true();
+	spare = await_spare(true);
+	expect_program(spare, "paddock-init");
+	assert_int_equal(open_files(spare), 4); /* /dev/null three times, and its socket */
+	/* It becomes the next command. */
+	message = START("sh", "-c", "pwd; echo $A; read x; exec sleep 60", "$0");
+	message.env = (char *[]){TEXT("A=b")};
+	message.n_env = 1;
+	message.cwd = TEXT("/tmp");
+	message.open_stdin = true;
+	run = start(message);
+	assert_int_equal(spare_child(), spare);
+	client_write_all(run.ends[0], "\n", 1);
+	close(STEAL_FD(run.ends[0]));
+	expect_line(run.ends[1], "/tmp");
+	expect_line(run.ends[1], "b");
+	expect_program(spare, "sleep");
+	assert_int_equal(open_files(spare), 3);
+	send_signal(run.handle, SIGTERM, PDK_OK);
+	assert_int_equal(finish(&run).signal, SIGTERM);
+}
+
+/* One that was killed, and a command that is too large for it: a child is forked as ever. */
+static void test_spare_child_is_no_use(void **state)
+{
+	static char large[40000];
+	struct client_frame frame;
+	guest_message(Start) message;
+	struct run run;
+	pid_t spare;
+
+	run_true();
+	spare = await_spare(true);
+	memset(large, 'x', sizeof(large) - 1);
+	message = START("sh", "-c", "echo ${#A}");
+	memcpy(large, "A=", 2);
+	message.env = (char *[]){large};
+	message.n_env = 1;
+	run = start(message);
+	expect_output(run.ends[1], "39997\n");
+	finish(&run);
+	assert_int_equal(spare_child(), spare);
+	kill(spare, SIGKILL);
+	await_spare(false);
+	run_true();
+	assert_int_not_equal(await_spare(true), spare);
+	/* stopped, it holds up its command, and nobody else */
+	spare = spare_child();
+	kill(spare, SIGSTOP);
+	message = START("true");
+	run = (struct run){.handle = message.handle, .ends = {-1, -1, -1}};
+	run.stream = client_call(&client, REQUEST(START, start, &message));
+	run_true();
+	assert_false(client_has(&client, run.stream, 100));
+	kill(spare, SIGKILL);
+	frame = client_next(&client, run.stream);
+	assert_int_equal(frame.reply->code, PDK_ABORTED);
+	client_frame_free(&frame);
+	client_expect_end(&client, run.stream);
+}
+
+static void test_spare_child_goes_away(void **state)
+{
+	char byte;
+
+	run_true();
+	await_spare(true);
+	/* Whoever sees the end of the link finds none. */
+	assert_int_equal(shutdown(link_fd(client.link), SHUT_WR), 0);
+	while (poll(&(struct pollfd){.fd = link_fd(client.link), .events = POLLIN}, 1, 10000) == 1 &&
+	       recv(link_fd(client.link), &byte, 1, 0) > 0)
+		;
+	assert_int_equal(spare_child(), 0);
+	client_disconnect(&client);
+	client_connect(&client);
+	run_true();
+	await_spare(true);
+	await_spare(false); /* it was not needed */
+	run_true();
+}
+
 static void test_violation(void **state)
 {
 	struct run run = start(START("sleep", "1000"));
@@ -404,6 +571,9 @@ int main(void)
 		cmocka_unit_test(test_terminal_output),
 		cmocka_unit_test(test_link_loss),
 		cmocka_unit_test(test_many_handles),
+		cmocka_unit_test(test_spare_child),
+		cmocka_unit_test(test_spare_child_is_no_use),
+		cmocka_unit_test(test_spare_child_goes_away),
 		cmocka_unit_test(test_violation),
 	};
 
