@@ -16,6 +16,7 @@
 
 #include "caps.h"
 #include "cgroup.h"
+#include "handover.h"
 #include "kernel.h"
 #include "options.h"
 #include "sandbox/base/cleanup.h"
@@ -31,6 +32,7 @@
 #define FD_PARK 20
 #define FD_STATUS 6
 #define FD_PROGRAM 5
+#define FIRST_STACK 131072
 
 int child_has_memfd_noexec(void)
 {
@@ -96,12 +98,13 @@ static int park(int fd)
 	return high < 0 ? -errno : high;
 }
 
+/* As main.c has set them up: all are default but these two. */
 static void reset_signals(void)
 {
 	sigset_t none;
 
-	for (int i = 1; i < 65; i++)
-		signal(i, SIG_DFL);
+	signal(SIGPIPE, SIG_DFL);
+	signal(SIGHUP, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	umask(022);
@@ -222,13 +225,20 @@ static int open_program(const char *path)
 	return fd < 0 ? -errno : park(fd);
 }
 
-static void run_first(const struct child_plan *plan, const struct rootfs_parts *parts, const struct descriptors *fds)
-	__attribute__((noreturn));
-static void run_first(const struct child_plan *plan, const struct rootfs_parts *parts, const struct descriptors *fds)
+/* What the builder hands to the first process. */
+struct first {
+	const struct child_plan *plan;
+	struct rootfs_parts parts;
+	struct descriptors fds;
+};
+
+static int run_first(void *arg)
 {
 	static char *const argv[] = {(char *)"paddock-init", NULL};
+	const struct first *first = arg;
+	const struct descriptors *fds = &first->fds;
 	const char *step;
-	int rc = enter_sandbox(plan, parts, &step), null, program, archive;
+	int rc = enter_sandbox(first->plan, &first->parts, &step), null, program, archive;
 
 	if (rc < 0)
 		fail(fds->status, step, rc);
@@ -265,39 +275,59 @@ static int enter_owner(const struct child_plan *plan)
 	return setns(plan->rootfs.userns, CLONE_NEWUSER) < 0 || setns(plan->netns, CLONE_NEWNET) < 0 ? -errno : 0;
 }
 
-void child_run_builder(const struct child_plan *plan)
+/*
+ * The first process shares the builder's memory, which is a copy of the warden's, until it executes init; copying it
+ * once more would cost a tenth of a millisecond. Both are in the sandbox's cgroup. (The builder itself has a copy: who
+ * kills for want of memory kills all that share it.) The builder stands still meanwhile: would it end first, the
+ * kernel would look for a new owner of the memory among all children of the warden.
+ */
+static pid_t clone_first(struct first *first)
 {
-	struct clone_args args = {
-		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_PARENT |
-			 CLONE_PARENT_SETTID,
-		.parent_tid = (uint64_t)(uintptr_t)plan->first,
-	};
-	struct descriptors fds = {park(plan->status), park(plan->listener)};
-	struct rootfs_parts parts;
-	const char *step;
-	pid_t pid;
+	static char stack[FIRST_STACK] __attribute__((aligned(16)));
+	const int flags = CLONE_VM | CLONE_VFORK | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
+			  CLONE_NEWCGROUP | CLONE_PARENT | CLONE_PARENT_SETTID;
+
+	return clone(run_first, stack + sizeof(stack), flags, first, first->plan->first);
+}
+
+static int build(struct first *first, const char **step)
+{
+	const struct child_plan *plan = first->plan;
 	int rc;
 
-	reset_signals();
+	*step = "enter the cgroup";
 	rc = cgroup_join_v1(plan->id);
 	if (rc < 0)
-		fail(fds.status, "enter the cgroup", rc);
+		return rc;
 	FAULT("child_joined");
+	*step = "change ids";
 	rc = become_mounter(plan->rootfs.base);
+	if (rc == 0)
+		rc = rootfs_prepare(&plan->rootfs, &first->parts, step);
 	if (rc < 0)
-		fail(fds.status, "change ids", rc);
-	rc = rootfs_prepare(&plan->rootfs, &parts, &step);
-	if (rc < 0)
-		fail(fds.status, step, rc);
+		return rc;
+	*step = "enter the user and network namespace";
 	rc = enter_owner(plan);
 	if (rc < 0)
-		fail(fds.status, "enter the user and network namespace", rc);
+		return rc;
 	FAULT("child_entered");
-	pid = kernel_clone3(&args);
-	if (pid == 0)
-		run_first(plan, &parts, &fds);
-	if (pid < 0)
-		fail(fds.status, "clone the first process", -errno);
+	*step = "clone the first process";
+	return clone_first(first) < 0 ? -errno : 0;
+}
+
+void child_run_builder(const struct child_plan *plan)
+{
+	struct first first = {.plan = plan, .fds = {plan->status, plan->listener}};
+	const char *step = "take descriptors";
+	int rc = plan->place >= 0 ? handover_settle(plan->place) : 0;
+
+	if (plan->place < 0)
+		first.fds = (struct descriptors){park(plan->status), park(plan->listener)};
+	reset_signals();
+	if (rc == 0)
+		rc = build(&first, &step);
+	if (rc < 0)
+		fail(first.fds.status, step, rc);
 	_exit(0);
 }
 

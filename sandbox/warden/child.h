@@ -31,6 +31,7 @@ struct child_plan {
 	int netns;
 	int status;
 	int listener; /* becomes fd 3; fd 4 becomes paddock-archive */
+	int place;    /* handover.h: where these descriptors are; -1: we have a copy of the warden's table */
 };
 void child_run_builder(const struct child_plan *plan) __attribute__((noreturn));
 

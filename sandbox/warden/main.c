@@ -20,6 +20,7 @@
 #include "checkpoint.h"
 #include "child.h"
 #include "doctor.h"
+#include "handover.h"
 #include "import.h"
 #include "inodes.h"
 #include "kernel.h"
@@ -253,6 +254,8 @@ static int setup_signals(struct pdk_error *err)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	for (int i = 1; i <= SIGRTMAX; i++)
+		signal(i, SIG_DFL); /* not what we were started with: children count on it (child.c) */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	linger_setup();
@@ -330,7 +333,7 @@ static int setup(struct pdk_error *err)
 	if ((rc = setup_place(err)) < 0 || (rc = setup_signals(err)) < 0 || (rc = seccomp_setup(policy, err)) < 0 ||
 	    (rc = cgroup_setup(options.runtime_dir, err)) < 0 || (rc = pool_open(err)) < 0 ||
 	    (rc = rootfs_setup(err)) < 0 || (rc = tools_setup(err)) < 0 || (rc = sandbox_setup(err)) < 0 ||
-	    (rc = checkpoint_setup(err)) < 0 || (rc = import_setup(err)) < 0)
+	    (rc = checkpoint_setup(err)) < 0 || (rc = import_setup(err)) < 0 || (rc = handover_setup(err)) < 0)
 		return rc;
 	drop_mounts();
 	template_reconcile();

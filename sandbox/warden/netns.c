@@ -12,7 +12,7 @@
 #include "kernel.h"
 #include "sandbox/base/cleanup.h"
 
-static int lo_up(void)
+int netns_up(void)
 {
 	_cleanup_fd_ int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	struct ifreq request;
@@ -25,12 +25,9 @@ static int lo_up(void)
 	return ioctl(sock, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
 }
 
-int netns_configure(void)
+int netns_open_low_ports(int proc)
 {
-	int rc = lo_up();
-
-	/* A workload without capabilities may bind ports below 1024: they are only its own. */
-	return rc < 0 ? rc : file_write(AT_FDCWD, "/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+	return file_write(proc, "sys/net/ipv4/ip_unprivileged_port_start", "0");
 }
 
 int netns_inside(int netns, int (*make)(const char *arg), const char *arg)

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -17,6 +16,7 @@
 #include <unistd.h>
 
 #include "btrfs.h"
+#include "handover.h"
 #include "kernel.h"
 #include "log.h"
 #include "loop.h"
@@ -346,6 +346,8 @@ static void trash_empty(void) __attribute__((noreturn));
 static void trash_empty(void)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (handover_settle(-1) < 0)
+		_exit(1);
 	pool_enumerate(POOL_TRASH, trash_remove);
 	if (nearly_full())
 		btrfs_sync(root);
@@ -378,19 +380,19 @@ int pool_tick(void)
 
 int pool_trash_work(void)
 {
+	int fd = -1;
+	struct clone_args args = {
+		.flags = CLONE_FILES | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&fd, .exit_signal = SIGCHLD};
 	pid_t pid;
-	int fd;
 
 	if (trash_worker.fd >= 0 || !trash_waits || clock_ms() < trash_due_ms)
 		return 0;
 	trash_waits = false;
-	pid = fork();
+	pid = kernel_clone3(&args);
 	if (pid == 0)
 		trash_empty();
-	fd = pid < 0 ? -1 : pidfd_open(pid, 0);
-	if (fd < 0)
+	if (pid < 0)
 		return 0;
-	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	return loop_add(&trash_worker, fd, 1 /* EPOLLIN */, trash_worker_ended) == 0;
 }
 

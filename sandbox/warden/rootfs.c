@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "kernel.h"
+#include "netns.h"
 #include "options.h"
 #include "pool.h"
 #include "sandbox/base/cleanup.h"
@@ -42,11 +43,19 @@
 static char dev_path[512], mask_path[512], root_path[512], programs_path[512];
 static bool has_mtrr;
 
-/* What exists of these is covered by an empty file or directory. */
-static const char *const masked[] = {
-	"acpi",        "asound",        "interrupts",   "kcore",       "keys",        "key-users", "kmsg",
-	"kallsyms",    "latency_stats", "pagetypeinfo", "sched_debug", "scsi",        "slabinfo",  "timer_list",
-	"timer_stats", "vmallocinfo",   "kpagecount",   "kpageflags",  "kpagecgroup", "modules",   "config.gz",
+enum mask_kind { MASK_ABSENT, MASK_FILE, MASK_DIRECTORY };
+
+/* What exists of these is covered by an empty file or directory; what they are is looked up once, when we start. */
+static struct mask {
+	const char *name;
+	enum mask_kind kind;
+} masked[] = {
+	{.name = "acpi"},          {.name = "asound"},       {.name = "interrupts"},  {.name = "kcore"},
+	{.name = "keys"},          {.name = "key-users"},    {.name = "kmsg"},        {.name = "kallsyms"},
+	{.name = "latency_stats"}, {.name = "pagetypeinfo"}, {.name = "sched_debug"}, {.name = "scsi"},
+	{.name = "slabinfo"},      {.name = "timer_list"},   {.name = "timer_stats"}, {.name = "vmallocinfo"},
+	{.name = "kpagecount"},    {.name = "kpageflags"},   {.name = "kpagecgroup"}, {.name = "modules"},
+	{.name = "config.gz"},
 };
 static const char *const readonly_of_init[] = {"1/oom_score_adj", "1/oom_adj"};
 static const char *const readonly[] = {"sys", "sysrq-trigger", "irq", "bus", "fs"};
@@ -120,6 +129,23 @@ static int setup_mask(struct pdk_error *err)
 	return 0;
 }
 
+static enum mask_kind mask_kind(int proc, const char *name)
+{
+	struct stat st;
+
+	if (fstatat(proc, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return MASK_ABSENT;
+	return S_ISDIR(st.st_mode) ? MASK_DIRECTORY : MASK_FILE;
+}
+
+static void find_masks(void)
+{
+	_cleanup_fd_ int proc = open("/proc", O_DIRECTORY | O_PATH | O_CLOEXEC);
+
+	for (size_t i = 0; i < ARRAY_SIZE(masked); i++)
+		masked[i].kind = mask_kind(proc, masked[i].name);
+}
+
 static int copy_program(int dir, const char *name)
 {
 	char path[700];
@@ -170,6 +196,7 @@ int rootfs_setup(struct pdk_error *err)
 	snprintf(root_path, sizeof(root_path), "%s/root", options.runtime_dir);
 	snprintf(programs_path, sizeof(programs_path), "%s/programs", options.runtime_dir);
 	has_mtrr = access("/proc/mtrr", F_OK) == 0;
+	find_masks();
 	rc = file_mkdir(AT_FDCWD, root_path, 0700);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "make the mount point of roots");
@@ -284,34 +311,31 @@ static int mount_dev(int root, const struct rootfs_parts *parts)
 	return rc < 0 ? rc : attach(parts->shm, dev, "shm");
 }
 
-/* Cover one path of our own proc mount; what the kernel does not have needs no mask. */
-static int mask_path_of_proc(int proc, const char *name, int file, int dir)
+/* Cover one name in the root of our own proc mount, where no image has a say and no name of these is a symlink; what
+ * the kernel does not have needs no mask. */
+static int mask_name(int proc, const struct mask *mask, int file, int dir)
 {
-	_cleanup_fd_ int at = inside(proc, name);
+	/* A module that came after us may have brought it. */
+	enum mask_kind kind = mask->kind != MASK_ABSENT ? mask->kind : mask_kind(proc, mask->name);
 	_cleanup_fd_ int cover = -1;
-	struct stat st;
 
-	if (at < 0)
-		return at == -ENOENT ? 0 : at;
-	if (fstat(at, &st) < 0)
+	if (kind == MASK_ABSENT)
+		return 0;
+	cover = open_tree(kind == MASK_DIRECTORY ? dir : file, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (cover < 0)
 		return -errno;
-	cover = open_tree(S_ISDIR(st.st_mode) ? dir : file, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	if (cover < 0 || move_mount(cover, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
-		return -errno;
-	return 0;
+	return move_mount(cover, "", proc, mask->name, MOVE_MOUNT_F_EMPTY_PATH) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 static int make_readonly(int proc, const char *name)
 {
 	struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_COMMON | MOUNT_ATTR_NOEXEC};
-	_cleanup_fd_ int at = inside(proc, name);
-	_cleanup_fd_ int tree = -1;
+	_cleanup_fd_ int tree = open_tree(proc, name, AT_SYMLINK_NOFOLLOW | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
-	if (at < 0)
-		return at == -ENOENT ? 0 : at;
-	tree = open_tree(at, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	if (tree < 0 || mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0 ||
-	    move_mount(tree, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+	if (tree < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0 ||
+	    move_mount(tree, "", proc, name, MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return -errno;
 	return 0;
 }
@@ -340,9 +364,11 @@ static int mount_proc(int root)
 	int rc = proc < 0 ? proc : attach(proc, root, "proc");
 
 	if (rc == 0)
+		rc = netns_open_low_ports(proc); /* while it can be written */
+	if (rc == 0)
 		rc = open_covers(&file, &dir);
 	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(masked); i++)
-		rc = mask_path_of_proc(proc, masked[i], file, dir);
+		rc = mask_name(proc, &masked[i], file, dir);
 	/* The caller is the process that these belong to. Its end by the kernel is not for the sandbox's root to
 	 * choose. */
 	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(readonly_of_init); i++)
@@ -376,13 +402,15 @@ static int attach_programs(int run)
 
 void rootfs_each_cover(void (*found)(const char *path, bool is_directory, void *arg), void *arg)
 {
+	_cleanup_fd_ int proc = open("/proc", O_DIRECTORY | O_PATH | O_CLOEXEC);
 	char path[64];
-	struct stat st;
 
 	for (size_t i = 0; i < ARRAY_SIZE(masked); i++) {
-		snprintf(path, sizeof(path), "/proc/%s", masked[i]);
-		if (lstat(path, &st) == 0)
-			found(path, S_ISDIR(st.st_mode), arg);
+		enum mask_kind kind = mask_kind(proc, masked[i].name);
+
+		snprintf(path, sizeof(path), "/proc/%s", masked[i].name);
+		if (kind != MASK_ABSENT)
+			found(path, kind == MASK_DIRECTORY, arg);
 	}
 }
 

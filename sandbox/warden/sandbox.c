@@ -19,7 +19,7 @@
 #define FREEZE_TIMEOUT_MS 10000
 #define FREEZE_SPINS 20 /* of 50 us: most sandboxes stand still by then, and nobody else waits noticeably */
 
-static unsigned int busy; /* in STARTING or DYING, or freezing: these have deadlines */
+static struct sandbox *busy; /* in STARTING, RESTORING or DYING, or freezing: these have deadlines */
 static unsigned int stock_wanted;
 static unsigned long long walk_ms;   /* when deadlines and retries are looked at next */
 static unsigned long long worked_ms; /* when a create or kill was last done */
@@ -33,9 +33,21 @@ int sandbox_setup(struct pdk_error *err)
 	return sandbox_start_setup(err);
 }
 
-void sandbox_busy(int delta)
+void sandbox_set_busy(struct sandbox *s, bool on)
 {
-	busy += (unsigned int)delta;
+	struct sandbox **at = &busy;
+
+	if (s->busy == on)
+		return;
+	s->busy = on;
+	if (on) {
+		s->next_busy = busy;
+		busy = s;
+		return;
+	}
+	while (*at != s)
+		at = &(*at)->next_busy;
+	*at = s->next_busy;
 }
 
 void sandbox_worked(void)
@@ -49,7 +61,7 @@ static void answer_freezer(struct sandbox *s, int rc, const struct pdk_error *er
 		return;
 	serve_status(s->freezer, s->id, rc, err);
 	s->freezer.connection = 0;
-	busy--;
+	sandbox_set_busy(s, false);
 }
 
 /* A freeze that was not answered yet is answered by what ends it. */
@@ -188,7 +200,7 @@ void sandbox_freeze(const char *id, bool frozen, struct ticket ticket)
 	}
 	s->freezer = ticket;
 	s->deadline_ms = clock_ms() + FREEZE_TIMEOUT_MS;
-	busy++;
+	sandbox_set_busy(s, true);
 }
 
 /* --- time and stock --- */
@@ -223,14 +235,14 @@ int sandbox_tick(void)
 {
 	unsigned long long now = clock_ms();
 
-	if (busy == 0)
+	if (!busy)
 		return refill_waits() ? REFILL_PAUSE_MS : -1;
 	/* Not in every turn of the loop: the walk passes every bucket. */
 	if (now < walk_ms)
 		return (int)(walk_ms - now);
 	walk_ms = now + RETRY_MS;
-	for (struct sandbox *s = sandbox_newest(), *next; s; s = next) {
-		next = s->older; /* it may end here */
+	for (struct sandbox *s = busy, *next; s; s = next) {
+		next = s->next_busy; /* it may end here */
 		tick_one(s, now);
 	}
 	return busy ? RETRY_MS : -1;

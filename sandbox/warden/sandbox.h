@@ -39,6 +39,8 @@ enum sandbox_state {
 struct sandbox {
 	struct sandbox *next;          /* in the hash chain */
 	struct sandbox *newer, *older; /* among all */
+	struct sandbox *next_busy;     /* of those with a deadline */
+	bool busy;
 	char id[SANDBOX_ID_SIZE];
 	char template_id[TEMPLATE_ID_SIZE];
 	char hostname[64];
@@ -52,6 +54,7 @@ struct sandbox {
 	int pidfd;
 	int link; /* connected end for paddockd, until the reply of CREATE */
 	struct watch exit_watch, builder_watch, status_watch;
+	int place; /* of the builder's descriptors (handover.h), or -1 */
 	unsigned long long deadline_ms;
 	unsigned long long retry_ms;
 	bool executing; /* the child said that it is about to execute init */

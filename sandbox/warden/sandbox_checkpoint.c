@@ -210,6 +210,14 @@ void sandbox_release(const char *id, uint64_t token, struct ticket ticket)
 
 /* --- restore --- */
 
+/* Where a new sandbox has its own /proc for this. */
+static int open_low_ports(const char *unused)
+{
+	_cleanup_fd_ int proc = open("/proc", O_DIRECTORY | O_PATH | O_CLOEXEC);
+
+	return proc < 0 ? -errno : netns_open_low_ports(proc);
+}
+
 static int begin_restore(struct sandbox *s, uint64_t token, struct pdk_error *err)
 {
 	_cleanup_(userns_close) struct userns userns = USERNS_NONE;
@@ -227,6 +235,9 @@ static int begin_restore(struct sandbox *s, uint64_t token, struct pdk_error *er
 	rc = cgroup_create(s->id, &s->limits, &leaf, err);
 	if (rc < 0)
 		return rc;
+	rc = netns_inside(userns.netns, open_low_ports, NULL);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "set up the sandbox's network");
 	listener = netns_inside(userns.netns, record_listen, s->id);
 	s->link = listener < 0 ? listener : record_connect(s->id);
 	if (s->link < 0)
@@ -277,7 +288,7 @@ void sandbox_restore(const char *id, const char *hostname, const struct warden_l
 	s->limits = *limits;
 	s->creator = ticket;
 	snprintf(s->hostname, sizeof(s->hostname), "%s", hostname);
-	sandbox_busy(1);
+	sandbox_set_busy(s, true);
 	rc = begin_restore(s, token, &err);
 	if (rc < 0)
 		sandbox_restore_failed(s, rc, err.text);

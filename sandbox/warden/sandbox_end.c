@@ -8,6 +8,7 @@
 
 #include "cgroup.h"
 #include "checkpoint_private.h"
+#include "handover.h"
 #include "kernel.h"
 #include "log.h"
 #include "pool.h"
@@ -93,7 +94,7 @@ static void finish(struct sandbox *s, int rc)
 	/* The cgroups could be removed, so no process with an id of the range is left. */
 	if (s->has_slot)
 		userns_release(s->slot, rc == 0);
-	sandbox_busy(-1);
+	sandbox_set_busy(s, false);
 	sandbox_worked();
 	sandbox_answer_all(s, rc, &err);
 	if (s->keep && rc == 0)
@@ -138,7 +139,7 @@ void sandbox_on_exit_of_init(struct watch *watch, uint32_t events)
 			log_info("sandbox_exited", s->id, "wait status %d", s->wait_status);
 		s->state = SANDBOX_DYING;
 		s->deadline_ms = clock_ms() + REMOVE_TIMEOUT_MS;
-		sandbox_busy(1);
+		sandbox_set_busy(s, true);
 	}
 	if (!sandbox_has_process(s))
 		sandbox_try_remove(s);
@@ -153,6 +154,7 @@ void sandbox_on_exit_of_builder(struct watch *watch, uint32_t events)
 	loop_remove(watch);
 	waitid(P_PIDFD, (id_t)fd, &info, WEXITED);
 	close(fd);
+	handover_release(STEAL_FD(s->place));
 	sandbox_find_first(s);
 	if (s->state == SANDBOX_DYING && !sandbox_has_process(s))
 		sandbox_try_remove(s);
@@ -162,8 +164,7 @@ void sandbox_begin_removal(struct sandbox *s)
 {
 	sandbox_cancel_freezer(s);
 	sandbox_job_cancel(s);
-	if (s->state != SANDBOX_STARTING && s->state != SANDBOX_RESTORING && s->state != SANDBOX_DYING)
-		sandbox_busy(1);
+	sandbox_set_busy(s, true);
 	s->state = SANDBOX_DYING;
 	s->deadline_ms = clock_ms() + REMOVE_TIMEOUT_MS;
 	s->retry_ms = clock_ms() + KILL_AGAIN_MS;

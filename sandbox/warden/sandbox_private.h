@@ -16,8 +16,8 @@ void sandbox_close_status(struct sandbox *s);
 struct sandbox *sandbox_newest(void);
 
 /* sandbox.c */
-/* One more (or less) of those with a deadline. */
-void sandbox_busy(int delta);
+/* It has a deadline, or has none any more. */
+void sandbox_set_busy(struct sandbox *s, bool busy);
 /* A create or kill is done: the stock is refilled after a pause. */
 void sandbox_worked(void);
 /* A freeze that was not answered yet is answered by what ends it. */

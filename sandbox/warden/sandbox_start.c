@@ -11,6 +11,7 @@
 
 #include "cgroup.h"
 #include "child.h"
+#include "handover.h"
 #include "kernel.h"
 #include "netns.h"
 #include "options.h"
@@ -85,7 +86,7 @@ void sandbox_started(struct sandbox *s)
 	s->state = SANDBOX_RUNNING;
 	inodes_reset(&s->inodes); /* it is looked at from now on */
 	s->announce = true;
-	sandbox_busy(-1);
+	sandbox_set_busy(s, false);
 	sandbox_worked();
 	memcpy(reply.id, s->id, SANDBOX_ID_SIZE);
 	serve_reply(s->creator, &reply, s->link);
@@ -176,6 +177,10 @@ static int prepare(struct sandbox *s, struct start_fds *fds, int netns, struct p
  */
 static int spawn(struct sandbox *s, struct start_fds *fds, const struct userns *userns, struct pdk_error *err)
 {
+	const int handed[HANDOVER_FDS] = {[HANDOVER_STATUS] = fds->status[1],
+					  [HANDOVER_LISTENER] = fds->listener,
+					  [HANDOVER_USERNS] = userns->fd,
+					  [HANDOVER_NETNS] = userns->netns};
 	struct child_plan plan = {
 		.id = s->id,
 		.hostname = s->hostname,
@@ -190,6 +195,7 @@ static int spawn(struct sandbox *s, struct start_fds *fds, const struct userns *
 		.netns = userns->netns,
 		.status = fds->status[1],
 		.listener = fds->listener,
+		.place = handover_take(handed),
 	};
 	struct clone_args args = {
 		.flags = CLONE_NEWNS | CLONE_PIDFD | CLONE_INTO_CGROUP,
@@ -199,11 +205,21 @@ static int spawn(struct sandbox *s, struct start_fds *fds, const struct userns *
 	};
 	pid_t pid;
 
+	if (plan.place >= 0) {
+		args.flags |= CLONE_FILES;
+		plan.status = handover_fd(plan.place, HANDOVER_STATUS);
+		plan.listener = handover_fd(plan.place, HANDOVER_LISTENER);
+		plan.rootfs.userns = handover_fd(plan.place, HANDOVER_USERNS);
+		plan.netns = handover_fd(plan.place, HANDOVER_NETNS);
+	}
 	pid = kernel_clone3(&args);
 	if (pid == 0)
 		child_run_builder(&plan);
-	if (pid < 0)
+	if (pid < 0) {
+		handover_release(plan.place);
 		return pdk_fail_errno(err, -errno, "clone the sandbox's builder");
+	}
+	s->place = plan.place;
 	FAULT("create_cloned");
 	return 0;
 }
@@ -215,6 +231,7 @@ static int watch_builder(struct sandbox *s, struct start_fds *fds, struct pdk_er
 	if (rc < 0) {
 		cgroup_kill(s->id);
 		waitid(P_PIDFD, (id_t)fds->builder, &(siginfo_t){0}, WEXITED);
+		handover_release(STEAL_FD(s->place));
 		sandbox_find_first(s);
 	} else {
 		(void)STEAL_FD(fds->builder);
@@ -254,7 +271,7 @@ static void start_or_fail(struct sandbox *s)
 
 	s->state = SANDBOX_STARTING;
 	s->deadline_ms = clock_ms() + START_TIMEOUT_MS;
-	sandbox_busy(1);
+	sandbox_set_busy(s, true);
 	rc = start(s, &err);
 	if (rc < 0)
 		sandbox_create_failed(s, rc, &err);

@@ -41,6 +41,7 @@ struct sandbox *sandbox_new(const char *id, const char *template_id)
 		return NULL;
 	snprintf(s->id, sizeof(s->id), "%s", id);
 	snprintf(s->template_id, sizeof(s->template_id), "%s", template_id);
+	s->place = -1;
 	s->pidfd = s->link = s->exit_watch.fd = s->builder_watch.fd = s->status_watch.fd = -1;
 	inodes_reset(&s->inodes);
 	s->job_watch.fd = s->job_status_watch.fd = -1;
@@ -74,6 +75,7 @@ void sandbox_free(struct sandbox *s)
 	if (s->older)
 		s->older->newer = s->newer;
 	count--;
+	sandbox_set_busy(s, false);
 	sandbox_close_status(s);
 	if (s->pidfd >= 0)
 		close(s->pidfd);

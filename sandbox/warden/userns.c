@@ -17,6 +17,7 @@
 #include "sandbox/base/cleanup.h"
 
 #define STOCK_MAX 256
+#define HELPER_STACK 65536
 
 enum slot_state { SLOT_FREE, SLOT_USED, SLOT_QUARANTINED };
 
@@ -50,20 +51,26 @@ static int slot_find(uint32_t *ret)
  * kernel charges per-user limits (inotify instances, namespaces...) of a namespace to its creator, so one
  * sandbox cannot use up those of root or of another sandbox. Capabilities are kept over the change of
  * uid, because hosts may forbid unprivileged user namespaces.
+ *
+ * It runs in our memory, with our descriptors, while we stand still (as vfork(2)): a copy of the memory would cost
+ * more than a quarter of what the namespaces do. Its last act is to open them, so they outlive it.
  */
-static void helper_run(uint32_t base, int ready, int hold)
+static int helper_run(void *arg)
 {
-	char byte = 0;
+	struct userns *userns = arg;
+	uid_t base = userns->base;
+	int rc = 0;
 
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) < 0 ||
-	    setresgid(base, base, base) < 0 || setresuid(base, base, base) < 0 ||
-	    unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0 || netns_configure() < 0)
-		_exit(1);
-	if (write(ready, &byte, 1) != 1)
-		_exit(1);
-	while (read(hold, &byte, 1) < 0 && errno == EINTR)
-		;
-	_exit(0);
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) < 0 || setresgid(base, base, base) < 0 ||
+	    setresuid(base, base, base) < 0 || unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
+		rc = -errno;
+	if (rc == 0)
+		rc = netns_up();
+	if (rc == 0) {
+		userns->fd = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
+		userns->netns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	}
+	_exit(rc == 0 && userns->fd >= 0 && userns->netns >= 0 ? 0 : 1);
 }
 
 void userns_close(struct userns *userns)
@@ -74,17 +81,8 @@ void userns_close(struct userns *userns)
 		close(STEAL_FD(userns->netns));
 }
 
-static int open_namespace(pid_t pid, const char *name)
-{
-	char path[64];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
-static int map_ids(pid_t pid, struct userns *userns)
+/* The maps may be written once, by one who has the ids; the helper has ended, but it is not reaped yet. */
+static int map_ids(pid_t pid, const struct userns *userns)
 {
 	char path[64], map[64];
 	int rc;
@@ -93,50 +91,27 @@ static int map_ids(pid_t pid, struct userns *userns)
 	snprintf(path, sizeof(path), "/proc/%d/uid_map", pid);
 	rc = file_write(AT_FDCWD, path, map);
 	snprintf(path, sizeof(path), "/proc/%d/gid_map", pid);
-	if (rc == 0)
-		rc = file_write(AT_FDCWD, path, map);
-	if (rc < 0)
-		return rc;
-	userns->fd = open_namespace(pid, "user");
-	userns->netns = open_namespace(pid, "net");
-	if (userns->fd >= 0 && userns->netns >= 0)
-		return 0;
-	rc = userns->fd < 0 ? userns->fd : userns->netns;
-	userns_close(userns);
-	return rc;
+	return rc < 0 ? rc : file_write(AT_FDCWD, path, map);
 }
 
 /* Safe with a hostile paddockd: nothing it says takes part; the range comes from the slot table alone. */
 static int namespace_make(struct userns *userns)
 {
-	int ready[2] = {-1, -1}, hold[2] = {-1, -1};
-	char byte;
-	pid_t pid;
+	static char stack[HELPER_STACK] __attribute__((aligned(16)));
+	siginfo_t info = {.si_status = 1};
 	int rc;
+	pid_t pid = clone(helper_run, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, userns);
 
-	if (pipe2(ready, O_CLOEXEC) < 0)
+	if (pid < 0)
 		return -errno;
-	if (pipe2(hold, O_CLOEXEC) < 0) {
-		rc = -errno;
-		close(ready[0]);
-		close(ready[1]);
-		return rc;
-	}
-	pid = fork();
-	if (pid == 0) {
-		close(ready[0]);
-		close(hold[1]);
-		helper_run(userns->base, ready[1], hold[0]);
-	}
-	rc = pid < 0 ? -errno : 0;
-	close(ready[1]);
-	close(hold[0]);
-	if (rc == 0)
-		rc = read(ready[0], &byte, 1) == 1 ? map_ids(pid, userns) : -EPERM;
-	close(ready[0]);
-	close(hold[1]);
-	if (pid > 0)
-		waitpid(pid, NULL, 0);
+	/* Dead, and still there to be named by its number. */
+	if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT) < 0 || info.si_status != 0)
+		rc = -EPERM;
+	else
+		rc = map_ids(pid, userns);
+	waitpid(pid, NULL, 0);
+	if (rc < 0)
+		userns_close(userns);
 	return rc;
 }
 
