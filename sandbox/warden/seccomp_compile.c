@@ -2,6 +2,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "seccomp_policy.h"
@@ -10,7 +11,9 @@
  * The program: refuse any architecture but x86-64 and the x32 numbers, then find the call by bisecting the
  * numbers, then test the rules of that call in their order. libseccomp's own generator is not used for this,
  * because it has no order among the rules of one call, and "these families, EPERM for the rest" needs one.
- * A branch of bisection is `if (nr >= middle) goto right`, with an unconditional jump that reaches far.
+ * A branch of bisection is `if (nr >= middle) goto right`; where that is farther than a conditional jump reaches (255
+ * instructions), with an unconditional one. The kernel translates the program anew for every process that loads it, so
+ * each instruction counts.
  */
 
 #define X32_BIT 0x40000000u
@@ -29,16 +32,22 @@ static size_t emit(struct emitter *e, uint16_t code, uint32_t k, uint8_t jt, uin
 	return e->length++;
 }
 
-/* Let the unconditional jump at `at` go to what is emitted next. */
-static void land(struct emitter *e, size_t at)
+/* Let the comparison at `at` go to what is emitted next: if it holds, or if it does not. Not 0: that is too far. */
+static int land(struct emitter *e, size_t at, bool holds)
 {
+	size_t distance = e->length - at - 1;
+
+	if (distance > UINT8_MAX)
+		return -ERANGE;
 	if (at < e->max)
-		e->program[at].k = (uint32_t)(e->length - at - 1);
+		*(holds ? &e->program[at].jt : &e->program[at].jf) = (uint8_t)distance;
+	return 0;
 }
 
+/* Of four conditions at most, so its jumps are short. */
 static void emit_rule(struct emitter *e, const struct seccomp_rule *rule)
 {
-	size_t misses[SECCOMP_CONDITIONS_MAX];
+	size_t tests[SECCOMP_CONDITIONS_MAX];
 
 	for (int i = 0; i < rule->n_conditions; i++) {
 		const struct seccomp_condition *c = &rule->conditions[i];
@@ -48,12 +57,11 @@ static void emit_rule(struct emitter *e, const struct seccomp_rule *rule)
 		     0);
 		if (c->mask != UINT32_MAX)
 			emit(e, BPF_ALU | BPF_AND | BPF_K, c->mask, 0, 0);
-		emit(e, BPF_JMP | BPF_JEQ | BPF_K, c->value, c->equal ? 1 : 0, c->equal ? 0 : 1);
-		misses[i] = emit(e, BPF_JMP | BPF_JA, 0, 0, 0);
+		tests[i] = emit(e, BPF_JMP | BPF_JEQ | BPF_K, c->value, 0, 0);
 	}
 	emit(e, BPF_RET | BPF_K, RET(rule->verdict), 0, 0);
 	for (int i = 0; i < rule->n_conditions; i++)
-		land(e, misses[i]);
+		land(e, tests[i], !rule->conditions[i].equal);
 }
 
 static void emit_call(struct emitter *e, uint32_t nr)
@@ -82,16 +90,23 @@ static bool alike(const struct seccomp_policy *policy, uint32_t a, uint32_t b)
 /* Leaves are runs of numbers [starts[i], starts[i + 1]). */
 static void emit_tree(struct emitter *e, const uint16_t *starts, size_t first, size_t count)
 {
-	size_t half = count / 2, right;
+	size_t half = count / 2, branch, far;
 
 	if (count == 1) {
 		emit_call(e, starts[first]);
 		return;
 	}
-	emit(e, BPF_JMP | BPF_JGE | BPF_K, starts[first + half], 0, 1);
-	right = emit(e, BPF_JMP | BPF_JA, 0, 0, 0);
+	branch = emit(e, BPF_JMP | BPF_JGE | BPF_K, starts[first + half], 0, 0);
 	emit_tree(e, starts, first, half);
-	land(e, right);
+	if (land(e, branch, true) < 0) {
+		/* Once more, behind a jump that reaches it: only in the upper levels of the tree. */
+		e->length = branch;
+		emit(e, BPF_JMP | BPF_JGE | BPF_K, starts[first + half], 0, 1);
+		far = emit(e, BPF_JMP | BPF_JA, 0, 0, 0);
+		emit_tree(e, starts, first, half);
+		if (far < e->max)
+			e->program[far].k = (uint32_t)(e->length - far - 1);
+	}
 	emit_tree(e, starts, first + half, count - half);
 }
 
