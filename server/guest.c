@@ -6,6 +6,7 @@
 #include "loop.h"
 #include "pipe_io.h"
 #include "process_audit.h"
+#include "processes.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/link.h"
 #include "sandboxes.h"
@@ -332,6 +333,29 @@ static void ignore_reply(const Paddock__Internal__GuestReply *reply, int *fds, u
 {
 }
 
+/* A reply has lost its pipes because we have no descriptors left. The call fails and the sandbox lives: a process that was
+ * started is ended again, a transfer is given up. A process that is taken over is kept, and asked for again later. */
+static int on_lost_fds(struct guest *guest, struct stream *stream, const Paddock__Internal__GuestReply *reply)
+{
+	guest_reply_handler handler = stream->handler;
+	uint64_t handle = stream->handle;
+	guest_op op = stream->op;
+	void *arg = stream->arg;
+	struct pdk_error status;
+
+	pdk_fail(&status, -EMFILE, PDK_RESOURCE_EXHAUSTED, "server descriptors exhausted; retry in 1000 ms");
+	if (op == PADDOCK__INTERNAL__GUEST_REQUEST__OP_ADOPT) {
+		stream->replies++;
+		handler(reply, NULL, 0, &status, arg);
+		return 0;
+	}
+	guest_cancel(guest, stream->number);
+	if (op == PADDOCK__INTERNAL__GUEST_REQUEST__OP_START)
+		process_kill_unwanted(guest, handle);
+	handler(NULL, NULL, 0, &status, arg);
+	return 0;
+}
+
 /* Descriptors of init must be pipes, or of a dial a socket of its own network: anything else could block us, or lead
  * somewhere. */
 static int check_fds(const struct link_frame *frame, guest_op op, struct pdk_error *err)
@@ -357,6 +381,8 @@ static int dispatch_reply(struct guest *guest, struct stream *stream, struct lin
 	/* What comes for a stream that was given up counts, but says nothing: an abort has answers of its own. */
 	if (!handler && frame->kind == LINK_REPLY && stream->replies++ <= guest_replies_max(stream->op))
 		return 0;
+	if (frame->fds_lost && handler && frame->kind == LINK_REPLY)
+		return on_lost_fds(guest, stream, reply);
 	if (frame->kind == LINK_EVENT) {
 		if (stream->credit == 0)
 			return pdk_fail(err, -EPROTO, PDK_DATA_LOSS,
@@ -588,6 +614,7 @@ struct guest *guest_create(struct sandbox *sandbox, int fd, char *const *env, si
 		free(guest);
 		return NULL;
 	}
+	link_survive_lost_fds(guest->link);
 	guest->sandbox = sandbox;
 	guest->next_stream = 1;
 	guest->sudo_tokens = SUDO_BURST;

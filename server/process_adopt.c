@@ -12,6 +12,8 @@
  * has ended in a way that nobody saw.
  */
 
+#define ADOPT_AGAIN_NS (1000ull * 1000000)
+
 struct adoption {
 	struct sandbox *sandbox;
 	void (*done)(struct sandbox *sandbox, int rc);
@@ -62,7 +64,7 @@ static void unwanted_on_reply(const Paddock__Internal__GuestReply *reply, int *f
 		free(unwanted);
 }
 
-static void kill_unwanted(struct guest *guest, uint64_t handle)
+void process_kill_unwanted(struct guest *guest, uint64_t handle)
 {
 	Paddock__Internal__GuestSignal signal = PADDOCK__INTERNAL__GUEST_SIGNAL__INIT;
 	Paddock__Internal__GuestRequest request = PADDOCK__INTERNAL__GUEST_REQUEST__INIT;
@@ -78,6 +80,29 @@ static void kill_unwanted(struct guest *guest, uint64_t handle)
 	*unwanted = (struct unwanted){.guest = guest, .handle = handle};
 	if (ask_adopt(guest, handle, unwanted_on_reply, unwanted) < 0)
 		free(unwanted);
+}
+
+/* Its pipes came when there was no room for them. */
+static void adopt_again(void *arg)
+{
+	struct process *process = arg;
+	struct guest *guest = process->list ? process->list->sandbox->guest : NULL;
+	int64_t stream;
+
+	if (process->state != PROCESS_RUNNING || !process->stream || !guest)
+		return;
+	guest_cancel(guest, process->stream);
+	stream = ask_adopt(guest, process->id, process_on_guest, process);
+	process->stream = stream < 0 ? 0 : (uint32_t)stream;
+	if (stream < 0)
+		process_unref(process); /* the stream's reference */
+}
+
+void process_adopt_later(struct process *process)
+{
+	process->drain_timer.handler = adopt_again;
+	process->drain_timer.arg = process;
+	(void)loop_timer_set(&process->drain_timer, loop_now_ns() + ADOPT_AGAIN_NS);
 }
 
 static bool handle_listed(const Paddock__Internal__GuestProcesses *processes, uint64_t handle)
@@ -100,7 +125,7 @@ static void take_over(struct process_list *list, uint64_t handle)
 	if (process && process->state == PROCESS_ENDED && !process->exit_durable)
 		return; /* init is told to forget it when the store has it */
 	if (!process || process->state == PROCESS_ENDED) {
-		kill_unwanted(guest, handle);
+		process_kill_unwanted(guest, handle);
 		return;
 	}
 	if (process->stream || process->state != PROCESS_RUNNING)

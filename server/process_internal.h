@@ -56,7 +56,7 @@ struct process {
 	uint32_t stream;                          /* of the guest's link; 0 when over */
 	struct process_pipe pipes[2];
 	size_t drained; /* bytes read since it ended */
-	struct loop_timer drain_timer;
+	struct loop_timer drain_timer; /* while it runs: asks for its pipes again */
 	struct output *output;
 
 	struct chunk *first_chunk; /* covers [live_base, output_total) */
@@ -197,5 +197,9 @@ void process_fill_exit(const struct process *process, Paddock__V1__ProcessExit *
 /* Whether the exit of one that has ended may be told: the store has it, or init keeps it. */
 bool process_exit_known(const struct process *process);
 void waiters_answer(struct process *process);
+
+/* process_adopt.c */
+/* Its pipes have not come: ask again in a second. */
+void process_adopt_later(struct process *process);
 
 #endif

@@ -398,6 +398,8 @@ void process_on_guest(const Paddock__Internal__GuestReply *reply, int *fds, unsi
 	if (err->code) {
 		if (process->state == PROCESS_STARTING)
 			on_start_answer(process, err);
+		else if (process->state == PROCESS_RUNNING && err->code == PDK_RESOURCE_EXHAUSTED)
+			process_adopt_later(process);
 	} else if (reply->result_case == PADDOCK__INTERNAL__GUEST_REPLY__RESULT_STARTED) {
 		on_started(process, reply->started, fds);
 		on_start_answer(process, err);

@@ -1,6 +1,9 @@
 #ifndef PADDOCK_SERVER_PROCESSES_H
 #define PADDOCK_SERVER_PROCESSES_H
 
+#include <stdint.h>
+
+struct guest;
 struct rpc_call;
 struct sandbox;
 struct ProtobufCMessage;
@@ -18,6 +21,9 @@ void processes_let_go(struct sandbox *sandbox);
 int processes_suspend(struct sandbox *sandbox);
 /* Retention is over: forget processes and remove kept output. */
 void processes_forget(struct sandbox *sandbox);
+
+/* End a process of init's that nobody knows, and have it forgotten. */
+void process_kill_unwanted(struct guest *guest, uint64_t handle);
 
 void processes_start(struct rpc_call *call, const struct ProtobufCMessage *request);
 void processes_attach(struct rpc_call *call, const struct ProtobufCMessage *request);

@@ -46,6 +46,8 @@ struct link {
 	int fd;
 	int broken;
 	bool deaf; /* nobody reads what we write */
+	bool survives_lost_fds;
+	bool fds_lost; /* the next frame that claims more than is pending has lost its descriptors */
 	size_t max_payload;
 	link_handler handler;
 	void *arg;
@@ -102,6 +104,11 @@ struct link *link_create(int fd, size_t max_payload, link_handler handler, void 
 	link->in = BUFFER(LINK_HEADER_SIZE + link->max_payload + READ_SIZE);
 	link->last = &link->first;
 	return link;
+}
+
+void link_survive_lost_fds(struct link *link)
+{
+	link->survives_lost_fds = true;
 }
 
 static void drop_first_chunk(struct link *link)
@@ -354,15 +361,21 @@ static int parse_header(struct link *link, const uint8_t *header)
 {
 	struct link_frame *frame = &link->frame;
 	unsigned int n_fds = header[10];
+	bool lost = n_fds > link->n_pending && link->fds_lost;
 
-	if (!header_valid(link, header) || n_fds > link->n_pending)
+	if (!header_valid(link, header) || (n_fds > link->n_pending && !lost))
 		return -EPROTO;
+	if (lost) {
+		link->fds_lost = false;
+		n_fds = 0;
+	}
 	*frame = (struct link_frame){
 		.stream = get_u32(header + 4),
 		.kind = (enum link_kind)header[8],
 		.credit = get_u32(header + 12),
 		.length = get_u32(header),
 		.n_fds = n_fds,
+		.fds_lost = lost,
 	};
 	memcpy(frame->fds, link->pending, sizeof(int) * n_fds);
 	link->n_pending -= n_fds;
@@ -414,9 +427,24 @@ static int dispatch(struct link *link, unsigned int *frames, unsigned int max_fr
 	return 0;
 }
 
+/* Cut off: more came than a frame may have, or we have no room. In the second case none of them is kept: they would be
+ * taken for the first of a set that is not whole. */
+static int lose_descriptors(struct link *link, unsigned int n_before)
+{
+	unsigned int n = link->n_pending - n_before;
+
+	if (!link->survives_lost_fds || n >= LINK_FDS_MAX || link->fds_lost)
+		return -EPROTO;
+	link->n_pending = n_before;
+	close_fds(link->pending + n_before, &n);
+	link->fds_lost = true;
+	return 0;
+}
+
 static int keep_descriptors(struct link *link, struct msghdr *message)
 {
-	int rc = message->msg_flags & MSG_CTRUNC ? -EPROTO : 0;
+	unsigned int n_before = link->n_pending;
+	int rc = 0;
 
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
 		size_t n = c->cmsg_len >= CMSG_LEN(0) ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
@@ -436,6 +464,8 @@ static int keep_descriptors(struct link *link, struct msghdr *message)
 			}
 		}
 	}
+	if (rc == 0 && message->msg_flags & MSG_CTRUNC)
+		rc = lose_descriptors(link, n_before);
 	return rc;
 }
 

@@ -51,6 +51,7 @@ struct link_frame {
 	size_t length;
 	int fds[LINK_FDS_MAX]; /* owned by the link; take one with STEAL_FD(), the rest is closed after the callback */
 	unsigned int n_fds;
+	bool fds_lost; /* it came with descriptors that we have no room for; only after link_survive_lost_fds() */
 };
 
 struct link;
@@ -61,6 +62,8 @@ typedef int (*link_handler)(struct link *link, struct link_frame *frame, void *a
 /* Take over a connected, non-blocking SOCK_STREAM socket. `max_payload` <= LINK_PAYLOAD_MAX bounds what this
  * side accepts. Returns NULL when out of memory; the fd stays the caller's then. */
 struct link *link_create(int fd, size_t max_payload, link_handler handler, void *arg);
+/* A frame whose descriptors find no room in our table (EMFILE) is handed on without them, instead of ending the link. */
+void link_survive_lost_fds(struct link *link);
 /* Close the socket and everything queued. NULL is fine. Must not be called from inside the handler
  * (return an error instead). */
 void link_free(struct link *link);

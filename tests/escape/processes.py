@@ -351,10 +351,10 @@ def P12_terminal_storms(instance, client):
     box, pid = Box(instance, client), instance.paddockd.pid
     size = pb.TerminalSize(columns=80, rows=24)
     before = host.rss(pid)
-    storm = client.run(box.id, "/bin/sh", "-c", "head -c 20M /dev/urandom; for i in 1 2 3; do printf x; done; echo; echo end", terminal=size, deadline=60)
-    assert storm.pty.endswith(b"end\r\n") and len(storm.pty) > 20 * MIB
-    single = client.run(box.id, "python3", "-c", "import os\nfor _ in range(20000): os.write(1, b'x')", terminal=size, deadline=60)
-    assert single.pty == b"x" * 20000
+    storm = client.run(box.id, "/bin/sh", "-c", "head -c 4M /dev/urandom; for i in 1 2 3; do printf x; done; echo; echo end", terminal=size, deadline=60)
+    assert storm.pty.endswith(b"end\r\n") and len(storm.pty) > 4 * MIB
+    single = client.run(box.id, "python3", "-c", "import os\nfor _ in range(4000): os.write(1, b'x')", terminal=size, deadline=60)
+    assert single.pty == b"x" * 4000
     held = client.run(box.id, "/bin/sh", "-c", "sleep 0.5; exec yes", terminal=size, detach=True)
     where = dict(sandbox_id=box.id, process_id=held.id)
     client.Processes.SendInput(data=b"\x13", **where)

@@ -88,6 +88,42 @@ class Descriptors(unittest.TestCase):
             self.assertEqual(instance.admin.run(kept.id, "true").code, 0)
             instance.admin.Sandboxes.Kill(sandbox_id=kept.id)
 
+    def test_paddockd_without_room_for_pipes(self):
+        """Pipes that init sends find no room: the call is refused, the sandbox and what runs in it live, nothing that was refused
+        runs on, and what a new daemon could not take over at first it takes over later."""
+        with Instance() as instance:
+            box = instance.admin.create().id
+            steady = instance.admin.run(box, "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done", detach=True).id
+            instance.stop_paddockd()
+            instance.start_paddockd(files=96)
+            admin, codes = instance.admin, []
+            for _ in range(60):
+                codes.append(code_of(lambda: admin.run(box, "exec sleep 7777", detach=True, deadline=10))[0])
+            for i in range(6):
+                codes.append(code_of(lambda n=i: admin.write(box, f"/home/user/f{n}", b"x"))[0])
+                codes.append(code_of(lambda: admin.read(box, "/etc/passwd"))[0])
+            self.assertEqual(set(codes), {"OK", "RESOURCE_EXHAUSTED"})
+            self.assertEqual(admin.Sandboxes.Get(sandbox_id=box).state, 2)
+            known = [p.process_id for p in admin.Processes.List(sandbox_id=box).processes]
+            self.assertIn(steady, known)
+            self.assertEqual(len(known), codes[:60].count("OK") + 1)
+            for id in known[-12:]:
+                admin.Processes.Signal(sandbox_id=box, process_id=id, signal=9)
+            self.assertTrue(eventually(lambda: code_of(lambda: admin.run(box, "echo alive"))[0] == "OK", 10), "there is room again")
+            self.assertTrue(eventually(lambda: int(admin.run(box, "ps | grep -c '[s]leep 7777'; true").out) == len(known) - 13, 10),
+                            (len(known), admin.run(box, "ps").out))
+            instance.stop_paddockd()
+            instance.start_paddockd(files=80)  # fewer than what runs needs
+            count = lambda: next(p for p in instance.admin.Processes.List(sandbox_id=box).processes if p.process_id == steady).output_bytes
+            running = [p.process_id for p in instance.admin.Processes.List(sandbox_id=box).processes]
+            self.assertEqual(sorted(running), sorted(known[:-12]))
+            for id in running:
+                if id != steady:
+                    instance.admin.Processes.Signal(sandbox_id=box, process_id=id, signal=9)
+            before = count()
+            self.assertTrue(eventually(lambda: count() > before, 10), "its output is not read")
+            self.assertEqual(instance.admin.run(box, "echo again").out, b"again\n")
+
     @staticmethod
     def cpu(pid):
         with open(f"/proc/{pid}/stat") as f:
