@@ -473,6 +473,9 @@ static int guest_dispatch(struct guest *guest, struct link_frame *frame, struct 
 					"the sandbox's init broke the protocol: request on the link");
 		return dispatch_message(guest, frame, NULL, err);
 	}
+	/* On its way when we hung up. Only the end of the link says that init holds nothing of it any more. */
+	if (guest->hung_up)
+		return 0;
 	stream = *stream_slot(guest, frame->stream);
 	if (frame->kind == LINK_END && !stream && frame->stream % 2 && frame->stream < guest->next_stream)
 		return 0; /* a second END says nothing new */
@@ -556,7 +559,7 @@ static int guest_hello(struct guest *guest)
 	return rc < 0 ? (int)rc : 0;
 }
 
-int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char *hostname)
+int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char *hostname, const char *machine_id)
 {
 	Paddock__Internal__GuestSetup setup = PADDOCK__INTERNAL__GUEST_SETUP__INIT;
 	Paddock__Internal__GuestRequest request = PADDOCK__INTERNAL__GUEST_REQUEST__INIT;
@@ -566,6 +569,7 @@ int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char 
 	setup.n_env = n_env;
 	setup.hostname = (char *)(hostname ? hostname : "");
 	setup.sudo = server_config.sudo;
+	setup.machine_id = (char *)(machine_id ? machine_id : "");
 	request.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_SETUP;
 	request.setup = &setup;
 	rc = guest_call(guest, &request, 0, ignore_reply, NULL);
@@ -578,7 +582,7 @@ void guest_hang_up(struct guest *guest, void (*done)(void *arg), void *arg)
 
 	guest->hung_up = done;
 	guest->hung_up_arg = arg;
-	pdk_fail(&err, -ECONNRESET, PDK_UNAVAILABLE, "the sandbox is being paused");
+	pdk_fail(&err, -ECONNRESET, PDK_UNAVAILABLE, "the sandbox is being paused or copied");
 	streams_fail(guest, &err);
 	/* The end of the stream, or the timer, breaks the guest, and that tells `done`. */
 	shutdown(link_fd(guest->link), SHUT_WR);
@@ -627,7 +631,7 @@ struct guest *guest_create(struct sandbox *sandbox, int fd, char *const *env, si
 	guest->turn.handler = guest_on_turn;
 	guest->turn.arg = guest;
 	guest->watch = loop_watch_add(fd, EPOLLIN, guest_on_io, guest);
-	if (!guest->watch || guest_hello(guest) < 0 || guest_setup(guest, env, n_env, hostname) < 0 ||
+	if (!guest->watch || guest_hello(guest) < 0 || guest_setup(guest, env, n_env, hostname, NULL) < 0 ||
 	    loop_timer_set(&guest->timer, loop_now_ns() + HELLO_TIMEOUT_NS) < 0) {
 		guest->ready = NULL;
 		guest_free(guest);
