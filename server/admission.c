@@ -118,6 +118,11 @@ void admission_release(const struct warden_limits *limits, bool pooled)
 	sum->disk_bytes -= limits->disk_bytes;
 }
 
+void admission_hold_disk(int64_t delta_bytes)
+{
+	clients.disk_bytes += (uint64_t)delta_bytes;
+}
+
 static int full(struct pdk_error *err, const char *what, uint64_t wanted, uint64_t used, uint64_t limit)
 {
 	return pdk_fail(err, -ENOSPC, PDK_RESOURCE_EXHAUSTED,
@@ -183,6 +188,13 @@ int admission_check(const struct warden_limits *limits, bool pooled, struct pdk_
 	if (reservable_disk > 0 && beyond(limits->disk_bytes, used.disk_bytes, reservable_disk))
 		return full(err, "disk", limits->disk_bytes, used.disk_bytes, reservable_disk);
 	return check_available(err);
+}
+
+int admission_check_disk(uint64_t bytes, struct pdk_error *err)
+{
+	if (reservable_disk > 0 && beyond(bytes, clients.disk_bytes, reservable_disk))
+		return full(err, "disk", bytes, clients.disk_bytes, reservable_disk);
+	return 0;
 }
 
 bool admission_is_over(void)

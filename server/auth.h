@@ -43,6 +43,7 @@ struct tenant_quota {
 	uint32_t max_sandboxes;
 	uint32_t creates_per_minute;
 	uint32_t max_templates;
+	uint32_t max_snapshots;
 	uint64_t max_memory_bytes;
 	uint64_t total_memory_bytes;
 	uint64_t max_disk_bytes;

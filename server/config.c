@@ -117,6 +117,7 @@ static const struct option options[] = {
 	{FIELD(quota_total_disk_bytes), .type = TYPE_SIZE, .initial = "0", .max = 1024 * TIB},
 	{FIELD(quota_creates_per_minute), .type = TYPE_U32, .initial = "60000", .max = 10000000},
 	{FIELD(quota_max_templates), .type = TYPE_U32, .initial = "32", .max = 100000},
+	{FIELD(quota_max_snapshots), .type = TYPE_U32, .initial = "100", .max = 100000},
 };
 
 /* Values */

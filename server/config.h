@@ -60,6 +60,7 @@ struct config {
 	uint64_t quota_total_disk_bytes;
 	uint32_t quota_creates_per_minute; /* 60,000 */
 	uint32_t quota_max_templates;	/* 32 */
+	uint32_t quota_max_snapshots;	/* 100 */
 };
 
 void config_defaults(struct config *config);

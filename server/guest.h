@@ -32,8 +32,9 @@ struct guest *guest_create(struct sandbox *sandbox, int fd, char *const *env, si
 /* Close the link; every open stream's handler gets its last call with UNAVAILABLE. NULL is fine. */
 void guest_free(struct guest *guest);
 
-/* Replace what setup said (claiming a pre-made sandbox): fire and forget, ordered before later requests. */
-int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char *hostname);
+/* Replace what setup said (claiming a pre-made sandbox, or a copy): fire and forget, ordered before later requests.
+ * `machine_id`: 32 hexadecimal digits, or NULL. */
+int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char *hostname, const char *machine_id);
 
 /* Open a stream with a request. Returns the stream number (> 0) or a negative errno. `credit` > 0 grants events. */
 int64_t guest_call(struct guest *guest, const Paddock__Internal__GuestRequest *request, uint32_t credit,

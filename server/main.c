@@ -24,6 +24,7 @@
 #include "sandbox/base/linger.h"
 #include "sandbox_internal.h"
 #include "sandboxes.h"
+#include "snapshots.h"
 #include "store.h"
 #include "templates.h"
 #include "tls.h"
@@ -209,6 +210,8 @@ static int start_state(struct pdk_error *err)
 	if (rc >= 0)
 		rc = templates_start(err);
 	if (rc >= 0)
+		rc = snapshots_start(err);
+	if (rc >= 0)
 		rc = sandboxes_start(err);
 	if (rc >= 0)
 		rc = previews_start(err);
@@ -245,6 +248,7 @@ static void shut_down(void)
 	previews_stop();
 	sandboxes_stop();
 	warden_client_stop();
+	snapshots_stop();
 	loop_watch_remove(STEAL_PTR(signal_watch));
 	loop_unlock();
 	metrics_stop();

@@ -12,7 +12,6 @@
 
 /* Shared by process*.c only. The theory of operation is in processes.c. */
 
-#define PROCESSES_RUNNING_MAX 1024u
 #define PROCESSES_ENDED_MAX 256u
 #define PROCESS_ARGV_SHOWN 2048u /* bytes of argv that List shows, and that memory keeps after the end */
 
@@ -137,7 +136,7 @@ void process_unref(struct process *process);
 int process_put(struct store_batch *batch, const struct process *process);
 int process_delete(struct store_batch *batch, const struct process *process);
 /* Cut the argv in memory to what List shows. */
-void process_trim_argv(struct process *process);
+void process_trim_argv(Paddock__Internal__StoredProcess *stored);
 
 /* Find the process that a call names. `live`: its sandbox must be running. */
 int process_lookup(struct rpc_call *call, const char *sandbox_id, uint64_t process_id, bool live, struct process **ret,

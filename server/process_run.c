@@ -271,7 +271,7 @@ void process_exit_stored(struct process *process, int rc)
 	process->store_failed = rc < 0;
 	process_ended(process);
 	if (process->exit_durable)
-		process_trim_argv(process);
+		process_trim_argv(process->stored);
 	if (process->exit_durable && process->list) {
 		if (process->list->sandbox->guest)
 			guest_forget(process);

@@ -235,9 +235,8 @@ void process_keep_output(struct process *process, unsigned int stream, const voi
 		list->kept_bytes += kept_bytes(process) - before;
 }
 
-void process_trim_argv(struct process *process)
+void process_trim_argv(Paddock__Internal__StoredProcess *stored)
 {
-	Paddock__Internal__StoredProcess *stored = process->stored;
 	size_t shown = 0;
 
 	for (size_t i = 0; i < stored->n_argv; i++) {
@@ -282,11 +281,11 @@ static int load_row(struct process_list *list, const void *value, size_t length)
 	process->state = stored->exit ? PROCESS_ENDED : PROCESS_RUNNING;
 	process->exit_durable = stored->exit != NULL;
 	if (stored->exit)
-		process_trim_argv(process);
+		process_trim_argv(process->stored);
 	output_load(process->output);
 	output_rest(process->output);
-	if (stored->exit)
-		output_set_total(process->output, stored->output_bytes);
+	/* Of one that runs: what it had written when its sandbox was copied. */
+	output_set_total(process->output, stored->output_bytes);
 	if (process_list_add(list, process) < 0) {
 		process_unref(process);
 		return -ENOMEM;

@@ -1,9 +1,12 @@
 #ifndef PADDOCK_SERVER_PROCESSES_H
 #define PADDOCK_SERVER_PROCESSES_H
 
+#include <stddef.h>
 #include <stdint.h>
 
+struct Paddock__Internal__StoredProcess;
 struct guest;
+struct store_batch;
 struct rpc_call;
 struct sandbox;
 struct ProtobufCMessage;
@@ -19,6 +22,14 @@ void processes_let_go(struct sandbox *sandbox);
 /* Let go of all descriptors and streams of a sandbox that is about to be checkpointed; processes_adopt() takes them again.
  * -EAGAIN, and nothing was done: a process is starting, or its end is being stored; try again soon. */
 int processes_suspend(struct sandbox *sandbox);
+#define PROCESSES_RUNNING_MAX 1024u
+/* Those that run, as records for a snapshot: each is allocated, also those before a failure. The number in `*ret_count`;
+ * 0 or -ENOMEM. */
+int processes_record(struct sandbox *sandbox, struct Paddock__Internal__StoredProcess *ret[PROCESSES_RUNNING_MAX],
+		     size_t *ret_count);
+/* A copy that holds these from its first moment: rows for the store, and memory. Their earlier output is not kept. */
+int processes_inherit(struct sandbox *sandbox, struct Paddock__Internal__StoredProcess *const *records, size_t count,
+		      struct store_batch *batch);
 /* Retention is over: forget processes and remove kept output. */
 void processes_forget(struct sandbox *sandbox);
 

@@ -1,7 +1,5 @@
-#include "guest.h"
 #include "log.h"
 #include "loop.h"
-#include "processes.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox_internal.h"
 #include "warden_client.h"
@@ -12,19 +10,16 @@
 /*
  * Pause to disk and back, between sandbox_pause.c and the warden:
  *
- *	processes_suspend()	 pipes are let go; what is in them belongs to the checkpoint
- *	guest_hang_up()		 init has closed the link: nothing in the sandbox leads outside
+ *	sandbox_detach()	 pipes and link are let go; what is in the pipes belongs to the checkpoint
  *	WARDEN_CHECKPOINT	 frozen, and on disk. A failure thaws it: the link is made again, it is RUNNING
  *	store			 PAUSED with the checkpoint's token. This is the commit: before it a crash finds a
- *frozen sandbox whose record says RUNNING, and thaws it WARDEN_RELEASE		 its processes end, memory is free; then
- *the callers are answered
+ *				 frozen sandbox whose record says RUNNING, and thaws it
+ *	WARDEN_RELEASE		 its processes end, memory is free; then the callers are answered
  *
  *	WARDEN_RESTORE		 back, with a new link; processes are taken over as after a restart of the server
  */
 
 #define STATE(name) PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_##name
-#define SUSPEND_NS (5 * 1000000ull)
-#define SUSPEND_TRIES 400
 
 static void ask(struct sandbox *sandbox, enum warden_op op, warden_reply_handler handler, int *ret_rc)
 {
@@ -38,27 +33,41 @@ static void ask(struct sandbox *sandbox, enum warden_op op, warden_reply_handler
 		sandbox->private->creating_in_warden = true; /* a kill waits for the reply */
 }
 
-static void explain(const struct warden_reply *reply, const char *what, struct pdk_error *err)
+enum pdk_code sandbox_code_of(const struct warden_reply *reply)
 {
-	enum pdk_code code = PDK_UNAVAILABLE;
+	switch (reply->status) {
+	case -EBADMSG:
+		return PDK_DATA_LOSS;
+	case -EPERM:
+	case -EIO:
+	case -ENOSYS:
+		return PDK_FAILED_PRECONDITION;
+	case -ENOSPC:
+		return PDK_RESOURCE_EXHAUSTED;
+	case -ECANCELED:
+		return PDK_ABORTED;
+	default:
+		return PDK_UNAVAILABLE;
+	}
+}
 
-	if (reply->status == -EBADMSG)
-		code = PDK_DATA_LOSS;
-	else if (reply->status == -EPERM || reply->status == -EIO || reply->status == -ENOSYS)
-		code = PDK_FAILED_PRECONDITION;
-	else if (reply->status == -ENOSPC)
-		code = PDK_RESOURCE_EXHAUSTED;
-	pdk_fail(err, -EIO, code, "sandbox could not be %s: %s", what,
+void sandbox_explain(const struct warden_reply *reply, const char *what, struct pdk_error *err)
+{
+	pdk_fail(err, -EIO, sandbox_code_of(reply), "%s: %s", what,
 		 reply->text[0] ? reply->text : "the sandbox manager is away; try again");
 }
 
-/* The link was given up for nothing: make it again. */
+void sandbox_link_again(struct sandbox *sandbox)
+{
+	if (sandbox->state == STATE(RUNNING) && !sandbox->guest && !sandbox->private->creating_in_warden)
+		sandbox_attach(sandbox);
+}
+
 static void run_on(struct sandbox *sandbox, const struct pdk_error *err)
 {
 	sandbox->private->checkpoint_token = 0;
 	sandbox_pause_failed(sandbox, err);
-	if (!sandbox->guest)
-		sandbox_attach(sandbox);
+	sandbox_link_again(sandbox);
 }
 
 static void on_thawed_again(const struct warden_reply *reply, int *fd, void *arg)
@@ -147,7 +156,7 @@ static void on_checkpoint(const struct warden_reply *reply, int *fd, void *arg)
 		return;
 	}
 	if (reply->status < 0) {
-		explain(reply, "paused", &err);
+		sandbox_explain(reply, "sandbox could not be paused", &err);
 		run_on(sandbox, &err);
 		return;
 	}
@@ -155,15 +164,17 @@ static void on_checkpoint(const struct warden_reply *reply, int *fd, void *arg)
 	commit(sandbox);
 }
 
-static void on_hung_up(void *arg)
+static void on_detached(struct sandbox *sandbox, int rc)
 {
-	struct sandbox *sandbox = arg;
 	struct pdk_error err;
-	int rc;
 
-	sandbox->guest = NULL;
 	if (sandbox->state != STATE(PAUSING))
 		return;
+	if (rc < 0) {
+		pdk_fail(&err, rc, PDK_ABORTED, "sandbox could not be paused: its processes come and go; try again");
+		sandbox_pause_failed(sandbox, &err);
+		return;
+	}
 	do {
 		if (getrandom(&sandbox->private->checkpoint_token, sizeof(uint64_t), 0) < 0)
 			sandbox->private->checkpoint_token = loop_now_ns();
@@ -175,33 +186,9 @@ static void on_hung_up(void *arg)
 	run_on(sandbox, &err);
 }
 
-static void try_suspend(void *arg)
-{
-	struct sandbox *sandbox = arg;
-	struct loop_timer *timer = &sandbox->private->suspend_timer;
-	struct pdk_error err;
-	int rc;
-
-	if (sandbox->state != STATE(PAUSING))
-		return;
-	rc = processes_suspend(sandbox);
-	timer->handler = try_suspend;
-	timer->arg = sandbox;
-	if (rc == -EAGAIN && sandbox->private->suspend_tries++ < SUSPEND_TRIES &&
-	    loop_timer_set(timer, loop_now_ns() + SUSPEND_NS) >= 0)
-		return;
-	if (rc >= 0) {
-		guest_hang_up(sandbox->guest, on_hung_up, sandbox);
-		return;
-	}
-	pdk_fail(&err, rc, PDK_ABORTED, "sandbox could not be paused: its processes come and go; try again");
-	sandbox_pause_failed(sandbox, &err);
-}
-
 void sandbox_checkpoint(struct sandbox *sandbox)
 {
-	sandbox->private->suspend_tries = 0;
-	try_suspend(sandbox);
+	sandbox_detach(sandbox, on_detached);
 }
 
 /* --- resume --- */
@@ -218,7 +205,7 @@ static void on_restored(const struct warden_reply *reply, int *fd, void *arg)
 		return;
 	}
 	if (reply->status < 0 || *fd < 0) {
-		explain(reply, "resumed", &err);
+		sandbox_explain(reply, "sandbox could not be resumed", &err);
 		sandbox_resume_failed(sandbox, &err);
 		return;
 	}

@@ -4,7 +4,7 @@
 #include "metrics.h"
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
-#include "sandbox_internal.h"
+#include "snapshot_internal.h"
 #include "templates.h"
 #include "validate.h"
 #include "warden_client.h"
@@ -75,6 +75,10 @@ static int validate_create(const Paddock__V1__CreateSandboxRequest *request, str
 	int rc = validate_label("template", request->template_, 128, err);
 
 	if (rc >= 0)
+		rc = validate_label("snapshot", request->snapshot, 128, err);
+	if (rc >= 0 && request->snapshot[0] && request->template_[0])
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "template: not together with snapshot");
+	if (rc >= 0)
 		rc = validate_optional_range("timeout_ms", request->timeout_ms, TIMEOUT_MIN_MS, TIMEOUT_MAX_MS, err);
 	if (rc >= 0)
 		rc = validate_map("metadata", (const struct validate_entry *const *)request->metadata,
@@ -109,14 +113,11 @@ static uint64_t given(uint64_t value, uint64_t fallback, uint64_t max)
 static int decide_limits(const Paddock__V1__Resources *asked, const struct tenant_quota *quota,
 			 struct warden_limits *ret, struct pdk_error *err)
 {
-	const Paddock__V1__Resources none = PADDOCK__V1__RESOURCES__INIT;
 	uint64_t max_memory = quota_or_all(quota->max_memory_bytes), max_disk = quota_or_all(quota->max_disk_bytes);
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	uint64_t max_cpu = 1000 * (uint64_t)(cores > 0 ? cores : 1);
 	int rc;
 
-	if (!asked)
-		asked = &none;
 	rc = validate_optional_range("resources.memory_bytes", asked->memory_bytes, 16 * MIB, max_memory, err);
 	if (rc >= 0)
 		rc = validate_optional_range("resources.cpu_millis", asked->cpu_millis, 50, max_cpu, err);
@@ -213,12 +214,25 @@ static void complete(struct sandbox *sandbox)
 	sandbox_arm_expiry(sandbox);
 	metric_add(METRIC_SANDBOXES_CREATED, 1);
 	sandbox_event(sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_CREATED);
+	sandbox_copy_over(sandbox);
 	while ((waiter = sandbox_waiter_take(&private->creators))) {
 		answer(waiter->call, sandbox, batch);
 		batch = NULL;
 	}
 	if (batch)
 		store_commit(batch, NULL, NULL);
+	fork_copy_over(sandbox, NULL);
+}
+
+static void on_copy_filled(struct sandbox *sandbox, int rc)
+{
+	if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING)
+		return;
+	if (rc < 0)
+		sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED,
+				 "its processes could not be taken over");
+	else
+		complete(sandbox);
 }
 
 static void on_guest_ready(struct guest *guest, int rc, void *arg)
@@ -230,6 +244,10 @@ static void on_guest_ready(struct guest *guest, int rc, void *arg)
 	if (rc < 0) {
 		sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED,
 				 "the sandbox's init did not answer");
+		return;
+	}
+	if (sandbox->private->origin) {
+		sandbox_copy_fill(sandbox, on_copy_filled);
 		return;
 	}
 	if (sandbox->private->pooled) {
@@ -253,6 +271,8 @@ static void on_made(const struct warden_reply *reply, int *fd, void *arg)
 	if (reply->status < 0 || *fd < 0) {
 		log_event(LOG_ERROR, "sandbox.create_failed", "sandbox", sandbox->id, "errno", log_i64(reply->status),
 			  "reason", reply->text, NULL);
+		if (sandbox->private->origin)
+			sandbox->private->end_code = sandbox_code_of(reply);
 		sandbox_end(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED,
 			    reply->text[0] ? reply->text : "the host could not make the sandbox");
 		return;
@@ -272,6 +292,8 @@ void sandbox_make(struct sandbox *sandbox)
 	memcpy(request.id, sandbox->id, SANDBOX_ID_SIZE);
 	memcpy(request.template_id, sandbox->template_id, TEMPLATE_ID_SIZE);
 	memcpy(request.hostname, sandbox->hostname, sizeof(request.hostname));
+	if (sandbox->private->origin)
+		sandbox_copy_request(sandbox, &request);
 	sandbox->private->creating_in_warden = true;
 	rc = warden_call(&request, -1, on_made, sandbox);
 	if (rc >= 0) {
@@ -329,7 +351,27 @@ struct new_sandbox {
 	char template_id[TEMPLATE_ID_SIZE];
 	char template_name[64];
 	struct idempotency *key;
+	struct snapshot *snapshot; /* to be a copy of, or NULL */
+	struct fork_copy *copy;
 };
+
+static int fill_copy(struct sandbox *sandbox, const struct new_sandbox *wanted)
+{
+	struct sandbox_private *private = sandbox->private;
+	struct text_list *env = sandbox_copy_env(wanted->snapshot, private->env);
+
+	if (!env)
+		return -ENOMEM;
+	free(private->env);
+	private->env = env;
+	if (!wanted->request->hostname[0])
+		snprintf(sandbox->hostname, sizeof(sandbox->hostname), "%s", sandbox->id);
+	private->inherited_bytes = wanted->snapshot->stored->layer_bytes;
+	private->origin = wanted->snapshot;
+	snapshot_use(wanted->snapshot);
+	private->copy = wanted->copy;
+	return 0;
+}
 
 static int fill(struct sandbox *sandbox, const struct new_sandbox *wanted)
 {
@@ -349,7 +391,8 @@ static int fill(struct sandbox *sandbox, const struct new_sandbox *wanted)
 	sandbox->expires_unix_ms = sandbox->created_unix_ms + (int64_t) private->timeout_ms;
 	private->metadata = text_list_from_map(request->metadata, request->n_metadata, 0);
 	private->env = text_list_from_map(request->env, request->n_env, '=');
-	if (!private->metadata || !private->env || sandbox_own(sandbox) < 0)
+	if (!private->metadata || !private->env || (wanted->snapshot && fill_copy(sandbox, wanted) < 0) ||
+	    sandbox_own(sandbox) < 0)
 		return -ENOMEM;
 	sandbox_count(sandbox);
 	return 0;
@@ -372,7 +415,7 @@ static int claim(struct sandbox *sandbox, const struct new_sandbox *wanted)
 	env = sandbox->private->env;
 	if (!setup_differs(sandbox, hostname))
 		return 0;
-	return guest_setup(sandbox->guest, env->item, env->count, sandbox->hostname);
+	return guest_setup(sandbox->guest, env->item, env->count, sandbox->hostname, NULL);
 }
 
 static int start_from_pool(struct rpc_call *call, struct sandbox *sandbox, const struct new_sandbox *wanted)
@@ -403,12 +446,13 @@ static int start_new(struct rpc_call *call, const struct new_sandbox *wanted)
 	if (!sandbox)
 		return -ENOMEM;
 	if (fill(sandbox, wanted) < 0 ||
-	    sandbox_wait(sandbox, &sandbox->private->creators, call, on_creator_cancel) < 0) {
+	    (call && sandbox_wait(sandbox, &sandbox->private->creators, call, on_creator_cancel) < 0)) {
 		sandbox_drop(sandbox);
 		return -ENOMEM;
 	}
 	if (commit_intent(sandbox) < 0) {
-		sandbox_waiter_take(&sandbox->private->creators);
+		if (call)
+			sandbox_waiter_take(&sandbox->private->creators);
 		sandbox_drop(sandbox);
 		return -ENOMEM;
 	}
@@ -419,18 +463,34 @@ static int start_new(struct rpc_call *call, const struct new_sandbox *wanted)
 	return 0;
 }
 
-/* Template, limits, quota, admission. */
+/* What it is made from. */
+static int find_origin(struct new_sandbox *wanted, struct pdk_error *err)
+{
+	const char *name = wanted->request->template_;
+
+	if (!wanted->snapshot)
+		return template_find(wanted->tenant, name[0] ? name : server_config.default_template,
+				     wanted->template_id, wanted->template_name, err);
+	snprintf(wanted->template_id, sizeof(wanted->template_id), "%s", wanted->snapshot->stored->template_id);
+	snprintf(wanted->template_name, sizeof(wanted->template_name), "%s", wanted->snapshot->stored->template_name);
+	return 0;
+}
+
+/* Limits, template, quota, admission. */
 static int let_in(struct new_sandbox *wanted, struct pdk_error *err)
 {
-	const Paddock__V1__CreateSandboxRequest *request = wanted->request;
-	const char *name = request->template_[0] ? request->template_ : server_config.default_template;
+	Paddock__V1__Resources asked = PADDOCK__V1__RESOURCES__INIT;
 	struct tenant_quota quota;
 	int rc;
 
+	if (wanted->request->resources)
+		asked = *wanted->request->resources;
+	if (wanted->snapshot)
+		sandbox_copy_limits(wanted->snapshot, &asked);
 	tenant_get_quota(wanted->tenant, &quota);
-	rc = decide_limits(request->resources, &quota, &wanted->limits, err);
+	rc = decide_limits(&asked, &quota, &wanted->limits, err);
 	if (rc >= 0)
-		rc = template_find(wanted->tenant, name, wanted->template_id, wanted->template_name, err);
+		rc = find_origin(wanted, err);
 	if (rc >= 0)
 		rc = check_quota(wanted->tenant, &quota, &wanted->limits, err);
 	if (rc >= 0)
@@ -438,6 +498,7 @@ static int let_in(struct new_sandbox *wanted, struct pdk_error *err)
 	return rc;
 }
 
+/* `call` may be NULL when `wanted->copy` hears of the end. */
 static int start(struct rpc_call *call, struct new_sandbox *wanted, struct pdk_error *err)
 {
 	struct sandbox *ready;
@@ -445,7 +506,7 @@ static int start(struct rpc_call *call, struct new_sandbox *wanted, struct pdk_e
 
 	if (rc < 0)
 		return rc;
-	ready = sandbox_pool_claim(wanted->template_id, &wanted->limits);
+	ready = wanted->snapshot ? NULL : sandbox_pool_claim(wanted->template_id, &wanted->limits);
 	rc = ready ? start_from_pool(call, ready, wanted) : start_new(call, wanted);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "creating the sandbox");
@@ -482,6 +543,8 @@ void sandboxes_create(struct rpc_call *call, const struct ProtobufCMessage *mess
 	struct pdk_error err;
 	int rc = validate_create(request, &err);
 
+	if (rc >= 0 && request->snapshot[0])
+		rc = snapshot_find(rpc_principal(call), request->snapshot, &wanted.snapshot, &err);
 	if (rc >= 0)
 		rc = tenant_take_create(wanted.tenant, &err);
 	if (rc >= 0)
@@ -490,4 +553,13 @@ void sandboxes_create(struct rpc_call *call, const struct ProtobufCMessage *mess
 		metric_add(METRIC_CREATES_REFUSED, 1);
 		rpc_fail(call, &err);
 	}
+}
+
+int sandbox_start_copy(struct snapshot *snapshot, const char *tenant, const Paddock__V1__CreateSandboxRequest *request,
+		       struct fork_copy *copy, struct pdk_error *err)
+{
+	struct new_sandbox wanted = {.request = request, .tenant = tenant, .snapshot = snapshot, .copy = copy};
+	int rc = tenant_take_create(tenant, err);
+
+	return rc < 0 ? rc : start(NULL, &wanted, err);
 }

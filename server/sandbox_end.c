@@ -68,13 +68,16 @@ static void end_create(struct sandbox *sandbox)
 		idempotency_forget(private->idempotency);
 		private->idempotency = NULL;
 	}
-	if (!private->creators)
+	if (!private->creators && !private->copy)
 		return;
-	if (is_failure(sandbox->end_reason))
+	if (private->end_code)
+		pdk_fail(&err, -EIO, private->end_code, "sandbox could not be created: %s", private->end_text);
+	else if (is_failure(sandbox->end_reason))
 		pdk_fail(&err, -EIO, PDK_UNAVAILABLE, "sandbox could not be created: %s",
 			 private->end_text ? private->end_text : "unknown");
 	else
 		pdk_fail(&err, -ECANCELED, PDK_ABORTED, "sandbox was killed while it was created");
+	fork_copy_over(sandbox, &err);
 	sandbox_creators_fail(sandbox, &err);
 }
 
@@ -92,12 +95,13 @@ void sandbox_end(struct sandbox *sandbox, Paddock__V1__EndReason reason, const c
 	loop_timer_cancel(&private->timer);
 	if (private->pooled)
 		sandbox_pool_lost(sandbox, was_ready);
-	loop_timer_cancel(&private->suspend_timer);
+	loop_timer_cancel(&private->detach_timer);
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
 	private->paused_unix_ms = 0;
 	store_intent(sandbox);
 	end_create(sandbox);
 	sandbox_pause_fail(sandbox);
+	sandbox_snapshot_fail(sandbox);
 	if (!private->pooled) {
 		previews_end(sandbox);
 		processes_end(sandbox);
@@ -351,6 +355,7 @@ void sandbox_gone(struct sandbox *sandbox)
 	memcpy(template_id, sandbox->template_id, sizeof(template_id));
 	memcpy(tenant, sandbox->tenant, sizeof(tenant));
 	loop_timer_cancel(&sandbox->private->timer);
+	sandbox_copy_over(sandbox);
 	sandbox_uncount(sandbox);
 	/* A Kill that was waiting knows its id, so then there is a trace. */
 	if ((sandbox->private->pooled || sandbox->private->discard) && !sandbox->private->killers)

@@ -51,6 +51,8 @@ struct sandbox_owner {
 	uint32_t keys;         /* remembered idempotency keys */
 	uint64_t memory_bytes; /* limits of the living */
 	uint64_t disk_bytes;
+	uint32_t snapshots;
+	uint64_t snapshot_bytes;
 	char name[TENANT_NAME_MAX + 1];
 };
 
@@ -59,6 +61,9 @@ struct sandbox_list_link {
 };
 
 struct idempotency;
+
+struct snapshot;
+struct fork_copy;
 
 struct sandbox_private {
 	struct sandbox *next_bucket;
@@ -69,6 +74,7 @@ struct sandbox_private {
 	struct text_list *metadata; /* key, value, key, value, ... */
 	struct text_list *env;      /* NAME=value */
 	char *end_text;
+	enum pdk_code end_code; /* CREATING: what its clients hear, if not UNAVAILABLE */
 	struct idempotency *idempotency; /* the key that waits for this create */
 	struct sandbox_waiter *creators;
 	struct sandbox_waiter *killers;
@@ -79,8 +85,14 @@ struct sandbox_private {
 	uint64_t resume_timeout_ms;
 	Paddock__V1__PauseMode pausing_mode; /* PAUSING: what it will be */
 	uint64_t checkpoint_token;           /* of what the warden has on disk; 0: none */
-	unsigned int suspend_tries;
-	struct loop_timer suspend_timer; /* PAUSING: looks again whether its processes can be let go */
+	/* Pipes and link are being let go (sandbox_detach.c). */
+	unsigned int detach_tries;
+	struct loop_timer detach_timer;
+	void (*detached)(struct sandbox *sandbox, int rc);
+	struct snapshot *snapshot; /* RUNNING: one that is being taken of it; pauses wait until that is whole */
+	struct snapshot *origin;   /* CREATING: what it is made from */
+	struct fork_copy *copy;    /* CREATING: the fork that asked for it */
+	uint64_t inherited_bytes;  /* of the snapshot that it was made from, in its layer */
 	bool thawed; /* RESUMING: the warden has done its part */
 	bool frozen, in_store; /* reconciliation: as the warden's list says */
 	Paddock__V1__PortAccess port_access;
@@ -117,6 +129,8 @@ struct sandbox_owner *sandbox_owner_find(const char *tenant);
 struct sandbox_owner *sandbox_owner_get(const char *tenant); /* makes it; NULL when out of memory */
 void sandbox_owner_put(struct sandbox_owner *owner);         /* frees it if nothing is left */
 bool sandbox_is_living(const struct sandbox *sandbox);
+/* One more (or less) that needs the template's content. */
+void sandbox_template_use(const char *template_id, int delta);
 /* True when the caller may know of it. */
 bool sandbox_visible(const struct principal *principal, const struct sandbox *sandbox);
 
@@ -149,12 +163,18 @@ void admission_release(const struct warden_limits *limits, bool pooled);
 /* May one more be made? RESOURCE_EXHAUSTED names what is full. Pre-made sandboxes do not count against a client (they
  * make room), but they do against a refill. */
 int admission_check(const struct warden_limits *limits, bool pooled, struct pdk_error *err);
+/* Disk that snapshots hold, in the clients' sum. */
+void admission_hold_disk(int64_t delta_bytes);
+int admission_check_disk(uint64_t bytes, struct pdk_error *err);
 /* True while living and pre-made ones together are more than the box takes. */
 bool admission_is_over(void);
 
 /* --- sandbox_create.c --- */
 /* Ask the warden for the kernel objects, then init for its hello. Failures end the sandbox as CREATE_FAILED. */
 void sandbox_make(struct sandbox *sandbox);
+/* The same for a copy that no call waits for: `copy` hears of its end by fork_copy_over(), unless this fails. */
+int sandbox_start_copy(struct snapshot *snapshot, const char *tenant, const Paddock__V1__CreateSandboxRequest *request,
+		       struct fork_copy *copy, struct pdk_error *err);
 /* Finish every call that waits for this create. */
 void sandbox_creators_fail(struct sandbox *sandbox, const struct pdk_error *err);
 /* Waiters of either list: -ENOMEM when the call's arena is full. */
@@ -162,6 +182,25 @@ int sandbox_wait(struct sandbox *sandbox, struct sandbox_waiter **list, struct r
 		 void (*on_cancel)(struct rpc_call *call, const struct pdk_error *why));
 struct sandbox_waiter *sandbox_waiter_take(struct sandbox_waiter **list);
 void sandbox_waiter_remove(struct sandbox_waiter *waiter);
+
+/* --- snapshot_take.c --- */
+/* It is ending: a snapshot that is not copied yet will not come. */
+void sandbox_snapshot_fail(struct sandbox *sandbox);
+/* Its link is there again. */
+void sandbox_snapshot_linked(struct sandbox *sandbox);
+
+/* --- sandbox_copy.c --- */
+/* CREATING from a snapshot: what the warden is asked for instead. */
+void sandbox_copy_request(const struct sandbox *sandbox, struct warden_request *request);
+/* What the snapshot says where a create says nothing. */
+void sandbox_copy_limits(const struct snapshot *snapshot, Paddock__V1__Resources *resources);
+struct text_list *sandbox_copy_env(const struct snapshot *snapshot, const struct text_list *asked);
+/* Its init has answered: it gets its processes; `done` when they are taken over. */
+void sandbox_copy_fill(struct sandbox *sandbox, void (*done)(struct sandbox *sandbox, int rc));
+/* It runs, or is gone: the snapshot is not needed for it any more. */
+void sandbox_copy_over(struct sandbox *sandbox);
+/* Its fork learns what became of it: NULL, it runs. */
+void fork_copy_over(struct sandbox *sandbox, const struct pdk_error *err);
 
 /* --- sandbox_end.c --- */
 /* Begin the end of a CREATING or RUNNING sandbox; nothing for one that is ending already. */
@@ -196,7 +235,21 @@ void sandbox_paused(struct sandbox *sandbox);
 void sandbox_pause_failed(struct sandbox *sandbox, const struct pdk_error *err);
 void sandbox_resume_failed(struct sandbox *sandbox, const struct pdk_error *err);
 
+/* The snapshot that was being taken of it is over: what waited for that goes on. */
+void sandbox_snapshot_over(struct sandbox *sandbox);
+
+/* --- sandbox_detach.c --- */
+/* Let go of everything of a RUNNING or PAUSING sandbox that leads outside: pipes, then the link. `done` runs with 0 when
+ * init has closed its end (`guest` is NULL then), or with a negative errno and nothing is changed. The sandbox's end takes
+ * it back. */
+void sandbox_detach(struct sandbox *sandbox, void (*done)(struct sandbox *sandbox, int rc));
+
 /* --- sandbox_checkpoint.c --- */
+/* What the warden's refusal means to a client. `what`: "sandbox could not be paused". */
+enum pdk_code sandbox_code_of(const struct warden_reply *reply);
+void sandbox_explain(const struct warden_reply *reply, const char *what, struct pdk_error *err);
+/* The link was given up for nothing, or is over with: make it again. */
+void sandbox_link_again(struct sandbox *sandbox);
 /* PAUSING: put it on disk. */
 void sandbox_checkpoint(struct sandbox *sandbox);
 /* RESUMING: bring it back. */

@@ -179,6 +179,16 @@ void sandbox_resume_failed(struct sandbox *sandbox, const struct pdk_error *err)
 
 /* --- resume --- */
 
+void sandbox_snapshot_over(struct sandbox *sandbox)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	if (sandbox->state != STATE(RUNNING) || private->snapshot || private->adopting || !sandbox->guest)
+		return;
+	if (private->pausers)
+		begin_pause(sandbox);
+}
+
 /* How long nothing ran. After a restart only the wall clock knows. */
 static uint64_t paused_for_ms(const struct sandbox *sandbox)
 {
@@ -310,9 +320,10 @@ static int check_state(const struct sandbox *sandbox, struct pdk_error *err)
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox is still being created");
 	if (sandbox->state == STATE(KILLING) || !sandbox_is_living(sandbox))
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
-	if (sandbox->state == STATE(RUNNING) && (!sandbox->guest || sandbox->private->adopting))
+	if (sandbox->state == STATE(RUNNING) && !sandbox->private->snapshot &&
+	    (!sandbox->guest || sandbox->private->adopting))
 		return pdk_fail(err, -EAGAIN, PDK_UNAVAILABLE,
-				"sandbox is being taken over after a restart; try again");
+				"the link to the sandbox is being made again; try again");
 	return 0;
 }
 
@@ -334,7 +345,7 @@ static void reach(struct rpc_call *call, struct sandbox *sandbox, Paddock__V1__S
 		rpc_fail(call, &err);
 		return;
 	}
-	if (sandbox->state == from)
+	if (sandbox->state == from && !sandbox->private->snapshot)
 		begin(sandbox);
 }
 

@@ -5,6 +5,7 @@
 #include "sandbox/base/cleanup.h"
 #include "sandbox_access.h"
 #include "sandbox_internal.h"
+#include "snapshots.h"
 #include "warden_client.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -54,8 +55,10 @@ static void on_processes_adopted(struct sandbox *sandbox, int rc)
 		return;
 	}
 	log_event(LOG_INFO, "sandbox.adopted", "sandbox", sandbox->id, "tenant", sandbox->tenant, NULL);
-	sandbox_audit(NULL, sandbox, "sandbox.adopted", NULL);
+	if (!sandbox->private->snapshot)
+		sandbox_audit(NULL, sandbox, "sandbox.adopted", NULL);
 	sandbox_resume_done(sandbox);
+	sandbox_snapshot_linked(sandbox);
 }
 
 static void on_guest_ready(struct guest *guest, int rc, void *arg)
@@ -232,6 +235,7 @@ void sandbox_reconcile(void)
 {
 	struct warden_request request = {.op = WARDEN_LIST};
 
+	snapshots_reconcile();
 	sandbox_each(mark_expected, NULL);
 	(void)warden_call(&request, -1, on_list_after_reconnect, NULL);
 }

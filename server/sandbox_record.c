@@ -92,6 +92,7 @@ static void fill_record(const struct sandbox *sandbox, Paddock__Internal__Stored
 	record->pause_mode = private->pause_mode;
 	record->paused_unix_ms = private->paused_unix_ms;
 	record->checkpoint_token = private->checkpoint_token;
+	record->inherited_bytes = private->inherited_bytes;
 	if (private->end_text)
 		record->end_text = private->end_text;
 	record->memory_bytes = sandbox->limits.memory_bytes;
@@ -187,6 +188,7 @@ static int from_record(struct sandbox *sandbox, const Paddock__Internal__StoredS
 	sandbox->private->pause_mode = record->pause_mode;
 	sandbox->private->paused_unix_ms = record->paused_unix_ms;
 	sandbox->private->checkpoint_token = record->checkpoint_token;
+	sandbox->private->inherited_bytes = record->inherited_bytes;
 	sandbox->limits.memory_bytes = record->memory_bytes;
 	sandbox->limits.disk_bytes = record->disk_bytes;
 	sandbox->limits.max_inodes = record->max_inodes;

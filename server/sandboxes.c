@@ -101,7 +101,7 @@ struct sandbox_owner *sandbox_owner_get(const char *tenant)
 
 void sandbox_owner_put(struct sandbox_owner *owner)
 {
-	if (!owner || owner->known > 0 || owner->keys > 0)
+	if (!owner || owner->known > 0 || owner->keys > 0 || owner->snapshots > 0)
 		return;
 	*owner_slot(owner->name) = owner->next_bucket;
 	free(owner);
@@ -177,7 +177,8 @@ void sandbox_drop(struct sandbox *sandbox)
 
 	sandbox_uncount(sandbox);
 	loop_timer_cancel(&private->timer);
-	loop_timer_cancel(&private->suspend_timer);
+	loop_timer_cancel(&private->detach_timer);
+	sandbox_copy_over(sandbox);
 	disown(sandbox);
 	*table_slot(sandbox->id) = private->next_bucket;
 	free(private->metadata);
@@ -219,6 +220,14 @@ static void template_use_remove(const char *id)
 		}
 		return;
 	}
+}
+
+void sandbox_template_use(const char *template_id, int delta)
+{
+	if (delta > 0)
+		(void)template_use_add(template_id);
+	else
+		template_use_remove(template_id);
 }
 
 void sandbox_count(struct sandbox *sandbox)
@@ -318,7 +327,8 @@ int sandbox_find_running(const struct rpc_call *call, const char *id, struct san
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox is paused; resume it first");
 	if (!sandbox->guest || sandbox->private->adopting)
 		return pdk_fail(err, -EAGAIN, PDK_UNAVAILABLE,
-				"sandbox is being taken over after a restart; try again");
+				sandbox->private->snapshot ? "a snapshot of the sandbox is being taken; try again"
+							   : "the link to the sandbox is being made again; try again");
 	*ret = sandbox;
 	return 0;
 }

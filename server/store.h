@@ -22,6 +22,7 @@ enum store_db {
 	STORE_IDEMPOTENCY, /* tenant "/" key -> StoredIdempotency */
 	STORE_AUDIT,	 /* 8-byte big-endian sequence -> hash (32) previous hash (32) record bytes */
 	STORE_PREVIEWS,	 /* preview id -> StoredPreview */
+	STORE_SNAPSHOTS, /* snapshot id -> internal StoredSnapshot */
 	STORE_CHECKPOINTS, /* 8-byte big-endian number of records -> signed checkpoint of the audit log (text) */
 	STORE_DB_COUNT
 };

@@ -33,6 +33,7 @@ static const char *const db_names[STORE_DB_COUNT] = {
 	[STORE_IDEMPOTENCY] = "idempotency",
 	[STORE_AUDIT] = "audit",
 	[STORE_PREVIEWS] = "previews",
+	[STORE_SNAPSHOTS] = "snapshots",
 	[STORE_CHECKPOINTS] = "checkpoints",
 };
 

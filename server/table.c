@@ -12,12 +12,14 @@
 #include "paddock/v1/previews.pb-c.h"
 #include "paddock/v1/processes.pb-c.h"
 #include "paddock/v1/sandboxes.pb-c.h"
+#include "paddock/v1/snapshots.pb-c.h"
 #include "paddock/v1/templates.pb-c.h"
 #include "previews.h"
 #include "processes.h"
 #include "reflection.h"
 #include "sandbox/base/cleanup.h"
 #include "sandboxes.h"
+#include "snapshots.h"
 #include "templates.h"
 
 /*
@@ -71,6 +73,12 @@ const struct rpc_method rpc_table[] = {
 	ROW(Sandboxes, WatchEvents, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK, 0, SMALL, watch_events_request, sandbox_event, sandboxes_watch_events),
 	ROW(Sandboxes, GetAccess, RPC_UNARY, RPC_AUDIT_READ, USE, MINUTE, SMALL, get_access_request, sandbox_access, sandboxes_get_access),
 	ROW(Sandboxes, GetUsage, RPC_UNARY, RPC_AUDIT_READ, LOOK | TOKEN, MINUTE, SMALL, get_usage_request, sandbox_usage, sandboxes_get_usage),
+
+	ROW(Snapshots, Create, RPC_UNARY, RPC_AUDIT_CHANGE, USE, 10 * MINUTE, SMALL, create_snapshot_request, snapshot, snapshots_create),
+	ROW(Snapshots, Get, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, get_snapshot_request, snapshot, snapshots_get),
+	ROW(Snapshots, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_snapshots_request, list_snapshots_response, snapshots_list),
+	ROW(Snapshots, Remove, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, remove_snapshot_request, remove_snapshot_response, snapshots_remove),
+	ROW(Snapshots, Fork, RPC_UNARY, RPC_AUDIT_CHANGE, USE, 10 * MINUTE, SMALL, fork_request, fork_response, snapshots_fork),
 
 	ROW(Processes, Start, RPC_SERVER_STREAM, RPC_AUDIT_CHANGE, USE | TOKEN, 0, LARGE, start_process_request, process_event, processes_start),
 	ROW(Processes, Attach, RPC_SERVER_STREAM, RPC_AUDIT_READ, LOOK | TOKEN, 0, SMALL, attach_request, process_event, processes_attach),

@@ -8,6 +8,7 @@
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
 #include "sandboxes.h"
+#include "snapshots.h"
 #include "status.h"
 #include "tenants.h"
 #include <errno.h>
@@ -68,6 +69,8 @@ static void sandboxes_gone(void *arg)
 							      .outcome = "OK"});
 	if (!rc)
 		rc = templates_remove_tenant(removal->tenant, batch);
+	if (!rc)
+		rc = snapshots_remove_tenant(removal->tenant, batch);
 	if (rc < 0) {
 		store_batch_free(batch);
 		finish_removal(removal, rc);

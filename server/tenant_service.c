@@ -39,6 +39,8 @@ static int check_quota(const Paddock__V1__Quota *quota, struct pdk_error *err)
 	if (!rc)
 		rc = validate_range("quota.max_templates", quota->max_templates, 0, QUOTA_COUNT_MAX, err);
 	if (!rc)
+		rc = validate_range("quota.max_snapshots", quota->max_snapshots, 0, QUOTA_COUNT_MAX, err);
+	if (!rc)
 		rc = validate_range("quota.max_memory_bytes", quota->max_memory_bytes, 0, QUOTA_BYTES_MAX, err);
 	if (!rc)
 		rc = validate_range("quota.total_memory_bytes", quota->total_memory_bytes, 0, QUOTA_BYTES_MAX, err);
@@ -60,6 +62,8 @@ static void merge_quota(struct tenant_quota *into, const Paddock__V1__Quota *quo
 		into->creates_per_minute = quota->creates_per_minute;
 	if (quota->max_templates)
 		into->max_templates = quota->max_templates;
+	if (quota->max_snapshots)
+		into->max_snapshots = quota->max_snapshots;
 	if (quota->max_memory_bytes)
 		into->max_memory_bytes = quota->max_memory_bytes;
 	if (quota->total_memory_bytes)
@@ -90,6 +94,7 @@ static void show(struct shown *shown, const struct tenant *tenant)
 	shown->quota.max_sandboxes = quota.max_sandboxes;
 	shown->quota.creates_per_minute = quota.creates_per_minute;
 	shown->quota.max_templates = quota.max_templates;
+	shown->quota.max_snapshots = quota.max_snapshots;
 	shown->quota.max_memory_bytes = quota.max_memory_bytes;
 	shown->quota.total_memory_bytes = quota.total_memory_bytes;
 	shown->quota.max_disk_bytes = quota.max_disk_bytes;

@@ -74,6 +74,7 @@ void tenant_get_quota(const char *name, struct tenant_quota *ret)
 	ret->max_sandboxes = FIRST(own->max_sandboxes, config->quota_max_sandboxes);
 	ret->creates_per_minute = FIRST(own->creates_per_minute, config->quota_creates_per_minute);
 	ret->max_templates = FIRST(own->max_templates, config->quota_max_templates);
+	ret->max_snapshots = FIRST(own->max_snapshots, config->quota_max_snapshots);
 	ret->max_memory_bytes = FIRST(own->max_memory_bytes, config->quota_max_memory_bytes);
 	ret->total_memory_bytes = FIRST(own->total_memory_bytes, config->quota_total_memory_bytes);
 	ret->max_disk_bytes = FIRST(own->max_disk_bytes, config->quota_max_disk_bytes);
@@ -122,6 +123,7 @@ int tenant_write(const struct tenant *tenant, struct store_batch *batch)
 	quota.max_sandboxes = tenant->written.max_sandboxes;
 	quota.creates_per_minute = tenant->written.creates_per_minute;
 	quota.max_templates = tenant->written.max_templates;
+	quota.max_snapshots = tenant->written.max_snapshots;
 	quota.max_memory_bytes = tenant->written.max_memory_bytes;
 	quota.total_memory_bytes = tenant->written.total_memory_bytes;
 	quota.max_disk_bytes = tenant->written.max_disk_bytes;
@@ -158,6 +160,7 @@ static int load_one(const void *key, size_t key_length, const void *value, size_
 			.max_sandboxes = quota->max_sandboxes,
 			.creates_per_minute = quota->creates_per_minute,
 			.max_templates = quota->max_templates,
+			.max_snapshots = quota->max_snapshots,
 			.max_memory_bytes = quota->max_memory_bytes,
 			.total_memory_bytes = quota->total_memory_bytes,
 			.max_disk_bytes = quota->max_disk_bytes,

@@ -4,14 +4,14 @@
 #include <string.h>
 #include <sys/random.h>
 
-void sandbox_id_make(char id[SANDBOX_ID_SIZE])
+static void make(char first, char id[SANDBOX_ID_SIZE])
 {
 	static const char alphabet[] = "abcdefghijklmnopqrstuvwxyz0123456789";
 	unsigned char random[64];
 	size_t used = sizeof(random);
 	int n = 1;
 
-	id[0] = 'i';
+	id[0] = first;
 	while (n < SANDBOX_ID_LEN) {
 		if (used == sizeof(random)) {
 			if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
@@ -26,11 +26,31 @@ void sandbox_id_make(char id[SANDBOX_ID_SIZE])
 	id[SANDBOX_ID_LEN] = '\0';
 }
 
-bool sandbox_id_valid(const char *text)
+static bool valid(char first, const char *text)
 {
-	if (!text || text[0] != 'i' || strlen(text) != SANDBOX_ID_LEN)
+	if (!text || text[0] != first || strlen(text) != SANDBOX_ID_LEN)
 		return false;
 	return strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789") == SANDBOX_ID_LEN;
+}
+
+void sandbox_id_make(char id[SANDBOX_ID_SIZE])
+{
+	make('i', id);
+}
+
+bool sandbox_id_valid(const char *text)
+{
+	return valid('i', text);
+}
+
+void snapshot_id_make(char id[SANDBOX_ID_SIZE])
+{
+	make('s', id);
+}
+
+bool snapshot_id_valid(const char *text)
+{
+	return valid('s', text);
 }
 
 bool template_id_valid(const char *text)

@@ -13,6 +13,10 @@ void sandbox_id_make(char id[SANDBOX_ID_SIZE]);
 /* True if `text` is NULL-terminated and has exactly the form of a sandbox id. */
 bool sandbox_id_valid(const char *text);
 
+/* A snapshot id: the same with "s". */
+void snapshot_id_make(char id[SANDBOX_ID_SIZE]);
+bool snapshot_id_valid(const char *text);
+
 /* A template id: "t" and 40 hexadecimal digits. */
 #define TEMPLATE_ID_LEN 41
 #define TEMPLATE_ID_SIZE (TEMPLATE_ID_LEN + 1)

@@ -1,15 +1,20 @@
 #include "sandbox/init/session.h"
 
+#include "sandbox/init/account.h"
 #include "sandbox/init/job.h"
 #include "sandbox/init/ports.h"
 #include "sandbox/init/process.h"
 #include "sandbox/init/spare.h"
 #include "sandbox/init/sudo.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* Frames handled per turn of the loop, so that a flood of requests does not starve the processes. */
 #define FRAMES_PER_TURN 64u
@@ -18,6 +23,7 @@
 #define ENV_COUNT_MAX 4096u
 #define ENV_BYTES_MAX (1u << 20)
 #define PAUSED_MAX_MS (1ull << 40)
+#define MACHINE_ID_LENGTH 32u
 
 struct session {
 	struct source source;
@@ -166,6 +172,33 @@ static void env_free(char **env)
 	free(env);
 }
 
+/* In a copy: another number where the source has one. In a child, which becomes root for it. */
+static void renew_machine_id(const char *id)
+{
+	struct account account;
+	pid_t pid;
+	int status;
+
+	if (strlen(id) != MACHINE_ID_LENGTH || strspn(id, "0123456789abcdef") != MACHINE_ID_LENGTH)
+		return;
+	pid = fork();
+	if (pid == 0) {
+		char old[MACHINE_ID_LENGTH];
+		struct stat st;
+		int fd;
+
+		account_load(0, &account);
+		if (account_become(&account) < 0)
+			_exit(1);
+		fd = open("/etc/machine-id", O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+		if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && read(fd, old, sizeof(old)) == (ssize_t)sizeof(old))
+			(void)!pwrite(fd, id, MACHINE_ID_LENGTH, 0);
+		_exit(0);
+	}
+	if (pid > 0)
+		waitpid(pid, &status, 0);
+}
+
 static int take_setup(struct init *init, uint32_t stream, const guest_message(Setup) * setup, struct pdk_error *err)
 {
 	size_t bytes = 0;
@@ -194,6 +227,8 @@ static int take_setup(struct init *init, uint32_t stream, const guest_message(Se
 	/* The warden has named the sandbox already; this is only for one that was made ahead, where we may. */
 	if (setup->hostname[0] && strlen(setup->hostname) <= 63)
 		(void)!sethostname(setup->hostname, strlen(setup->hostname));
+	if (setup->machine_id[0])
+		renew_machine_id(setup->machine_id);
 	session_done(init, stream);
 	spare_prepare(init, false);
 	return 0;

@@ -25,6 +25,25 @@ int btrfs_subvolume_create(int parent, const char *name)
 	return name_call(parent, BTRFS_IOC_SUBVOL_CREATE, name);
 }
 
+int btrfs_subvolume_snapshot(int subvolume, int parent, const char *name)
+{
+	struct btrfs_ioctl_vol_args_v2 args = {.fd = subvolume};
+
+	if ((size_t)snprintf(args.name, sizeof(args.name), "%s", name) >= sizeof(args.name))
+		return -ENAMETOOLONG;
+	return ioctl(parent, BTRFS_IOC_SNAP_CREATE_V2, &args) < 0 ? -errno : 0;
+}
+
+int btrfs_subvolume_generation(int subvolume, uint64_t *ret)
+{
+	struct btrfs_ioctl_get_subvol_info_args info = {.treeid = 0};
+
+	if (ioctl(subvolume, BTRFS_IOC_GET_SUBVOL_INFO, &info) < 0)
+		return -errno;
+	*ret = info.generation;
+	return 0;
+}
+
 int btrfs_subvolume_destroy(int parent, const char *name)
 {
 	return name_call(parent, BTRFS_IOC_SNAP_DESTROY, name);

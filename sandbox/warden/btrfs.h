@@ -7,6 +7,10 @@
 /* The btrfs ioctls that the pool needs. `parent` is a directory descriptor, `name` one path component.
  * All return 0 or a negative errno. */
 int btrfs_subvolume_create(int parent, const char *name);
+/* A writable copy of what it holds now, dirty pages included, whatever its size. On disk on return. */
+int btrfs_subvolume_snapshot(int subvolume, int parent, const char *name);
+/* A number that is another one after every change of the subvolume. */
+int btrfs_subvolume_generation(int subvolume, uint64_t *ret);
 int btrfs_subvolume_destroy(int parent, const char *name);
 /* Write everything out, and have the kernel take the space of destroyed subvolumes back now, not at its next commit (30
  * s). */

@@ -25,6 +25,8 @@
 
 #define NOTES "paddock.img" /* the name makes it one of the files that are sealed */
 
+static const char *const mount_points[] = {"stage", "work"}; /* in the warden's own mounts nothing is on them */
+
 static const char *missing;
 
 int checkpoint_setup(struct pdk_error *err)
@@ -38,10 +40,12 @@ int checkpoint_setup(struct pdk_error *err)
 	snprintf(path, sizeof(path), "%s/criu", options.runtime_dir);
 	if (file_mkdir(AT_FDCWD, path, 0700) < 0 || mount("tmpfs", path, "tmpfs", 0, "mode=700,size=1m") < 0)
 		return pdk_fail_errno(err, -errno, "mount a tmpfs");
-	snprintf(path, sizeof(path), "%s/stage", options.runtime_dir);
-	rc = file_mkdir(AT_FDCWD, path, 0755);
-	if (rc < 0)
-		return pdk_fail_errno(err, rc, "make a mount point");
+	for (size_t i = 0; i < sizeof(mount_points) / sizeof(mount_points[0]); i++) {
+		snprintf(path, sizeof(path), "%s/%s", options.runtime_dir, mount_points[i]);
+		rc = file_mkdir(AT_FDCWD, path, 0755);
+		if (rc < 0)
+			return pdk_fail_errno(err, rc, "make a mount point");
+	}
 	rc = criu_setup();
 	if (rc < 0) {
 		missing = rc == -ENOSYS ? "CRIU is older than 4.1" : "CRIU is not installed";
@@ -85,11 +89,12 @@ int checkpoint_discard(const char *id)
 
 /* --- in the children --- */
 
-void checkpoint_tell(int status, int rc, const struct pdk_error *err, pid_t pid, uint64_t bytes)
+void checkpoint_tell(int status, int rc, const struct pdk_error *err, const struct checkpoint_result *told)
 {
-	struct checkpoint_result result = {.error = -rc, .pid = pid, .bytes = bytes};
+	struct checkpoint_result result = *told;
 
 	if (rc < 0) {
+		result.error = -rc;
 		result.code = (int)err->code;
 		snprintf(result.text, sizeof(result.text), "%.239s", err->text);
 	}
@@ -151,23 +156,35 @@ uint64_t checkpoint_layer_token(const char *id)
 	return token;
 }
 
-int checkpoint_set_layer_token(const char *id, uint64_t token)
+int checkpoint_put_token(int layer, uint64_t token)
 {
-	_cleanup_fd_ int layer = open_layer(id);
 	_cleanup_fd_ int fd = -1;
 	char text[32];
 	int n = snprintf(text, sizeof(text), "%016" PRIx64, token);
 
-	if (layer < 0)
-		return layer;
-	if (token == 0 && unlinkat(layer, "checkpoint", 0) < 0 && errno != ENOENT)
+	if (token == 0)
+		return unlinkat(layer, "checkpoint", 0) < 0 && errno != ENOENT ? -errno : 0;
+	fd = openat(layer, "checkpoint", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
 		return -errno;
-	if (token) {
-		fd = openat(layer, "checkpoint", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-		if (fd < 0 || write(fd, text, (size_t)n) != n || fsync(fd) < 0)
-			return fd < 0 ? -errno : -EIO;
-	}
-	return fsync(layer) < 0 ? -errno : 0;
+	return write(fd, text, (size_t)n) != n || fsync(fd) < 0 ? -EIO : 0;
+}
+
+int checkpoint_set_layer_token(const char *id, uint64_t token)
+{
+	_cleanup_fd_ int layer = open_layer(id);
+	int rc = layer < 0 ? layer : checkpoint_put_token(layer, token);
+
+	return rc < 0 ? rc : fsync(layer) < 0 ? -errno : 0;
+}
+
+int checkpoint_unmark_layer(int layer)
+{
+	if ((unlinkat(layer, "work/work/incompat/volatile/dirty", 0) < 0 && errno != ENOENT) ||
+	    (unlinkat(layer, "work/work/incompat/volatile", AT_REMOVEDIR) < 0 && errno != ENOENT) ||
+	    (unlinkat(layer, "work/work/incompat", AT_REMOVEDIR) < 0 && errno != ENOENT))
+		return -errno;
+	return 0;
 }
 
 /* The first line of the log that says "Error" and is not one of those that every run has. */

@@ -17,24 +17,30 @@
  */
 
 struct checkpoint_result {
-	int error; /* positive errno; 0: done */
-	int code;  /* enum pdk_code of the failure */
-	pid_t pid; /* restore: the first process */
-	uint64_t bytes;
+	bool runs_on; /* snapshot: a word before the last: the sandbox goes on, the rest needs only what is on disk */
+	int error;    /* positive errno; 0: done */
+	int code;     /* enum pdk_code of the failure */
+	pid_t pid;    /* restore: the first process */
+	uint64_t bytes, layer_bytes;
+	uint64_t stopped_usec;
+	uint64_t generation; /* restore from a snapshot: the state of its images that was checked */
 	char text[240];
 };
 
 struct checkpoint_plan {
 	const char *id;
+	const char *snapshot; /* into, or from this snapshot; NULL: the sandbox's own checkpoint */
 	const char *hostname;
 	uint64_t token; /* names this checkpoint of the sandbox */
 	int status;     /* where the result goes */
 	int cgroup;     /* the v2 leaf */
 	pid_t pid;      /* dump: the sandbox's first process */
+	uint64_t frozen_ns; /* dump: when it was frozen, by CLOCK_MONOTONIC */
 	/* restore: */
 	struct rootfs_plan rootfs;
 	int netns;
 	int listener;
+	uint64_t checked_generation; /* images in this state need no second check; 0: check them */
 };
 
 /* Find CRIU, make what the work needs. Without CRIU the warden runs all the same: checkpoint_missing() says why not. */
@@ -43,6 +49,8 @@ int checkpoint_setup(struct pdk_error *err);
 const char *checkpoint_missing(void);
 
 void checkpoint_run_dump(const struct checkpoint_plan *plan) __attribute__((noreturn));
+/* The same into a snapshot. The sandbox is let go on as soon as its memory and its layer are copied. */
+void checkpoint_run_snapshot(const struct checkpoint_plan *plan) __attribute__((noreturn));
 void checkpoint_run_restore(const struct checkpoint_plan *plan) __attribute__((noreturn));
 
 /* Is a whole one there? Its template, unless `template_id` is NULL. */

@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "btrfs.h"
@@ -21,6 +22,7 @@
 #include "pool.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/fault.h"
+#include "snapshot.h"
 
 /*
  * The dump, of a sandbox whose leaf is frozen; it is frozen again when CRIU is done. Nothing of the sandbox changes:
@@ -189,17 +191,17 @@ static void settle(const char *id)
 	}
 }
 
-static int make_directory(const char *id, char aside[40])
+static int make_directory(enum pool_dir parent, const char *name, char aside[40])
 {
 	int rc, dir;
 
-	snprintf(aside, 40, "%.24s.new", id);
-	rc = pool_discard(POOL_CHECKPOINTS, aside);
+	snprintf(aside, 40, "%.24s.new", name);
+	rc = pool_discard(parent, aside);
 	if (rc == 0)
-		rc = btrfs_subvolume_create(pool_dir(POOL_CHECKPOINTS), aside);
+		rc = btrfs_subvolume_create(pool_dir(parent), aside);
 	if (rc < 0)
 		return rc;
-	dir = openat(pool_dir(POOL_CHECKPOINTS), aside, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	dir = openat(pool_dir(parent), aside, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	return dir < 0 || fchmod(dir, 0700) < 0 ? -errno : dir;
 }
 
@@ -230,19 +232,15 @@ static int sync_layer(const char *id)
 
 	if (layer < 0 || syncfs(layer) < 0)
 		return -errno;
-	if ((unlinkat(layer, "work/work/incompat/volatile/dirty", 0) < 0 && errno != ENOENT) ||
-	    (unlinkat(layer, "work/work/incompat/volatile", AT_REMOVEDIR) < 0 && errno != ENOENT) ||
-	    (unlinkat(layer, "work/work/incompat", AT_REMOVEDIR) < 0 && errno != ENOENT))
-		return -errno;
-	return 0;
+	return checkpoint_unmark_layer(layer);
 }
 
-static int commit(const struct checkpoint_plan *plan, const char *aside)
+static int commit(enum pool_dir where, const char *aside, const char *name)
 {
-	int parent = pool_dir(POOL_CHECKPOINTS);
-	int rc = pool_discard(POOL_CHECKPOINTS, plan->id);
+	int parent = pool_dir(where);
+	int rc = pool_discard(where, name);
 
-	if (rc == 0 && renameat2(parent, aside, parent, plan->id, RENAME_NOREPLACE) < 0)
+	if (rc == 0 && renameat2(parent, aside, parent, name, RENAME_NOREPLACE) < 0)
 		rc = -errno;
 	return rc < 0 ? rc : fsync(parent) < 0 ? -errno : 0;
 }
@@ -256,7 +254,7 @@ static int dump(const struct checkpoint_plan *plan, uint64_t *ret_bytes, struct 
 	int rc = place_cache();
 
 	if (rc == 0)
-		rc = dir = make_directory(plan->id, aside);
+		rc = dir = make_directory(POOL_CHECKPOINTS, plan->id, aside);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "make a place for the checkpoint");
 	settle(plan->id);
@@ -276,17 +274,93 @@ static int dump(const struct checkpoint_plan *plan, uint64_t *ret_bytes, struct 
 	if (rc < 0)
 		return rc;
 	FAULT("dump_sealed");
-	rc = commit(plan, aside);
+	rc = commit(POOL_CHECKPOINTS, aside, plan->id);
 	return rc < 0 ? pdk_fail_errno(err, rc, "store the checkpoint") : 0;
+}
+
+/* Memory and layer are copied: it may go on. Nothing that follows needs it. */
+static int run_on(const struct checkpoint_plan *plan, struct checkpoint_result *result)
+{
+	struct timespec now;
+	int rc = cgroup_freeze(plan->id, false);
+
+	if (rc < 0)
+		return rc;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	result->runs_on = true;
+	result->stopped_usec =
+		((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - plan->frozen_ns) / 1000;
+	rc = write(plan->status, result, sizeof(*result)) == (ssize_t)sizeof(*result) ? 0 : -EPIPE;
+	result->runs_on = false;
+	return rc;
+}
+
+static int seal_snapshot(const struct checkpoint_plan *plan, int dir, const char *aside,
+			 struct checkpoint_result *result, struct pdk_error *err)
+{
+	const struct images_binding binding = {
+		.id = plan->snapshot, .template_id = plan->rootfs.template_id, .token = plan->token};
+	int rc = images_adapt(dir);
+
+	if (rc == 0)
+		rc = snapshot_finish_layer(plan->snapshot, plan->token);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "finish the snapshot");
+	rc = images_seal(dir, &binding, &result->bytes, err);
+	if (rc < 0)
+		return rc;
+	FAULT("snapshot_sealed");
+	rc = btrfs_subvolume_set_readonly(dir, true);
+	if (rc == 0)
+		rc = commit(POOL_SNAPSHOTS, aside, plan->snapshot);
+	return rc < 0 ? pdk_fail_errno(err, rc, "store the snapshot") : 0;
+}
+
+static int snapshot(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err)
+{
+	_cleanup_fd_ int dir = -1;
+	char aside[40];
+	int rc = place_cache();
+
+	if (rc == 0)
+		rc = dir = make_directory(POOL_SNAPSHOTS, plan->snapshot, aside);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "make a place for the snapshot");
+	settle(plan->id);
+	FAULT("snapshot_begun");
+	rc = take_images(plan, dir, err);
+	if (rc < 0)
+		return rc;
+	FAULT("snapshot_written");
+	rc = snapshot_copy_layer(plan->id, plan->snapshot);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "copy the disk layer");
+	pool_layer_usage(plan->id, &result->layer_bytes, &(uint64_t){0}); /* exact: the copy was a commit */
+	FAULT("snapshot_copied");
+	rc = run_on(plan, result);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "let the sandbox go on");
+	return seal_snapshot(plan, dir, aside, result, err);
 }
 
 void checkpoint_run_dump(const struct checkpoint_plan *plan)
 {
 	struct pdk_error err = {.code = PDK_OK};
-	uint64_t bytes = 0;
+	struct checkpoint_result result = {0};
 	int rc;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	rc = dump(plan, &bytes, &err);
-	checkpoint_tell(plan->status, rc, &err, 0, bytes);
+	rc = dump(plan, &result.bytes, &err);
+	checkpoint_tell(plan->status, rc, &err, &result);
+}
+
+void checkpoint_run_snapshot(const struct checkpoint_plan *plan)
+{
+	struct pdk_error err = {.code = PDK_OK};
+	struct checkpoint_result result = {0};
+	int rc;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	rc = snapshot(plan, &result, &err);
+	checkpoint_tell(plan->status, rc, &err, &result);
 }

@@ -18,6 +18,10 @@ int checkpoint_read_notes(int dir, struct checkpoint_notes *ret);
 /* The token that the layer holds; 0: none. It is there from the dump until something runs on the layer again. */
 uint64_t checkpoint_layer_token(const char *id);
 int checkpoint_set_layer_token(const char *id, uint64_t token); /* 0 removes it. Durable on return */
+/* The same in an open layer, durable when its file system is synced. */
+int checkpoint_put_token(int layer, uint64_t token);
+/* A layer that was mounted "volatile" has a mark that forbids another mount: take it off. */
+int checkpoint_unmark_layer(int layer);
 
 /* The name by which CRIU knows a mount that the warden makes: "/dev/pts" is "_dev_pts". */
 void checkpoint_mount_key(const char *path, char key[64]);
@@ -31,8 +35,8 @@ int checkpoint_wait(pid_t criu, int dir, const char *log, struct pdk_error *err)
 /* Every process of the restored tree, before it runs: user, capabilities, filter, namespaces. */
 int checkpoint_verify(const struct checkpoint_plan *plan, pid_t first, struct pdk_error *err);
 
-/* End the child: tell the warden. */
-void checkpoint_tell(int status, int rc, const struct pdk_error *err, pid_t pid, uint64_t bytes)
+/* End the child: tell the warden. `result` is what there is to say if rc is 0. */
+void checkpoint_tell(int status, int rc, const struct pdk_error *err, const struct checkpoint_result *result)
 	__attribute__((noreturn));
 
 #endif

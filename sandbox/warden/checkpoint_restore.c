@@ -22,6 +22,7 @@
 #include "pool.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/fault.h"
+#include "snapshot.h"
 
 /*
  * The restore takes two processes beside CRIU's own. The supervisor has the host's capabilities and checks; the runner,
@@ -40,7 +41,12 @@
 
 /* --- the runner --- */
 
-static int stage(const struct checkpoint_plan *plan)
+static const char *images_name(const struct checkpoint_plan *plan)
+{
+	return plan->snapshot ? plan->snapshot : plan->id;
+}
+
+static int stage(const struct checkpoint_plan *plan, int work)
 {
 	struct rootfs_parts parts;
 	const char *step;
@@ -59,7 +65,10 @@ static int stage(const struct checkpoint_plan *plan)
 	if (move_mount(parts.root, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return -errno;
 	snprintf(path, sizeof(path), "%s/stage", options.runtime_dir);
-	return move_mount(parts.pts, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
+	if (move_mount(parts.pts, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "%s/work", options.runtime_dir);
+	return move_mount(work, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
 static int enter(const struct checkpoint_plan *plan)
@@ -99,19 +108,23 @@ static int execute(const struct checkpoint_plan *plan, unsigned long listener)
 {
 	static struct mounts mounts;
 	const char *arguments[CRIU_ARGS_MAX];
-	char images[700], root[600], inherit[64];
+	char images[700], root[600], work[600], inherit[64];
 	size_t n;
 
 	add_mount(&mounts, "/dev", "dev");
 	add_mount(&mounts, "/dev/pts", "stage");
 	add_mount(&mounts, "/run/init", "programs");
 	rootfs_each_cover(add_cover, &mounts);
-	snprintf(images, sizeof(images), "%s/checkpoints/%s", pool_path(), plan->id);
+	snprintf(images, sizeof(images), "%s/%s/%s", pool_path(), plan->snapshot ? "snapshots" : "checkpoints",
+		 images_name(plan));
+	snprintf(work, sizeof(work), "%s/work", options.runtime_dir);
 	snprintf(root, sizeof(root), "%s/root", options.runtime_dir);
 	snprintf(inherit, sizeof(inherit), "fd[%d]:socket:[%lu]", FD_LISTENER, listener);
 	const char *const fixed[] = {"restore",
 				     "--images-dir",
 				     images,
+				     "--work-dir",
+				     work,
 				     "--log-file",
 				     "restore.log",
 				     "-v2",
@@ -137,14 +150,14 @@ static int execute(const struct checkpoint_plan *plan, unsigned long listener)
 	return -errno;
 }
 
-static void run(const struct checkpoint_plan *plan, unsigned long listener, int say, int hear)
+static void run(const struct checkpoint_plan *plan, unsigned long listener, int work, int say, int hear)
 	__attribute__((noreturn));
-static void run(const struct checkpoint_plan *plan, unsigned long listener, int say, int hear)
+static void run(const struct checkpoint_plan *plan, unsigned long listener, int work, int say, int hear)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (dup2(plan->listener, FD_LISTENER) < 0 || dup2(say, FD_SAY) < 0 || dup2(hear, FD_HEAR) < 0 || setsid() < 0 ||
 	    cgroup_join_v1(plan->id) < 0 || unshare(CLONE_NEWNS) < 0 || checkpoint_place_devpts() < 0 ||
-	    stage(plan) < 0 || enter(plan) < 0)
+	    stage(plan, work) < 0 || enter(plan) < 0)
 		_exit(126);
 	execute(plan, listener);
 	_exit(127);
@@ -204,7 +217,7 @@ static int admit(const struct checkpoint_plan *plan, const char *word, int answe
 	return 0;
 }
 
-static int watch_over(const struct checkpoint_plan *plan, int dir, pid_t runner, int hook, int answer, pid_t *ret_first,
+static int watch_over(const struct checkpoint_plan *plan, int work, pid_t runner, int hook, int answer, pid_t *ret_first,
 		      struct pdk_error *err)
 {
 	char word[32] = "";
@@ -216,19 +229,40 @@ static int watch_over(const struct checkpoint_plan *plan, int dir, pid_t runner,
 		if (rc < 0)
 			cgroup_kill(plan->id);
 	}
-	ended = checkpoint_wait(runner, dir, "restore.log", rc < 0 ? NULL : err);
+	ended = checkpoint_wait(runner, work, "restore.log", rc < 0 ? NULL : err);
 	if (rc == 0 && ended == 0 && n <= 0)
 		rc = pdk_fail(err, -EPROTO, PDK_INTERNAL, "CRIU ended without asking");
 	return rc < 0 ? rc : ended;
 }
 
-static int start_runner(const struct checkpoint_plan *plan, unsigned long listener, int dir, pid_t *ret_first,
+/* Where CRIU writes its log: memory, owned by the sandbox's root, as long as somebody holds the descriptor. The images
+ * are read only, perhaps by several at once. */
+static int make_work(const struct checkpoint_plan *plan)
+{
+	_cleanup_fd_ int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
+	char id[16];
+	int mnt;
+
+	snprintf(id, sizeof(id), "%u", plan->rootfs.base);
+	if (fs < 0 || fsconfig(fs, FSCONFIG_SET_STRING, "size", "4m", 0) < 0 ||
+	    fsconfig(fs, FSCONFIG_SET_STRING, "mode", "0700", 0) < 0 ||
+	    fsconfig(fs, FSCONFIG_SET_STRING, "uid", id, 0) < 0 ||
+	    fsconfig(fs, FSCONFIG_SET_STRING, "gid", id, 0) < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return -errno;
+	mnt = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	return mnt < 0 ? -errno : mnt;
+}
+
+static int start_runner(const struct checkpoint_plan *plan, unsigned long listener, pid_t *ret_first,
 			struct pdk_error *err)
 {
+	_cleanup_fd_ int work = make_work(plan);
 	struct clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)plan->cgroup};
 	int hook[2], answer[2];
 	pid_t runner;
 
+	if (work < 0)
+		return pdk_fail_errno(err, work, "make a place to work in");
 	if (pipe2(hook, O_CLOEXEC) < 0 || pipe2(answer, O_CLOEXEC) < 0)
 		return pdk_fail_errno(err, -errno, "make pipes");
 	/* Our library opens them again inside, as the sandbox's root. */
@@ -237,20 +271,30 @@ static int start_runner(const struct checkpoint_plan *plan, unsigned long listen
 		return pdk_fail_errno(err, -errno, "hand pipes to CRIU");
 	runner = kernel_clone3(&args);
 	if (runner == 0)
-		run(plan, listener, hook[1], answer[0]);
+		run(plan, listener, work, hook[1], answer[0]);
 	if (runner < 0)
 		return pdk_fail_errno(err, -errno, "start CRIU");
 	close(hook[1]);
 	close(answer[0]);
-	return watch_over(plan, dir, runner, hook[0], answer[1], ret_first, err);
+	return watch_over(plan, work, runner, hook[0], answer[1], ret_first, err);
 }
 
-static int restore(const struct checkpoint_plan *plan, pid_t *ret_first, struct pdk_error *err)
+/* Images of a snapshot are good for as many copies as are made while they are in the state that was checked. */
+static int check_images(const struct checkpoint_plan *plan, int dir, uint64_t *ret_generation, struct pdk_error *err)
 {
 	const struct images_binding binding = {
-		.id = plan->id, .template_id = plan->rootfs.template_id, .token = plan->token};
-	_cleanup_fd_ int dir =
-		openat(pool_dir(POOL_CHECKPOINTS), plan->id, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		.id = images_name(plan), .template_id = plan->rootfs.template_id, .token = plan->token};
+
+	*ret_generation = plan->snapshot ? snapshot_generation(dir) : 0;
+	if (*ret_generation && *ret_generation == plan->checked_generation)
+		return images_check_binding(dir, &binding, err);
+	return images_check(dir, &binding, err);
+}
+
+static int restore(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err)
+{
+	_cleanup_fd_ int dir = openat(pool_dir(plan->snapshot ? POOL_SNAPSHOTS : POOL_CHECKPOINTS), images_name(plan),
+				      O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	struct checkpoint_notes notes;
 	int rc;
 
@@ -258,26 +302,26 @@ static int restore(const struct checkpoint_plan *plan, pid_t *ret_first, struct 
 		return pdk_fail(err, -ENOENT, PDK_DATA_LOSS, "the checkpoint is gone");
 	if (checkpoint_layer_token(plan->id) != plan->token)
 		return pdk_fail(err, -EBADMSG, PDK_DATA_LOSS, "the checkpoint does not belong to what is on the disk");
-	rc = images_check(dir, &binding, err);
+	rc = check_images(plan, dir, &result->generation, err);
 	if (rc < 0)
 		return rc;
 	rc = checkpoint_read_notes(dir, &notes);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "read the notes of the checkpoint");
 	FAULT("restore_checked");
-	return start_runner(plan, notes.listener, dir, ret_first, err);
+	return start_runner(plan, notes.listener, &result->pid, err);
 }
 
 void checkpoint_run_restore(const struct checkpoint_plan *plan)
 {
 	struct pdk_error err = {.code = PDK_OK};
-	pid_t first = 0;
+	struct checkpoint_result result = {0};
 	int rc;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGPIPE, SIG_IGN);
-	rc = restore(plan, &first, &err);
+	rc = restore(plan, &result, &err);
 	if (rc < 0)
 		cgroup_kill(plan->id);
-	checkpoint_tell(plan->status, rc, &err, first, 0);
+	checkpoint_tell(plan->status, rc, &err, &result);
 }

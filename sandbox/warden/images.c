@@ -130,13 +130,11 @@ static int is_image(const struct dirent *entry)
 	return length > 4 && strcmp(entry->d_name + length - 4, ".img") == 0;
 }
 
-/* Everything that the HMAC covers, computed from what is there now. */
-static int describe(int dir, const struct images_binding *binding, struct buffer *text, uint64_t *bytes)
+static int describe_binding(const struct images_binding *binding, struct buffer *text)
 {
-	struct dirent **entries = NULL;
-	char head[700], path[32], cpu[160];
+	char head[700], cpu[160];
 	struct utsname host;
-	int n, rc;
+	int n;
 
 	uname(&host);
 	cpu_text(cpu);
@@ -144,7 +142,16 @@ static int describe(int dir, const struct images_binding *binding, struct buffer
 		head, sizeof(head),
 		"paddock checkpoint 1\nsandbox %s\ntemplate %s\ntoken %016" PRIx64 "\nkernel %s %s\ncriu %s\ncpu %s\n",
 		binding->id, binding->template_id, binding->token, host.release, host.machine, criu_version(), cpu);
-	rc = buffer_append(text, head, (size_t)n);
+	return buffer_append(text, head, (size_t)n);
+}
+
+/* Everything that the HMAC covers, computed from what is there now. */
+static int describe(int dir, const struct images_binding *binding, struct buffer *text, uint64_t *bytes)
+{
+	struct dirent **entries = NULL;
+	char path[32];
+	int n, rc = describe_binding(binding, text);
+
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", dir);
 	n = rc < 0 ? 0 : scandir(path, &entries, is_image, alphasort);
 	if (n < 0)
@@ -245,6 +252,24 @@ static int explain(const char *sealed, const char *found, struct pdk_error *err)
 	if (sscanf(*sealed ? sealed : found, "file %63s", name) == 1)
 		return pdk_fail(err, -EBADMSG, PDK_DATA_LOSS, "the checkpoint is damaged: %s", name);
 	return pdk_fail(err, -EBADMSG, PDK_DATA_LOSS, "the checkpoint is not this sandbox's, or not its newest");
+}
+
+int images_check_binding(int dir, const struct images_binding *binding, struct pdk_error *err)
+{
+	_cleanup_(buffer_free) struct buffer wanted = BUFFER(MANIFEST_MAX);
+	_cleanup_free_ char *sealed = NULL;
+	int rc = read_manifest(dir, &sealed);
+
+	if (rc < 0)
+		return pdk_fail(err, -EBADMSG, PDK_DATA_LOSS, "the checkpoint is damaged: its manifest");
+	rc = describe_binding(binding, &wanted);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "check the images");
+	if (strncmp(sealed, (const char *)buffer_data(&wanted), buffer_length(&wanted)) == 0)
+		return 0;
+	rc = buffer_append(&wanted, "", 1);
+	return rc < 0 ? pdk_fail_errno(err, rc, "check the images")
+		      : explain(sealed, (const char *)buffer_data(&wanted), err);
 }
 
 int images_check(int dir, const struct images_binding *binding, struct pdk_error *err)

@@ -32,5 +32,7 @@ int images_seal(int dir, const struct images_binding *binding, uint64_t *ret_byt
 /* -EBADMSG, DATA_LOSS: damaged, or not what `binding` says. -EPERM, FAILED_PRECONDITION: made by another kernel, CPU or
  * version of CRIU. */
 int images_check(int dir, const struct images_binding *binding, struct pdk_error *err);
+/* The same without the files, for images that are known to be what the manifest says: is it theirs, and of this host? */
+int images_check_binding(int dir, const struct images_binding *binding, struct pdk_error *err);
 
 #endif

@@ -34,6 +34,7 @@
 #include "sandbox/base/linger.h"
 #include "seccomp.h"
 #include "serve.h"
+#include "snapshot.h"
 #include "template.h"
 #include "tools.h"
 
@@ -338,6 +339,7 @@ static int setup(struct pdk_error *err)
 	drop_mounts();
 	template_reconcile();
 	sandbox_reconcile();
+	snapshot_reconcile();
 	pool_reconcile();
 	return serve_setup(err);
 }

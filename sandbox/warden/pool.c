@@ -31,11 +31,11 @@
 #define TRASH_PAUSE_MS 50 /* one worker for what a burst of kills leaves, and none between the steps of one */
 
 static const char *const names[POOL_DIRS] = {"templates", "sandboxes", "stock",      "import",
-					     "trash",     "tools",     "checkpoints"};
+					     "trash",     "tools",     "checkpoints", "snapshots"};
 
 static char mount_path[512];
 static int root = -1;
-static int dirs[POOL_DIRS] = {-1, -1, -1, -1, -1, -1, -1};
+static int dirs[POOL_DIRS] = {-1, -1, -1, -1, -1, -1, -1, -1};
 static uint64_t stock_names[STOCK_MAX];
 static unsigned int stock_count;
 static uint64_t next_name;

@@ -16,6 +16,7 @@
  *	import/<n>                     a template being unpacked
  *	trash/<name>                   what waits for its removal
  *	checkpoints/<id>               processes and memory of a paused sandbox (checkpoint.h); <id>.new: in the making
+ *	snapshots/<snapshot>           processes and memory of a snapshot, and <snapshot>.layer (snapshot.h)
  *	tools/<hash>/usr/bin/sudo      the layer above every template
  *
  * All names are made by the warden or are checked ids; every operation is relative to a descriptor.
@@ -28,6 +29,7 @@ enum pool_dir {
 	POOL_TRASH,
 	POOL_TOOLS,
 	POOL_CHECKPOINTS,
+	POOL_SNAPSHOTS,
 	POOL_DIRS
 };
 

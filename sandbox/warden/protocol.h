@@ -13,7 +13,7 @@
  * (SO_PEERCRED). Sandboxes live on when that connection ends; the next one asks WARDEN_LIST.
  */
 
-#define WARDEN_PROTOCOL_VERSION 2u
+#define WARDEN_PROTOCOL_VERSION 3u
 
 enum warden_op {
 	WARDEN_HELLO = 1,       /* -> version in `value` of the request; reply.value = warden's version */
@@ -36,6 +36,12 @@ enum warden_op {
 	WARDEN_RESTORE,      /* id, value = the token, hostname, limits: as CREATE, from the checkpoint */
 	WARDEN_STOCK,        /* value = how many layers, namespaces and uid ranges to hold ready; 0..256 */
 	WARDEN_STATUS,       /* reply.status_info */
+	WARDEN_SNAPSHOT,     /* id, snapshot_id, value = a token for it, not 0: freeze, copy processes, memory and layer,
+			      * let it go on. The first reply (WARDEN_MORE) comes when it does: stopped_usec. The last
+			      * when the snapshot is whole: value = bytes of memory, size_bytes = bytes of its layer */
+	WARDEN_COPY,	     /* id (a new one), snapshot_id, value = its token, hostname, limits: as CREATE, from it */
+	WARDEN_SNAPSHOT_REMOVE, /* snapshot_id; -EBUSY while a sandbox is made from it */
+	WARDEN_SNAPSHOT_LIST,	/* one reply per whole snapshot (WARDEN_MORE; id, template), then one without an id */
 	WARDEN_EVENT_EXITED, /* warden -> paddockd, serial 0: the sandbox's init died; id, value = wait status,
 			      * usage; what was left of the sandbox is already being removed */
 };
@@ -68,6 +74,7 @@ struct warden_request {
 	uint32_t serial; /* chosen by paddockd, not 0; comes back in every reply */
 	uint64_t value;
 	char id[24];          /* sandbox id, zero-filled */
+	char snapshot_id[24]; /* zero-filled */
 	char template_id[48]; /* template id, zero-filled */
 	char hostname[64];
 	struct warden_limits limits;
@@ -81,6 +88,7 @@ struct warden_reply {
 	uint64_t value;
 	uint64_t size_bytes;       /* templates */
 	uint64_t files;            /* templates */
+	uint64_t stopped_usec;     /* SNAPSHOT: how long nothing in the sandbox ran */
 	uint64_t total_disk_bytes; /* STATUS: size of the pool */
 	uint64_t free_disk_bytes;  /* STATUS */
 	char id[24];

@@ -1,6 +1,7 @@
 #ifndef PADDOCK_WARDEN_SANDBOX_H
 #define PADDOCK_WARDEN_SANDBOX_H
 
+#include "checkpoint.h"
 #include "inodes.h"
 #include "loop.h"
 #include "protocol.h"
@@ -18,8 +19,9 @@
  *                   (child.h). `status` tells the end.
  *                   Leaves to RUNNING; to DYING on failure, KILL or after START_TIMEOUT_MS.
  * SANDBOX_RUNNING   init runs. ATTACH, LIMITS, USAGE, FREEZE, THAW are allowed. Leaves to DYING by KILL or init's end.
- * SANDBOX_RESTORING a child of ours restores it from its checkpoint (sandbox_checkpoint.c). Leaves to RUNNING; to DYING
- *                   and from there back to STORED when it fails; to DYING by KILL.
+ * SANDBOX_RESTORING a child of ours restores it from its checkpoint, or a copy from a snapshot (sandbox_checkpoint.c).
+ *                   Leaves to RUNNING; to DYING and from there back to STORED when it fails (a copy is removed); to DYING
+ *                   by KILL.
  * SANDBOX_STORED    no process and no cgroup: only the layer and a checkpoint. RESTORE and KILL are allowed.
  * SANDBOX_DYING     everything in the cgroup has SIGKILL. When init is gone (its end waits for all others), and the
  * builder, the cgroups, the layer and the state are removed, waiting KILLs are answered and the struct is freed.
@@ -33,6 +35,9 @@ enum sandbox_state {
 	SANDBOX_STORED,
 	SANDBOX_DYING
 };
+
+/* What the child of a sandbox does. A dump is done in RUNNING, a restore in RESTORING; either may outlive that. */
+enum sandbox_job { SANDBOX_JOB_DUMP, SANDBOX_JOB_SNAPSHOT, SANDBOX_JOB_RESTORE };
 
 #define SANDBOX_KILLERS_MAX 4
 
@@ -64,6 +69,9 @@ struct sandbox {
 	struct ticket freezer; /* RUNNING: waits until everything stands still, at most until `deadline_ms` */
 	/* A dump (RUNNING) or a restore (RESTORING) by a child of ours. */
 	struct watch job_watch, job_status_watch;
+	enum sandbox_job job;
+	struct checkpoint_result *job_result; /* its last word, while there is one */
+	char snapshot_id[SANDBOX_ID_SIZE];    /* which the job writes, or makes a copy of; empty: its own checkpoint */
 	struct ticket dumper;
 	bool keep; /* DYING: layer and checkpoint stay, it becomes STORED */
 	struct ticket killers[SANDBOX_KILLERS_MAX];
@@ -94,6 +102,12 @@ void sandbox_release(const char *id, uint64_t token, struct ticket ticket);
 /* As sandbox_create(), from the checkpoint. */
 void sandbox_restore(const char *id, const char *hostname, const struct warden_limits *limits, uint64_t token,
 		     struct ticket ticket);
+/* What it is now, into a snapshot that does not exist yet. It is let go on before that is whole. */
+void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, struct ticket ticket);
+/* As sandbox_create(), from a snapshot. */
+void sandbox_copy(const char *id, const char *snapshot_id, const char *hostname, const struct warden_limits *limits,
+		  uint64_t token, struct ticket ticket);
+bool sandbox_uses_snapshot(const char *snapshot_id);
 unsigned int sandbox_count(void);
 bool sandbox_uses_template(const char *template_id);
 void sandbox_each(void (*visit)(const struct sandbox *sandbox, void *arg), void *arg);

@@ -1,10 +1,13 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cgroup.h"
@@ -16,6 +19,7 @@
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/fault.h"
 #include "sandbox_private.h"
+#include "snapshot.h"
 #include "template.h"
 #include "tools.h"
 #include "userns.h"
@@ -25,7 +29,10 @@
  * processes, keep layer and checkpoint), RESTORE. The commit is paddockd's, between the first two: until it asks for
  * RELEASE nothing is lost by THAW, and after a crash of either its record decides which of the two comes.
  *
- * A dump and a restore are children; each answers with one struct on a pipe and ends.
+ * SNAPSHOT is a dump into a place of its own, which lets the sandbox go on by itself as soon as it is copied; COPY is a
+ * restore from there, into a new layer.
+ *
+ * A dump and a restore are children; each answers with one struct on a pipe and ends (a snapshot with two).
  */
 
 #define RESTORE_TIMEOUT_MS 120000
@@ -53,29 +60,57 @@ void sandbox_job_cancel(struct sandbox *s)
 	s->dumper.connection = 0;
 }
 
-static void dump_done(struct sandbox *s, int rc, const struct checkpoint_result *result, const struct pdk_error *err)
+/* It runs on as if nothing had been asked. */
+static void dump_failed(struct sandbox *s, const struct pdk_error *err)
 {
-	struct warden_reply reply = {.status = rc, .value = result->bytes};
-
-	if (s->state != SANDBOX_RUNNING)
-		return;
-	if (rc < 0) {
-		/* It runs on as if nothing had been asked. */
-		log_error("checkpoint_failed", s->id, err);
+	log_error(s->job == SANDBOX_JOB_SNAPSHOT ? "snapshot_failed" : "checkpoint_failed", s->id, err);
+	if (s->job == SANDBOX_JOB_SNAPSHOT) {
+		snapshot_discard(s->snapshot_id);
+	} else {
 		checkpoint_set_layer_token(s->id, 0);
 		checkpoint_discard(s->id);
-		cgroup_freeze(s->id, false);
+	}
+	cgroup_freeze(s->id, false);
+}
+
+static void dump_done(struct sandbox *s, int rc, const struct checkpoint_result *result, const struct pdk_error *err)
+{
+	struct warden_reply reply = {.status = rc,
+				     .value = result->bytes,
+				     .size_bytes = result->layer_bytes,
+				     .stopped_usec = result->stopped_usec};
+
+	if (s->state != SANDBOX_RUNNING) {
+		/* Nobody was told of it. */
+		if (s->job == SANDBOX_JOB_SNAPSHOT)
+			snapshot_discard(s->snapshot_id);
+		return;
+	}
+	if (rc < 0) {
+		dump_failed(s, err);
 		snprintf(reply.text, sizeof(reply.text), "%.255s", err->text);
 	}
+	s->snapshot_id[0] = '\0';
 	memcpy(reply.id, s->id, SANDBOX_ID_SIZE);
 	serve_reply(s->dumper, &reply, -1);
 	s->dumper.connection = 0;
 }
 
+static void tell_runs_on(struct sandbox *s, const struct checkpoint_result *result)
+{
+	struct warden_reply reply = {.flags = WARDEN_MORE, .stopped_usec = result->stopped_usec};
+
+	if (s->state != SANDBOX_RUNNING)
+		return;
+	memcpy(reply.id, s->id, SANDBOX_ID_SIZE);
+	serve_reply(s->dumper, &reply, -1);
+}
+
 void sandbox_restore_failed(struct sandbox *s, int rc, const char *text)
 {
 	s->failure_rc = pdk_fail(&s->failure, rc, pdk_code_of_errno(rc), "%s", text);
-	s->keep = checkpoint_layer_token(s->id) != 0;
+	/* Of a copy nothing is worth keeping. */
+	s->keep = !s->snapshot_id[0] && checkpoint_layer_token(s->id) != 0;
 	sandbox_begin_removal(s);
 }
 
@@ -91,55 +126,110 @@ static void restore_done(struct sandbox *s, int rc, const struct pdk_error *err)
 		return;
 	}
 	/* What runs now is newer than its checkpoint. */
-	checkpoint_discard(s->id);
+	if (!s->snapshot_id[0])
+		checkpoint_discard(s->id);
+	s->snapshot_id[0] = '\0';
 	FAULT("restore_recorded");
 	log_info("sandbox_restored", s->id, "init is process %d", s->pid);
 	sandbox_started(s);
 }
 
+/* What the child has said by now. */
+static void read_words(struct sandbox *s)
+{
+	struct checkpoint_result word;
+
+	while (read(s->job_status_watch.fd, &word, sizeof(word)) == (ssize_t)sizeof(word))
+		if (word.runs_on)
+			tell_runs_on(s, &word);
+		else
+			*s->job_result = word;
+}
+
+static void on_job_status(struct watch *watch, uint32_t events)
+{
+	struct sandbox *s = CONTAINER_OF(watch, struct sandbox, job_status_watch);
+	int fd = watch->fd;
+
+	read_words(s);
+	/* The end of the pipe stays readable: what follows is the end of the child. */
+	if (events & EPOLLHUP) {
+		loop_remove(watch);
+		watch->fd = fd;
+	}
+}
+
 static void on_job(struct watch *watch, uint32_t events)
 {
 	struct sandbox *s = CONTAINER_OF(watch, struct sandbox, job_watch);
-	struct checkpoint_result result = {.error = EIO};
+	_cleanup_free_ struct checkpoint_result *result = NULL;
 	struct pdk_error err = {.code = PDK_OK};
-	bool restoring = s->state == SANDBOX_RESTORING;
+	bool dying = s->state == SANDBOX_DYING;
 	siginfo_t info;
 	int rc = 0;
 
 	waitid(P_PIDFD, (id_t)watch->fd, &info, WEXITED);
-	if (read(s->job_status_watch.fd, &result, sizeof(result)) != (ssize_t)sizeof(result))
-		rc = pdk_fail(&err, -EIO, PDK_UNAVAILABLE, "the work ended without a result");
-	else if (result.error)
-		rc = pdk_fail(&err, -result.error, (enum pdk_code)result.code, "%.239s", result.text);
+	read_words(s);
+	result = STEAL_PTR(s->job_result);
 	close_watch(&s->job_watch);
-	close(STEAL_FD(s->job_status_watch.fd));
-	if (restoring)
+	close_watch(&s->job_status_watch);
+	if (result->error)
+		rc = pdk_fail(&err, -result->error, (enum pdk_code)result->code, "%.239s", result->text);
+	if (s->job == SANDBOX_JOB_RESTORE) {
+		if (rc == 0 && s->snapshot_id[0])
+			snapshot_set_checked(s->snapshot_id, result->generation);
 		restore_done(s, rc, &err);
-	else
-		dump_done(s, rc, &result, &err);
-	if (s->state == SANDBOX_DYING && !sandbox_has_process(s))
+	} else {
+		dump_done(s, rc, result, &err);
+	}
+	/* What a failure has just ended may be freed already. */
+	if (dying && !sandbox_has_process(s))
 		sandbox_try_remove(s);
 }
 
-/* Run one of the two in a child. The pipe is read when the child has ended: what it says fits. */
-static int start_job(struct sandbox *s, struct checkpoint_plan *plan, void (*run)(const struct checkpoint_plan *),
-		     struct pdk_error *err)
+static void (*const job_runs[])(const struct checkpoint_plan *plan) = {
+	[SANDBOX_JOB_DUMP] = checkpoint_run_dump,
+	[SANDBOX_JOB_SNAPSHOT] = checkpoint_run_snapshot,
+	[SANDBOX_JOB_RESTORE] = checkpoint_run_restore,
+};
+
+static struct checkpoint_result *no_result(void)
 {
+	struct checkpoint_result *result = calloc(1, sizeof(*result));
+
+	if (!result)
+		return NULL;
+	result->error = EIO;
+	result->code = PDK_UNAVAILABLE;
+	snprintf(result->text, sizeof(result->text), "the work ended without a result");
+	return result;
+}
+
+/* Run one of them in a child. What it says fits into the pipe. */
+static int start_job(struct sandbox *s, struct checkpoint_plan *plan, enum sandbox_job job, struct pdk_error *err)
+{
+	_cleanup_free_ struct checkpoint_result *result = no_result();
 	int status[2], pidfd, rc;
 	pid_t pid;
 
-	if (pipe2(status, O_CLOEXEC) < 0)
+	if (!result || pipe2(status, O_CLOEXEC) < 0)
 		return pdk_fail_errno(err, -errno, "make a pipe");
 	plan->status = status[1];
+	fcntl(status[0], F_SETFL, O_NONBLOCK);
 	pid = fork();
 	if (pid == 0)
-		run(plan);
+		job_runs[job](plan);
 	close(status[1]);
 	pidfd = pid < 0 ? -1 : pidfd_open(pid, 0);
-	rc = pidfd < 0 ? -errno : loop_add(&s->job_watch, pidfd, EPOLLIN, on_job);
+	rc = pidfd < 0 ? -errno : loop_add(&s->job_status_watch, status[0], EPOLLIN, on_job_status);
 	if (rc == 0) {
-		s->job_status_watch.fd = status[0];
-		return 0;
+		rc = loop_add(&s->job_watch, pidfd, EPOLLIN, on_job);
+		if (rc == 0) {
+			s->job = job;
+			s->job_result = STEAL_PTR(result);
+			return 0;
+		}
+		loop_remove(&s->job_status_watch);
 	}
 	if (pid > 0) {
 		kill(pid, SIGKILL);
@@ -153,35 +243,75 @@ static int start_job(struct sandbox *s, struct checkpoint_plan *plan, void (*run
 
 /* --- checkpoint --- */
 
-static int begin_dump(struct sandbox *s, uint64_t token, struct pdk_error *err)
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, struct pdk_error *err)
 {
 	_cleanup_fd_ int leaf = cgroup_open_leaf(s->id);
-	struct checkpoint_plan plan = {
-		.id = s->id, .token = token, .cgroup = leaf, .pid = s->pid, .rootfs = {.template_id = s->template_id}};
+	struct checkpoint_plan plan = {.id = s->id,
+				       .snapshot = job == SANDBOX_JOB_SNAPSHOT ? s->snapshot_id : NULL,
+				       .token = token,
+				       .cgroup = leaf,
+				       .pid = s->pid,
+				       .frozen_ns = now_ns(),
+				       .rootfs = {.template_id = s->template_id}};
 	int rc = leaf < 0 ? leaf : cgroup_freeze(s->id, true);
 
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "freeze the sandbox");
-	rc = start_job(s, &plan, checkpoint_run_dump, err);
+	rc = start_job(s, &plan, job, err);
 	if (rc < 0)
 		cgroup_freeze(s->id, false);
 	return rc;
+}
+
+static int check_dump(const struct sandbox *s, struct pdk_error *err)
+{
+	if (!s || s->state != SANDBOX_RUNNING)
+		return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "no such sandbox");
+	if (checkpoint_missing())
+		return pdk_fail(err, -ENOSYS, PDK_FAILED_PRECONDITION, "%s on this host", checkpoint_missing());
+	if (s->job_watch.fd >= 0 || s->freezer.connection)
+		return pdk_fail(err, -EBUSY, PDK_ABORTED, "a checkpoint is being made already");
+	return 0;
 }
 
 void sandbox_checkpoint(const char *id, uint64_t token, struct ticket ticket)
 {
 	struct sandbox *s = sandbox_find(id);
 	struct pdk_error err;
-	int rc = 0;
+	int rc = check_dump(s, &err);
 
-	if (!s || s->state != SANDBOX_RUNNING)
-		rc = pdk_fail(&err, -ENOENT, PDK_NOT_FOUND, "no such sandbox");
-	else if (checkpoint_missing())
-		rc = pdk_fail(&err, -ENOSYS, PDK_FAILED_PRECONDITION, "%s on this host", checkpoint_missing());
-	else if (s->job_watch.fd >= 0 || s->freezer.connection)
-		rc = pdk_fail(&err, -EBUSY, PDK_ABORTED, "a checkpoint is being made already");
+	if (rc == 0)
+		rc = begin_dump(s, token, SANDBOX_JOB_DUMP, &err);
+	if (rc < 0)
+		serve_status(ticket, id, rc, &err);
 	else
-		rc = begin_dump(s, token, &err);
+		s->dumper = ticket;
+}
+
+void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, struct ticket ticket)
+{
+	struct sandbox *s = sandbox_find(id);
+	struct pdk_error err;
+	int rc = check_dump(s, &err);
+
+	if (rc == 0 && cgroup_freezing(id))
+		rc = pdk_fail(&err, -EINVAL, PDK_FAILED_PRECONDITION, "the sandbox is frozen");
+	if (rc == 0 && (snapshot_exists(snapshot_id, NULL) || sandbox_uses_snapshot(snapshot_id)))
+		rc = pdk_fail(&err, -EEXIST, PDK_ALREADY_EXISTS, "a snapshot with this id exists");
+	if (rc == 0) {
+		snprintf(s->snapshot_id, sizeof(s->snapshot_id), "%s", snapshot_id);
+		rc = begin_dump(s, token, SANDBOX_JOB_SNAPSHOT, &err);
+		if (rc < 0)
+			s->snapshot_id[0] = '\0';
+	}
 	if (rc < 0)
 		serve_status(ticket, id, rc, &err);
 	else
@@ -223,6 +353,7 @@ static int begin_restore(struct sandbox *s, uint64_t token, struct pdk_error *er
 	_cleanup_(userns_close) struct userns userns = USERNS_NONE;
 	_cleanup_fd_ int listener = -1, leaf = -1;
 	struct checkpoint_plan plan = {.id = s->id, .hostname = s->hostname, .token = token};
+	bool is_copy = s->snapshot_id[0];
 	int rc = userns_take(&userns, err);
 
 	if (rc < 0)
@@ -232,6 +363,11 @@ static int begin_restore(struct sandbox *s, uint64_t token, struct pdk_error *er
 	rc = sandbox_record(s, false, record_create);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "write the sandbox's state");
+	FAULT("restore_record");
+	if (is_copy)
+		rc = snapshot_give_layer(s->snapshot_id, s->id, s->limits.disk_bytes, err);
+	if (rc < 0)
+		return rc;
 	rc = cgroup_create(s->id, &s->limits, &leaf, err);
 	if (rc < 0)
 		return rc;
@@ -243,6 +379,10 @@ static int begin_restore(struct sandbox *s, uint64_t token, struct pdk_error *er
 	if (s->link < 0)
 		return pdk_fail_errno(err, s->link, "make the sandbox's socket");
 	FAULT("restore_prepared");
+	if (is_copy) {
+		plan.snapshot = s->snapshot_id;
+		plan.checked_generation = snapshot_checked(s->snapshot_id);
+	}
 	plan.cgroup = leaf;
 	plan.listener = listener;
 	plan.netns = userns.netns;
@@ -253,18 +393,15 @@ static int begin_restore(struct sandbox *s, uint64_t token, struct pdk_error *er
 					   .base = userns.base,
 					   .memory_bytes = s->limits.memory_bytes,
 					   .max_inodes = s->limits.max_inodes};
-	return start_job(s, &plan, checkpoint_run_restore, err);
+	return start_job(s, &plan, SANDBOX_JOB_RESTORE, err);
 }
 
-static int check_restore(const struct sandbox *s, struct pdk_error *err)
+static int check_restore(const char *template_id, struct pdk_error *err)
 {
-	const struct template_info *info;
+	const struct template_info *info = template_find(template_id);
 
-	if (!s || s->state != SANDBOX_STORED)
-		return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "no such checkpoint");
 	if (checkpoint_missing())
 		return pdk_fail(err, -ENOSYS, PDK_FAILED_PRECONDITION, "%s on this host", checkpoint_missing());
-	info = template_find(s->template_id);
 	if (!info || info->state == TEMPLATE_DAMAGED)
 		return pdk_fail(err, -EBADMSG, PDK_DATA_LOSS, "the template is %s", info ? "damaged" : "gone");
 	if (info->state != TEMPLATE_READY)
@@ -272,17 +409,12 @@ static int check_restore(const struct sandbox *s, struct pdk_error *err)
 	return 0;
 }
 
-void sandbox_restore(const char *id, const char *hostname, const struct warden_limits *limits, uint64_t token,
-		     struct ticket ticket)
+static void start_restore(struct sandbox *s, const char *hostname, const struct warden_limits *limits, uint64_t token,
+			  struct ticket ticket)
 {
-	struct sandbox *s = sandbox_find(id);
 	struct pdk_error err;
-	int rc = check_restore(s, &err);
+	int rc;
 
-	if (rc < 0) {
-		serve_status(ticket, id, rc, &err);
-		return;
-	}
 	s->state = SANDBOX_RESTORING;
 	s->deadline_ms = clock_ms() + RESTORE_TIMEOUT_MS;
 	s->limits = *limits;
@@ -292,4 +424,47 @@ void sandbox_restore(const char *id, const char *hostname, const struct warden_l
 	rc = begin_restore(s, token, &err);
 	if (rc < 0)
 		sandbox_restore_failed(s, rc, err.text);
+}
+
+void sandbox_restore(const char *id, const char *hostname, const struct warden_limits *limits, uint64_t token,
+		     struct ticket ticket)
+{
+	struct sandbox *s = sandbox_find(id);
+	struct pdk_error err;
+	int rc;
+
+	if (!s || s->state != SANDBOX_STORED)
+		rc = pdk_fail(&err, -ENOENT, PDK_NOT_FOUND, "no such checkpoint");
+	else
+		rc = check_restore(s->template_id, &err);
+	if (rc < 0)
+		serve_status(ticket, id, rc, &err);
+	else
+		start_restore(s, hostname, limits, token, ticket);
+}
+
+/*
+ * Safe with a hostile paddockd: the images are those that this warden has sealed under the snapshot's id and token, and
+ * what they become is confined and looked at as any other sandbox. Whose they are is for paddockd to know.
+ */
+void sandbox_copy(const char *id, const char *snapshot_id, const char *hostname, const struct warden_limits *limits,
+		  uint64_t token, struct ticket ticket)
+{
+	char template_id[TEMPLATE_ID_SIZE];
+	struct sandbox *s = NULL;
+	struct pdk_error err;
+	int rc = sandbox_check_new(id, &err);
+
+	if (rc == 0 && !snapshot_exists(snapshot_id, template_id))
+		rc = pdk_fail(&err, -ENOENT, PDK_NOT_FOUND, "no such snapshot");
+	if (rc == 0)
+		rc = check_restore(template_id, &err);
+	if (rc == 0 && !(s = sandbox_new(id, template_id)))
+		rc = pdk_fail_errno(&err, -ENOMEM, "hold another sandbox");
+	if (rc < 0) {
+		serve_status(ticket, id, rc, &err);
+		return;
+	}
+	snprintf(s->snapshot_id, sizeof(s->snapshot_id), "%s", snapshot_id);
+	start_restore(s, hostname, limits, token, ticket);
 }

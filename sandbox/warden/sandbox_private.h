@@ -25,6 +25,8 @@ void sandbox_cancel_freezer(struct sandbox *s);
 
 /* sandbox_start.c */
 int sandbox_start_setup(struct pdk_error *err);
+/* May one more be made, with this id? */
+int sandbox_check_new(const char *id, struct pdk_error *err);
 /* Write its state file by one of record_create() and record_update(). */
 int sandbox_record(const struct sandbox *s, bool ready, int (*store)(const struct record *));
 /* Find the process that the builder has cloned, if it has, and watch it. */

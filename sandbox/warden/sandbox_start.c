@@ -277,21 +277,26 @@ static void start_or_fail(struct sandbox *s)
 		sandbox_create_failed(s, rc, &err);
 }
 
+int sandbox_check_new(const char *id, struct pdk_error *err)
+{
+	if (sandbox_find(id))
+		return pdk_fail(err, -EEXIST, PDK_ALREADY_EXISTS, "a sandbox with this id exists");
+	if (sandbox_count() >= SANDBOXES_MAX)
+		return pdk_fail(err, -EAGAIN, PDK_RESOURCE_EXHAUSTED, "the host holds %u sandboxes", sandbox_count());
+	return 0;
+}
+
 void sandbox_create(const char *id, const char *template_id, const char *hostname, const struct warden_limits *limits,
 		    struct ticket ticket)
 {
 	struct template_info *info = template_find(template_id);
 	struct sandbox *s = NULL;
 	struct pdk_error err;
-	int rc = 0;
+	int rc = sandbox_check_new(id, &err);
 
-	if (sandbox_find(id))
-		rc = pdk_fail(&err, -EEXIST, PDK_ALREADY_EXISTS, "a sandbox with this id exists");
-	else if (!info || info->state == TEMPLATE_DAMAGED)
+	if (rc == 0 && (!info || info->state == TEMPLATE_DAMAGED))
 		rc = pdk_fail(&err, -ENOENT, PDK_NOT_FOUND, info ? "the template is damaged" : "no such template");
-	else if (sandbox_count() >= SANDBOXES_MAX)
-		rc = pdk_fail(&err, -EAGAIN, PDK_RESOURCE_EXHAUSTED, "the host holds %u sandboxes", sandbox_count());
-	else if (!(s = sandbox_new(id, template_id)))
+	if (rc == 0 && !(s = sandbox_new(id, template_id)))
 		rc = pdk_fail_errno(&err, -ENOMEM, "hold another sandbox");
 	if (rc < 0) {
 		serve_status(ticket, id, rc, &err);

@@ -81,6 +81,7 @@ void sandbox_free(struct sandbox *s)
 		close(s->pidfd);
 	if (s->link >= 0)
 		close(s->link);
+	free(s->job_result);
 	free(s);
 }
 
@@ -98,6 +99,14 @@ bool sandbox_uses_template(const char *template_id)
 {
 	for (struct sandbox *s = newest; s; s = s->older)
 		if (strcmp(s->template_id, template_id) == 0)
+			return true;
+	return false;
+}
+
+bool sandbox_uses_snapshot(const char *snapshot_id)
+{
+	for (struct sandbox *s = newest; s; s = s->older)
+		if (strcmp(s->snapshot_id, snapshot_id) == 0)
 			return true;
 	return false;
 }

@@ -20,6 +20,7 @@
 #include "sandbox.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/linger.h"
+#include "snapshot.h"
 #include "template.h"
 
 /*
@@ -254,6 +255,60 @@ static void op_checkpoint(const struct warden_request *request, struct ticket ti
 		sandbox_restore(request->id, request->hostname, &request->limits, request->value, ticket);
 }
 
+/* SNAPSHOT and COPY. */
+static void op_snapshot(const struct warden_request *request, struct ticket ticket)
+{
+	struct pdk_error err;
+	int rc = check_id(request, &err);
+
+	if (rc == 0 && !snapshot_id_valid(request->snapshot_id))
+		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "not a snapshot id");
+	if (rc == 0 && request->value == 0)
+		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "not a token");
+	if (rc == 0 && request->op == WARDEN_COPY && !hostname_ok(request->hostname))
+		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "not a host name");
+	if (rc == 0 && request->op == WARDEN_COPY)
+		rc = limits_check(&request->limits, &err);
+	if (rc < 0)
+		serve_status(ticket, NULL, rc, &err);
+	else if (request->op == WARDEN_SNAPSHOT)
+		sandbox_snapshot(request->id, request->snapshot_id, request->value, ticket);
+	else
+		sandbox_copy(request->id, request->snapshot_id, request->hostname, &request->limits, request->value,
+			     ticket);
+}
+
+static void op_snapshot_remove(const struct warden_request *request, struct ticket ticket)
+{
+	struct pdk_error err;
+	int rc;
+
+	if (!snapshot_id_valid(request->snapshot_id))
+		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "not a snapshot id");
+	else if (sandbox_uses_snapshot(request->snapshot_id))
+		rc = pdk_fail(&err, -EBUSY, PDK_ABORTED, "the snapshot is in use");
+	else if ((rc = snapshot_discard(request->snapshot_id)) < 0)
+		pdk_fail_errno(&err, rc, "remove the snapshot");
+	serve_status(ticket, rc == 0 ? request->snapshot_id : NULL, rc, &err);
+}
+
+static void snapshot_one(const char *id, const char *template_id, void *arg)
+{
+	struct warden_reply reply = {.flags = WARDEN_MORE};
+
+	memcpy(reply.id, id, SANDBOX_ID_SIZE);
+	memcpy(reply.template_id, template_id, TEMPLATE_ID_SIZE);
+	serve_reply(*(struct ticket *)arg, &reply, -1);
+}
+
+static void op_snapshot_list(struct ticket ticket)
+{
+	struct warden_reply end = {0};
+
+	snapshot_each(snapshot_one, &ticket);
+	serve_reply(ticket, &end, -1);
+}
+
 static void op_usage(const struct warden_request *request, struct ticket ticket)
 {
 	struct warden_reply reply = {0};
@@ -392,6 +447,16 @@ static void dispatch(const struct warden_request *request, int *fd)
 	case WARDEN_RESTORE:
 		op_checkpoint(request, ticket);
 		return;
+	case WARDEN_SNAPSHOT:
+	case WARDEN_COPY:
+		op_snapshot(request, ticket);
+		return;
+	case WARDEN_SNAPSHOT_REMOVE:
+		op_snapshot_remove(request, ticket);
+		return;
+	case WARDEN_SNAPSHOT_LIST:
+		op_snapshot_list(ticket);
+		return;
 	case WARDEN_USAGE:
 		op_usage(request, ticket);
 		return;
@@ -470,6 +535,7 @@ static void on_client(struct watch *watch, uint32_t events)
 	if (n == -EAGAIN || n == -EINTR)
 		return;
 	if (n <= 0 || request.serial == 0 || !text_ok(request.id, sizeof(request.id)) ||
+	    !text_ok(request.snapshot_id, sizeof(request.snapshot_id)) ||
 	    !text_ok(request.template_id, sizeof(request.template_id)) ||
 	    !text_ok(request.hostname, sizeof(request.hostname))) {
 		if (n != 0)

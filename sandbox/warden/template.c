@@ -14,6 +14,7 @@
 #include "pool.h"
 #include "sandbox.h"
 #include "sandbox/base/cleanup.h"
+#include "snapshot.h"
 
 static struct template_info *list;
 static unsigned int count;
@@ -177,8 +178,8 @@ int template_remove(const char *id, struct pdk_error *err)
 
 	if (!info)
 		return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "no such template");
-	if (sandbox_uses_template(id))
-		return pdk_fail(err, -EBUSY, PDK_FAILED_PRECONDITION, "the template is used by a sandbox");
+	if (sandbox_uses_template(id) || snapshot_uses_template(id))
+		return pdk_fail(err, -EBUSY, PDK_FAILED_PRECONDITION, "the template is used by a sandbox or a snapshot");
 	remove_files(id);
 	while (*at != info)
 		at = &(*at)->next;

@@ -8,13 +8,15 @@
 
 static int read_quota(struct cli *cli, const struct args *args, Paddock__V1__Quota *quota)
 {
-	uint64_t sandboxes = 0, rate = 0, templates = 0;
+	uint64_t sandboxes = 0, rate = 0, templates = 0, snapshots = 0;
 	int rc = args_number(cli, args, "max-sandboxes", UINT32_MAX, &sandboxes);
 
 	if (rc == 0)
 		rc = args_number(cli, args, "creates-per-minute", UINT32_MAX, &rate);
 	if (rc == 0)
 		rc = args_number(cli, args, "max-templates", UINT32_MAX, &templates);
+	if (rc == 0)
+		rc = args_number(cli, args, "max-snapshots", UINT32_MAX, &snapshots);
 	if (rc == 0)
 		rc = args_size(cli, args, "max-memory", &quota->max_memory_bytes);
 	if (rc == 0)
@@ -26,6 +28,7 @@ static int read_quota(struct cli *cli, const struct args *args, Paddock__V1__Quo
 	quota->max_sandboxes = (uint32_t)sandboxes;
 	quota->creates_per_minute = (uint32_t)rate;
 	quota->max_templates = (uint32_t)templates;
+	quota->max_snapshots = (uint32_t)snapshots;
 	return rc;
 }
 
@@ -150,9 +153,10 @@ static const struct option_spec quota_options[] = {
 	{"max-memory", 0, "SIZE", "of one sandbox"},
 	{"total-memory", 0, "SIZE", "of all its sandboxes"},
 	{"max-disk", 0, "SIZE", "of one sandbox"},
-	{"total-disk", 0, "SIZE", "of all its sandboxes"},
+	{"total-disk", 0, "SIZE", "of all its sandboxes and snapshots"},
 	{"creates-per-minute", 0, "N", "how fast sandboxes may be created"},
 	{"max-templates", 0, "N", "templates of its own"},
+	{"max-snapshots", 0, "N", "snapshots of its sandboxes"},
 	{},
 };
 

@@ -102,7 +102,7 @@ class Client:
         else:
             self.channel = grpc.insecure_channel(target, options)
         self.key, self.timeout = key, timeout
-        for name in ("Sandboxes", "Processes", "Files", "Templates", "Admin", "Audit", "Previews"):
+        for name in ("Sandboxes", "Snapshots", "Processes", "Files", "Templates", "Admin", "Audit", "Previews"):
             setattr(self, name, _Service(self, "paddock.v1." + name))
         self.Health = _Service(self, "grpc.health.v1.Health")
         self.Process = _Service(self, "process.Process")

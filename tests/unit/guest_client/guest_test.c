@@ -38,7 +38,7 @@ static void test_setup_says_everything(void **state)
 	char *env[] = {(char *)"NAME=value", (char *)"OTHER="};
 	struct request request;
 
-	assert_int_equal(guest_setup(fake_sandbox.guest, env, 2, "other"), 0);
+	assert_int_equal(guest_setup(fake_sandbox.guest, env, 2, "other", NULL), 0);
 	request = fake_next();
 	assert_int_equal(request.message->op_case, PADDOCK__INTERNAL__GUEST_REQUEST__OP_SETUP);
 	assert_int_equal(request.message->setup->n_env, 2);

@@ -206,6 +206,10 @@ static void serve(const struct warden_request *request, int fd)
 		reply.status = -ENOENT;
 		break;
 	case WARDEN_LIMITS:
+	case WARDEN_SNAPSHOT:
+	case WARDEN_COPY:
+	case WARDEN_SNAPSHOT_REMOVE:
+	case WARDEN_SNAPSHOT_LIST:
 	case WARDEN_STOCK:
 	case WARDEN_EVENT_EXITED:
 		break;

@@ -692,7 +692,7 @@ void fake_guest_break_all(const char *text)
 		sandbox_guest_lost(guest->sandbox, text);
 }
 
-int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char *hostname)
+int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char *hostname, const char *machine_id)
 {
 	fake_guest_setups++;
 	return 0;
@@ -747,6 +747,19 @@ void processes_adopt(struct sandbox *sandbox, void (*done)(struct sandbox *sandb
 {
 	fake_processes_adopted++;
 	done(sandbox, 0);
+}
+
+int processes_record(struct sandbox *sandbox, struct Paddock__Internal__StoredProcess *ret[PROCESSES_RUNNING_MAX],
+		     size_t *ret_count)
+{
+	*ret_count = 0;
+	return 0;
+}
+
+int processes_inherit(struct sandbox *sandbox, struct Paddock__Internal__StoredProcess *const *records, size_t count,
+		      struct store_batch *batch)
+{
+	return 0;
 }
 
 void processes_end(struct sandbox *sandbox)

@@ -2,6 +2,7 @@
 
 #include "server/config.h"
 #include "server/sandboxes.h"
+#include "server/snapshots.h"
 #include "server/status.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -190,6 +191,11 @@ void sandboxes_kill_tenant(const char *tenant, void (*done)(void *arg), void *ar
 void sandboxes_status(struct server_status_numbers *ret)
 {
 	*ret = (struct server_status_numbers){.sandboxes = fake_sandboxes, .reserved_disk_bytes = 7};
+}
+
+int snapshots_remove_tenant(const char *tenant, struct store_batch *batch)
+{
+	return 0;
 }
 
 int templates_remove_tenant(const char *tenant, struct store_batch *batch)
