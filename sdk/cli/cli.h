@@ -44,6 +44,7 @@ enum operand_kind {
 	OPERAND_NONE,
 	OPERAND_SANDBOX,
 	OPERAND_TEMPLATE,
+	OPERAND_SNAPSHOT,
 	OPERAND_FILE,
 	OPERAND_COMMAND, /* name of a paddock command */
 };

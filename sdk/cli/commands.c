@@ -12,6 +12,7 @@
 
 #define SANDBOX_OPTIONS                                                                                                \
 	{"template", 't', "TEMPLATE", "name or id (default: base)"},                                                   \
+		{"snapshot", 0, "SNAPSHOT", "a copy of what this snapshot holds, instead of a template"},              \
 		{"lifetime", 0, "DURATION", "time until it is killed (default: 5m)"},                                  \
 		{"memory", 'm', "SIZE", "limit of memory"}, {"cpu", 0, "CORES", "limit of CPU: 0.5, 2"},               \
 		{"pids", 0, "N", "limit of processes and threads"},                                                    \
@@ -74,6 +75,16 @@ static const struct option_spec list_options[] = {
 static const struct option_spec kill_options[] = {{"all", 'a', NULL, "all living sandboxes"}, {}};
 static const struct option_spec pause_options[] = {
 	{"to-disk", 0, NULL, "processes and memory go to disk, memory is given back"},
+	{},
+};
+static const struct option_spec snapshot_options[] = {
+	{"name", 0, "NAME", "a name for the snapshot"},
+	{"ttl", 0, "DURATION", "remove it after this time (default: never)"},
+	{},
+};
+static const struct option_spec fork_options[] = {
+	{"count", 'n', "N", "copies (default: 1)"},
+	{"lifetime", 0, "DURATION", "time until each is killed (default: 5m)"},
 	{},
 };
 static const struct option_spec resume_options[] = {
@@ -250,6 +261,33 @@ const struct command commands[] = {
 	 .synopsis = "COMMAND",
 	 .options = no_options,
 	 .subcommands = preview_commands},
+	{.name = "snapshot",
+	 .group = "Sandboxes",
+	 .summary = "Keep what a running sandbox is now, to make others from",
+	 .synopsis = "SANDBOX",
+	 .options = snapshot_options,
+	 .run = cmd_snapshot,
+	 .min_operands = 1,
+	 .max_operands = 1,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "Processes, memory and files. The sandbox goes on. Prints the snapshot's id.\n\n"
+		    "Examples\n  paddock snapshot i1 --name warm\n  paddock create --snapshot warm\n"},
+	{.name = "fork",
+	 .group = "Sandboxes",
+	 .summary = "Make copies of a running sandbox",
+	 .synopsis = "SANDBOX",
+	 .options = fork_options,
+	 .run = cmd_fork,
+	 .min_operands = 1,
+	 .max_operands = 1,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "Each goes on where the sandbox is, under an id of its own. Prints the ids.\n"},
+	{.name = "snapshots",
+	 .group = "Sandboxes",
+	 .summary = "Snapshots: list, remove",
+	 .synopsis = "COMMAND",
+	 .options = no_options,
+	 .subcommands = snapshot_commands},
 	{.name = "kill",
 	 .group = "Sandboxes",
 	 .summary = "Kill sandboxes",

@@ -30,6 +30,8 @@ static const char *bash_operand(enum operand_kind kind)
 		return "words=\"$(paddock list -q 2>/dev/null)\"";
 	case OPERAND_TEMPLATE:
 		return "words=\"$(paddock template list 2>/dev/null | awk 'NR > 1 { print $1 }')\"";
+	case OPERAND_SNAPSHOT:
+		return "words=\"$(paddock snapshots list -q 2>/dev/null)\"";
 	case OPERAND_COMMAND:
 		return "words=\"$commands\"";
 	case OPERAND_FILE:
@@ -129,6 +131,8 @@ static const char *zsh_operand(enum operand_kind kind)
 		return "_paddock_sandboxes";
 	case OPERAND_TEMPLATE:
 		return "_paddock_templates";
+	case OPERAND_SNAPSHOT:
+		return "_paddock_snapshots";
 	case OPERAND_COMMAND:
 		return "_paddock_commands";
 	case OPERAND_FILE:
@@ -163,6 +167,7 @@ static void print_zsh(void)
 	       "_paddock_sandboxes() { compadd -- ${(f)\"$(paddock list -q 2>/dev/null)\"} }\n"
 	       "_paddock_templates() { compadd -- ${(f)\"$(paddock template list 2>/dev/null |"
 	       " awk 'NR > 1 { print $1 }')\"} }\n"
+	       "_paddock_snapshots() { compadd -- ${(f)\"$(paddock snapshots list -q 2>/dev/null)\"} }\n"
 	       "_paddock_commands() {\n\tlocal -a list=(\n");
 	zsh_describe(commands);
 	printf("\t)\n\t_describe command list\n}\n\n");
@@ -212,6 +217,8 @@ static void fish_command(const char *condition, const struct command *command)
 		       command->operand == OPERAND_FILE ? " :" : "");
 	if (command->operand == OPERAND_TEMPLATE)
 		printf("complete -c paddock %s -x -a '(__paddock_templates)'\n", condition);
+	if (command->operand == OPERAND_SNAPSHOT)
+		printf("complete -c paddock %s -x -a '(paddock snapshots list -q 2>/dev/null)'\n", condition);
 }
 
 static void print_fish(void)

@@ -75,11 +75,12 @@ int sandbox_create_from_args(struct cli *cli, const struct args *args, Paddock__
 	Paddock__V1__CreateSandboxRequest request = PADDOCK__V1__CREATE_SANDBOX_REQUEST__INIT;
 	Paddock__V1__Resources resources = PADDOCK__V1__RESOURCES__INIT;
 	const char *template = args_value(args, "template"), *hostname = args_value(args, "hostname");
-	const char *idempotency = args_value(args, "idempotency-key");
+	const char *idempotency = args_value(args, "idempotency-key"), *snapshot = args_value(args, "snapshot");
 	struct pair_list env = {.count = 0}, labels = {.count = 0};
 	int rc = read_resources(cli, args, &resources);
 
 	request.template_ = (char *)(template ? template : "");
+	request.snapshot = (char *)(snapshot ? snapshot : "");
 	request.hostname = (char *)(hostname ? hostname : "");
 	request.idempotency_key = (char *)(idempotency ? idempotency : "");
 	request.resources = &resources;

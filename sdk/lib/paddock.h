@@ -34,6 +34,7 @@
 #include <paddock/v1/previews.pb-c.h>
 #include <paddock/v1/processes.pb-c.h>
 #include <paddock/v1/sandboxes.pb-c.h>
+#include <paddock/v1/snapshots.pb-c.h>
 #include <paddock/v1/templates.pb-c.h>
 
 #ifdef __cplusplus
@@ -124,6 +125,11 @@ void paddock_stream_free(struct paddock_stream *stream);
 	X(preview_revoke, Previews, Revoke, RevokePreviewRequest, Preview)                                             \
 	X(preview_extend, Previews, Extend, ExtendPreviewRequest, Preview)                                             \
 	X(preview_ports, Previews, ListPorts, ListPortsRequest, ListPortsResponse)                                     \
+	X(snapshot_create, Snapshots, Create, CreateSnapshotRequest, Snapshot)                                         \
+	X(snapshot_get, Snapshots, Get, GetSnapshotRequest, Snapshot)                                                  \
+	X(snapshot_list, Snapshots, List, ListSnapshotsRequest, ListSnapshotsResponse)                                 \
+	X(snapshot_remove, Snapshots, Remove, RemoveSnapshotRequest, RemoveSnapshotResponse)                           \
+	X(sandbox_fork, Snapshots, Fork, ForkRequest, ForkResponse)                                                    \
 	X(process_list, Processes, List, ListProcessesRequest, ListProcessesResponse)                                  \
 	X(process_send_input, Processes, SendInput, SendInputRequest, SendInputResponse)                               \
 	X(process_close_stdin, Processes, CloseStdin, CloseStdinRequest, CloseStdinResponse)                           \

@@ -172,6 +172,19 @@ run_and_gone() {
 	before=$(p list -q | wc -l)
 	same "$(p run -e X=y -- sh -c 'echo $X')" y && same "$(p list -q | wc -l)" "$before"
 }
+snapshots() {
+	local n shot copy forks
+	[ -x "$PADDOCK_CACHE/criu/usr/sbin/criu" ] || [ -x /usr/sbin/criu ] || { echo "no CRIU"; return 1; }
+	p exec $id -- sh -c 'echo kept > snapshot-me' && n=$(p exec -d $id sleep 1000) &&
+		shot=$(p snapshot --name warm --ttl 10m $id) && copy=$(p create --snapshot warm) &&
+		same "$(p cat $copy:snapshot-me)" kept && p ps $copy | grep -q "sleep 1000" || return 1
+	same "$(p snapshots list -q)" "$shot" && p snapshots list | grep -q "warm.*$id" &&
+		p snapshots list -o json | grep -q '"stopped_us"' && status 1 snapshot --name warm $id || return 1
+	forks=$(p fork -n 2 --lifetime 10m $id) && same "$(wc -l <<<"$forks")" 2 &&
+		same "$(p cat "$(tail -1 <<<"$forks")":snapshot-me)" kept || return 1
+	p kill $copy $forks >/dev/null && p snapshots remove warm && same "$(p snapshots list -q)" "" &&
+		status 1 create --snapshot warm && p signal $id "$n" KILL
+}
 terminal() { /usr/bin/python3 "$SOURCE/tests/sdk/terminal.py" "$PADDOCK" $id; }
 json_everywhere() {
 	local command
@@ -231,7 +244,7 @@ killed() { p kill $id >/dev/null && status 125 exec $id true && p list --all | g
 daemon_start && daemon_template >&2 || { echo "FAIL instance: it does not start"; exit 1; }
 id=$(p create --lifetime 30m) || { echo "FAIL create: no sandbox"; exit 1; }
 tests="exit_codes streams_apart input_whole input_unread closed_descriptors closed_reader output_whole environment json_result detached signalled ctrl_c
-	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys previews run_and_gone
+	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys previews run_and_gone snapshots
 	terminal json_everywhere audited says_what_to_do helps_on doctor ended_meanwhile survives_restart killed"
 for name in ${*:-$tests}; do
 	check $name $name
