@@ -190,6 +190,18 @@ int admission_check(const struct warden_limits *limits, bool pooled, struct pdk_
 	return check_available(err);
 }
 
+void admission_hold_memory(int64_t delta_bytes)
+{
+	clients.memory_bytes += (uint64_t)delta_bytes;
+}
+
+int admission_check_memory(uint64_t bytes, struct pdk_error *err)
+{
+	if (beyond(bytes, clients.memory_bytes, reservable_memory))
+		return full(err, "memory", bytes, clients.memory_bytes, reservable_memory);
+	return check_available(err);
+}
+
 int admission_check_disk(uint64_t bytes, struct pdk_error *err)
 {
 	if (reservable_disk > 0 && beyond(bytes, clients.disk_bytes, reservable_disk))

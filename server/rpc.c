@@ -178,6 +178,7 @@ static void give_message(struct rpc_call *call, const ProtobufCMessage *message)
 			call->events.on_half_close(call);
 	} else if (message) {
 		call->state = RPC_RUNNING;
+		call->request = message;
 		call->method->start(call, message);
 	} else {
 		pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "the request message is missing");
@@ -212,6 +213,35 @@ void rpc_read(struct rpc_call *call)
 		return;
 	call->reading = true;
 	call->transport->read(call);
+}
+
+/* Parking */
+
+bool rpc_can_park(const struct rpc_call *call)
+{
+	return call->request && call->state == RPC_RUNNING && !call->cancelled && !call->parked;
+}
+
+void rpc_park(struct rpc_call *call)
+{
+	RPC_MUST(rpc_can_park(call));
+	call->parked = true;
+}
+
+void rpc_unpark(struct rpc_call *call)
+{
+	RPC_MUST(call->parked);
+	call->parked = false;
+	call->events = (struct rpc_events){0};
+	call->user = NULL;
+	call->method->start(call, call->request);
+}
+
+void rpc_unpark_fail(struct rpc_call *call, const struct pdk_error *err)
+{
+	RPC_MUST(call->parked);
+	call->parked = false;
+	rpc_fail(call, err);
 }
 
 /* Ends */

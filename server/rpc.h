@@ -115,6 +115,15 @@ void rpc_fail(struct rpc_call *call, const struct pdk_error *err);
  * durable (rc 0) or failed. rpc_finish() then adds no second record. The call stays alive until `done` ran. */
 void rpc_commit(struct rpc_call *call, struct store_batch *batch, void (*done)(struct rpc_call *call, int rc));
 
+/* For a handler that has done nothing yet and cannot: let the call wait, with events of whoever parks it. What the handler
+ * says by rpc_fail() meanwhile is not heard. A client that streams cannot wait. */
+bool rpc_can_park(const struct rpc_call *call);
+void rpc_park(struct rpc_call *call);
+/* Give it to its handler anew. */
+void rpc_unpark(struct rpc_call *call);
+/* End it after all. */
+void rpc_unpark_fail(struct rpc_call *call, const struct pdk_error *err);
+
 /* End every call of a key with UNAUTHENTICATED (revocation), or every call that named a sandbox in
  * rpc_audit_object() with `err`. */
 void rpc_cancel_key(const char *key_id);

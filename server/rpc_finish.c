@@ -234,6 +234,8 @@ void rpc_finish_fd(struct rpc_call *call, const ProtobufCMessage *reply, int fd)
 
 void rpc_fail(struct rpc_call *call, const struct pdk_error *err)
 {
+	if (call->parked)
+		return;
 	finish(call, NULL);
 	record(call, call->cancelled ? call->why.code : err->code);
 	end(call, err);

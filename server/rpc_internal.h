@@ -81,6 +81,8 @@ struct rpc_call { /* the first member of the transport's own struct */
 	bool cancelled; /* `why` says how */
 	bool closed;    /* the stream is gone: nothing can be sent any more */
 	bool reading, sending;
+	bool parked; /* rpc_park(): rpc_fail() says nothing */
+	const ProtobufCMessage *request; /* UNARY, SERVER_STREAM: as given to its handler */
 	bool recorded; /* the audit record was given to the store */
 	struct pdk_error why;
 	struct pdk_error end; /* the status, once finished */

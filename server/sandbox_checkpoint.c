@@ -66,6 +66,7 @@ void sandbox_link_again(struct sandbox *sandbox)
 static void run_on(struct sandbox *sandbox, const struct pdk_error *err)
 {
 	sandbox->private->checkpoint_token = 0;
+	sandbox->private->settling = false;
 	sandbox_pause_failed(sandbox, err);
 	sandbox_link_again(sandbox);
 }
@@ -89,6 +90,8 @@ static void on_released(const struct warden_reply *reply, int *fd, void *arg)
 	if (reply->status < 0)
 		log_event(LOG_ERROR, "sandbox.release_failed", "sandbox", sandbox->id, "errno", log_i64(reply->status),
 			  "reason", reply->text, NULL);
+	else
+		sandbox_give_memory(sandbox);
 	sandbox_paused(sandbox);
 }
 
@@ -96,6 +99,7 @@ void sandbox_release(struct sandbox *sandbox)
 {
 	int rc;
 
+	sandbox->private->settling = true;
 	ask(sandbox, WARDEN_RELEASE, on_released, &rc);
 	if (rc < 0)
 		sandbox_paused(sandbox); /* reconciliation asks again */
@@ -130,12 +134,14 @@ static void commit(struct sandbox *sandbox)
 	char *id = strdup(sandbox->id);
 
 	sandbox->state = STATE(PAUSED);
+	private->settling = true;
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT;
 	private->paused_unix_ms = loop_wall_ms();
 	private->paused_ns = loop_now_ns();
+	sandbox_stop_timeout(sandbox);
 	if (batch && id && sandbox_store(batch, sandbox) >= 0) {
 		if (!private->pausers)
-			sandbox_audit(batch, sandbox, "sandbox.paused", NULL);
+			sandbox_audit(batch, sandbox, "sandbox.paused", sandbox_pause_detail(sandbox));
 		store_commit(batch, on_committed, id);
 		return;
 	}

@@ -81,6 +81,8 @@ static int validate_create(const Paddock__V1__CreateSandboxRequest *request, str
 	if (rc >= 0)
 		rc = validate_optional_range("timeout_ms", request->timeout_ms, TIMEOUT_MIN_MS, TIMEOUT_MAX_MS, err);
 	if (rc >= 0)
+		rc = validate_optional_range("on_timeout", (uint64_t)request->on_timeout, 1, 2, err);
+	if (rc >= 0)
 		rc = validate_map("metadata", (const struct validate_entry *const *)request->metadata,
 				  request->n_metadata, METADATA_PAIRS_MAX, 128, 1024, err);
 	if (rc >= 0)
@@ -387,6 +389,9 @@ static int fill(struct sandbox *sandbox, const struct new_sandbox *wanted)
 	memcpy(sandbox->template_name, wanted->template_name, sizeof(sandbox->template_name));
 	sandbox->limits = wanted->limits;
 	private->timeout_ms = request->timeout_ms ? request->timeout_ms : server_config.default_timeout_ms;
+	private->on_timeout = request->on_timeout ? request->on_timeout
+						  : PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_KILL;
+	private->auto_resume = request->auto_resume;
 	sandbox->created_unix_ms = loop_wall_ms();
 	sandbox->expires_unix_ms = sandbox->created_unix_ms + (int64_t) private->timeout_ms;
 	private->metadata = text_list_from_map(request->metadata, request->n_metadata, 0);

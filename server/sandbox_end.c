@@ -96,6 +96,7 @@ void sandbox_end(struct sandbox *sandbox, Paddock__V1__EndReason reason, const c
 	if (private->pooled)
 		sandbox_pool_lost(sandbox, was_ready);
 	loop_timer_cancel(&private->detach_timer);
+	private->settling = false;
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
 	private->paused_unix_ms = 0;
 	store_intent(sandbox);

@@ -32,7 +32,8 @@ static uint64_t due_at_wall(int64_t wall_ms)
 
 static void on_expired(void *arg)
 {
-	sandbox_end(arg, PADDOCK__V1__END_REASON__END_REASON_TIMEOUT, "its timeout ran out");
+	if (!sandbox_pause_at_timeout(arg))
+		sandbox_end(arg, PADDOCK__V1__END_REASON__END_REASON_TIMEOUT, "its timeout ran out");
 }
 
 void sandbox_arm_expiry(struct sandbox *sandbox)
@@ -133,16 +134,20 @@ void sandbox_change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint
 	Paddock__V1__Sandbox *reply;
 	struct pdk_error err;
 
-	sandbox->expires_unix_ms = loop_wall_ms() + (int64_t)timeout_ms;
+	uint64_t timeout_before = sandbox->private->timeout_ms;
+
+	sandbox->private->timeout_ms = timeout_ms;
+	if (before) /* one that stays paused has no timeout before it is resumed */
+		sandbox->expires_unix_ms = loop_wall_ms() + (int64_t)timeout_ms;
 	if (!batch || sandbox_store(batch, sandbox) < 0) {
 		sandbox->expires_unix_ms = before;
+		sandbox->private->timeout_ms = timeout_before;
 		store_batch_free(batch);
 		pdk_fail_errno(&err, -ENOMEM, "setting the timeout");
 		rpc_fail(call, &err);
 		return;
 	}
-	sandbox->private->timeout_ms = timeout_ms;
-	if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING)
+	if (sandbox->expires_unix_ms && sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING)
 		sandbox_arm_expiry(sandbox);
 	sandbox_event(sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_TIMEOUT_SET);
 	reply = sandbox_reply(call, sandbox);

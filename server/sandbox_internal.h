@@ -84,6 +84,14 @@ struct sandbox_private {
 	uint64_t paused_ns; /* loop_now_ns() then; 0: before this server started */
 	uint64_t resume_timeout_ms;
 	Paddock__V1__PauseMode pausing_mode; /* PAUSING: what it will be */
+	Paddock__V1__TimeoutAction on_timeout;
+	bool auto_resume;
+	bool keep_paused;       /* PAUSING and PAUSED: its timeout stands still; PAUSED: expires_unix_ms is 0 */
+	bool timed_out;         /* PAUSING: because its timeout ran out */
+	const char *pause_text; /* why it is paused, or is being paused; one of a few constants */
+	bool settling;          /* PAUSED: not durable yet, or its processes are being ended */
+	bool memory_given;      /* PAUSED: its memory does not count */
+	struct sandbox_waiter *parked; /* calls that wait until there is a link (again) */
 	uint64_t checkpoint_token;           /* of what the warden has on disk; 0: none */
 	/* Pipes and link are being let go (sandbox_detach.c). */
 	unsigned int detach_tries;
@@ -117,6 +125,11 @@ struct sandbox *sandbox_new(const char *id); /* calloc'ed, in the table; NULL wh
 struct sandbox *sandbox_get(const char *id); /* by exact id, or NULL */
 /* Give it to its tenant: lists and counters. -ENOMEM. */
 int sandbox_own(struct sandbox *sandbox);
+/* The memory of one that is on disk does not count. Taking it again: RESOURCE_EXHAUSTED. */
+void sandbox_give_memory(struct sandbox *sandbox);
+int sandbox_take_memory(struct sandbox *sandbox, struct pdk_error *err);
+/* Whether it is there or not: it runs already. */
+void sandbox_hold_memory(struct sandbox *sandbox);
 /* Out of the table, the lists, memory. */
 void sandbox_drop(struct sandbox *sandbox);
 /* Reserve the limits for owner and server, or give them back; each at most once. */
@@ -163,6 +176,9 @@ void admission_release(const struct warden_limits *limits, bool pooled);
 /* May one more be made? RESOURCE_EXHAUSTED names what is full. Pre-made sandboxes do not count against a client (they
  * make room), but they do against a refill. */
 int admission_check(const struct warden_limits *limits, bool pooled, struct pdk_error *err);
+/* Memory of clients' sandboxes that is given back while they are on disk. */
+void admission_hold_memory(int64_t delta_bytes);
+int admission_check_memory(uint64_t bytes, struct pdk_error *err);
 /* Disk that snapshots hold, in the clients' sum. */
 void admission_hold_disk(int64_t delta_bytes);
 int admission_check_disk(uint64_t bytes, struct pdk_error *err);
@@ -216,7 +232,7 @@ void sandbox_kill_for(struct rpc_call *call, struct sandbox *sandbox);
 void sandbox_exited(const struct warden_reply *event);
 void sandbox_audit(struct store_batch *batch, const struct sandbox *sandbox, const char *action, const char *detail);
 
-/* --- sandbox_pause.c --- */
+/* --- sandbox_pause.c, sandbox_timeout.c --- */
 /* It is ending: tell who waits for a pause or a resume. */
 void sandbox_pause_fail(struct sandbox *sandbox);
 /* RESUMING, and the link is connected: say how long it stood still, and let it go on. */
@@ -243,6 +259,32 @@ void sandbox_snapshot_over(struct sandbox *sandbox);
  * init has closed its end (`guest` is NULL then), or with a negative errno and nothing is changed. The sandbox's end takes
  * it back. */
 void sandbox_detach(struct sandbox *sandbox, void (*done)(struct sandbox *sandbox, int rc));
+
+/* RUNNING, and its timeout has run out: pause it. False: kill it. */
+bool sandbox_pause_at_timeout(struct sandbox *sandbox);
+void sandbox_restart_timeout(struct sandbox *sandbox, uint64_t timeout_ms);
+/* The pause that its timeout asked for has failed: another way. */
+void sandbox_timeout_unpaused(struct sandbox *sandbox);
+/* For the audit log, or NULL. */
+const char *sandbox_pause_detail(const struct sandbox *sandbox);
+/* RUNNING, with all that a pause needs to know: begin it. */
+void sandbox_begin_pause(struct sandbox *sandbox);
+/* A call waits for it. */
+void sandbox_resume_on_use(struct sandbox *sandbox);
+/* It is to be PAUSED: its timeout stands still, if that was asked for. */
+void sandbox_stop_timeout(struct sandbox *sandbox);
+/* One of the constants that pause_text may be, from the store. */
+const char *sandbox_pause_text(const char *text);
+
+/* --- sandbox_park.c --- */
+/* Make a call wait for the link instead of failing. It starts anew then: its handler has done nothing yet. False: it
+ * cannot wait. */
+bool sandbox_park(const struct rpc_call *call, struct sandbox *sandbox);
+/* Let those that wait try again: there is a link, or it has ended. */
+void sandbox_unpark(struct sandbox *sandbox);
+void sandbox_park_fail(struct sandbox *sandbox, const struct pdk_error *err);
+/* PAUSED, and a call wants it to go on. Soon. */
+void sandbox_wake(struct sandbox *sandbox);
 
 /* --- sandbox_checkpoint.c --- */
 /* What the warden's refusal means to a client. `what`: "sandbox could not be paused". */

@@ -30,10 +30,11 @@
 #define CHECKPOINT PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT
 #define TIMEOUT_MIN_MS 1000
 #define TIMEOUT_MAX_MS 86400000
+#define ON_USE_MS 300000 /* a use is rarely the only one */
 
-static void begin_pause(struct sandbox *sandbox);
 static void now_running(struct sandbox *sandbox);
 static void begin_resume(struct sandbox *sandbox);
+static void resume_if_wanted(struct sandbox *sandbox);
 
 static void on_waiter_cancel(struct rpc_call *call, const struct pdk_error *why)
 {
@@ -57,6 +58,7 @@ void sandbox_pause_fail(struct sandbox *sandbox)
 	pdk_fail(&err, -ECANCELED, PDK_ABORTED, "sandbox was ended meanwhile");
 	fail_all(&sandbox->private->pausers, &err);
 	fail_all(&sandbox->private->resumers, &err);
+	sandbox_park_fail(sandbox, &err);
 }
 
 static int ask_warden(struct sandbox *sandbox, enum warden_op op, warden_reply_handler handler)
@@ -100,20 +102,15 @@ static void settle(struct sandbox *sandbox, struct sandbox_waiter **list, Paddoc
 		return;
 	}
 	if (!*list)
-		sandbox_audit(batch, sandbox, event == EVENT(PAUSED) ? "sandbox.paused" : "sandbox.resumed", NULL);
+		sandbox_audit(batch, sandbox, event == EVENT(PAUSED) ? "sandbox.paused" : "sandbox.resumed",
+			      event == EVENT(PAUSED) ? sandbox_pause_detail(sandbox) : NULL);
 	answer_all(sandbox, list, batch);
 }
 
-static void refuse(struct sandbox *sandbox, Paddock__V1__SandboxState back, struct sandbox_waiter **list,
-		   const struct warden_reply *reply, const char *what)
+static void explain(const struct warden_reply *reply, const char *what, struct pdk_error *err)
 {
-	struct pdk_error err;
-
-	sandbox->state = back;
-	pdk_fail(&err, -EIO, PDK_UNAVAILABLE, "sandbox could not be %s: %s", what,
+	pdk_fail(err, -EIO, PDK_UNAVAILABLE, "sandbox could not be %s: %s", what,
 		 reply && reply->text[0] ? reply->text : "the sandbox manager is away; try again");
-	log_event(LOG_ERROR, "sandbox.pause_failed", "sandbox", sandbox->id, "reason", err.text, NULL);
-	fail_all(list, &err);
 }
 
 /* --- pause --- */
@@ -122,48 +119,61 @@ static void on_frozen(const struct warden_reply *reply, int *fd, void *arg)
 {
 	struct sandbox *sandbox = arg;
 	struct sandbox_private *private = sandbox->private;
+	struct pdk_error err;
 
 	if (sandbox->state != STATE(PAUSING))
 		return;
 	if (reply->status < 0) {
-		refuse(sandbox, STATE(RUNNING), &private->pausers, reply, "paused");
-		answer_all(sandbox, &private->resumers, NULL);
+		explain(reply, "paused", &err);
+		sandbox_pause_failed(sandbox, &err);
 		return;
 	}
 	sandbox->state = STATE(PAUSED);
 	private->pause_mode = FREEZE;
 	private->paused_unix_ms = loop_wall_ms();
 	private->paused_ns = loop_now_ns();
+	sandbox_stop_timeout(sandbox);
 	settle(sandbox, &private->pausers, EVENT(PAUSED));
-	if (private->resumers)
-		begin_resume(sandbox);
+	resume_if_wanted(sandbox);
 }
 
-static void begin_pause(struct sandbox *sandbox)
+void sandbox_begin_pause(struct sandbox *sandbox)
 {
+	struct pdk_error err;
+
 	sandbox->state = STATE(PAUSING);
 	previews_suspend(sandbox);
-	if (sandbox->private->pausing_mode == CHECKPOINT)
+	if (sandbox->private->pausing_mode == CHECKPOINT) {
 		sandbox_checkpoint(sandbox);
-	else if (ask_warden(sandbox, WARDEN_FREEZE, on_frozen) < 0)
-		refuse(sandbox, STATE(RUNNING), &sandbox->private->pausers, NULL, "paused");
+	} else if (ask_warden(sandbox, WARDEN_FREEZE, on_frozen) < 0) {
+		explain(NULL, "paused", &err);
+		sandbox_pause_failed(sandbox, &err);
+	}
 }
 
 void sandbox_paused(struct sandbox *sandbox)
 {
 	struct sandbox_private *private = sandbox->private;
 
+	private->timed_out = private->settling = false;
 	answer_all(sandbox, &private->pausers, NULL);
-	if (private->resumers)
-		begin_resume(sandbox);
+	resume_if_wanted(sandbox);
 }
 
 void sandbox_pause_failed(struct sandbox *sandbox, const struct pdk_error *err)
 {
+	struct sandbox_private *private = sandbox->private;
+
 	sandbox->state = STATE(RUNNING);
 	log_event(LOG_ERROR, "sandbox.pause_failed", "sandbox", sandbox->id, "reason", err->text, NULL);
-	fail_all(&sandbox->private->pausers, err);
-	answer_all(sandbox, &sandbox->private->resumers, NULL);
+	fail_all(&private->pausers, err);
+	answer_all(sandbox, &private->resumers, NULL);
+	private->pause_text = NULL;
+	private->keep_paused = false;
+	if (!sandbox->expires_unix_ms)
+		sandbox_restart_timeout(sandbox, private->timeout_ms);
+	if (private->timed_out)
+		sandbox_timeout_unpaused(sandbox);
 }
 
 void sandbox_resume_failed(struct sandbox *sandbox, const struct pdk_error *err)
@@ -173,7 +183,10 @@ void sandbox_resume_failed(struct sandbox *sandbox, const struct pdk_error *err)
 	sandbox->state = STATE(PAUSED);
 	private->resume_timeout_ms = 0;
 	log_event(LOG_ERROR, "sandbox.resume_failed", "sandbox", sandbox->id, "reason", err->text, NULL);
+	if (private->pause_mode == CHECKPOINT)
+		sandbox_give_memory(sandbox);
 	fail_all(&private->resumers, err);
+	sandbox_park_fail(sandbox, err);
 	answer_all(sandbox, &private->pausers, NULL);
 }
 
@@ -186,7 +199,7 @@ void sandbox_snapshot_over(struct sandbox *sandbox)
 	if (sandbox->state != STATE(RUNNING) || private->snapshot || private->adopting || !sandbox->guest)
 		return;
 	if (private->pausers)
-		begin_pause(sandbox);
+		sandbox_begin_pause(sandbox);
 }
 
 /* How long nothing ran. After a restart only the wall clock knows. */
@@ -202,11 +215,10 @@ static uint64_t paused_for_ms(const struct sandbox *sandbox)
 
 static void resume_failed(struct sandbox *sandbox, const struct warden_reply *reply)
 {
-	struct sandbox_private *private = sandbox->private;
+	struct pdk_error err;
 
-	private->resume_timeout_ms = 0;
-	refuse(sandbox, STATE(PAUSED), &private->resumers, reply, "resumed");
-	answer_all(sandbox, &private->pausers, NULL);
+	explain(reply, "resumed", &err);
+	sandbox_resume_failed(sandbox, &err);
 }
 
 void sandbox_resume_done(struct sandbox *sandbox)
@@ -219,15 +231,17 @@ void sandbox_resume_done(struct sandbox *sandbox)
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
 	private->paused_unix_ms = 0;
 	private->checkpoint_token = 0;
-	if (private->resume_timeout_ms) {
+	private->pause_text = NULL;
+	private->keep_paused = false;
+	if (private->resume_timeout_ms)
 		private->timeout_ms = private->resume_timeout_ms;
-		sandbox->expires_unix_ms = loop_wall_ms() + (int64_t) private->resume_timeout_ms;
-		sandbox_arm_expiry(sandbox);
-		private->resume_timeout_ms = 0;
-	}
+	if (private->resume_timeout_ms || !sandbox->expires_unix_ms)
+		sandbox_restart_timeout(sandbox, private->timeout_ms);
+	private->resume_timeout_ms = 0;
 	settle(sandbox, &private->resumers, EVENT(RESUMED));
+	sandbox_unpark(sandbox);
 	if (private->pausers)
-		begin_pause(sandbox);
+		sandbox_begin_pause(sandbox);
 }
 
 /* Found running, though its record says that it is on disk: the resume was complete, but nobody wrote it down. */
@@ -239,6 +253,11 @@ static void now_running(struct sandbox *sandbox)
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
 	private->paused_unix_ms = 0;
 	private->checkpoint_token = 0;
+	private->pause_text = NULL;
+	private->keep_paused = false;
+	sandbox_hold_memory(sandbox);
+	if (!sandbox->expires_unix_ms)
+		sandbox_restart_timeout(sandbox, private->timeout_ms);
 	settle(sandbox, &private->resumers, EVENT(RESUMED));
 }
 
@@ -274,8 +293,34 @@ void sandbox_resume_unattached(struct sandbox *sandbox)
 		resume_failed(sandbox, NULL);
 }
 
+/* Somebody waited for the pause to end again. */
+static void resume_if_wanted(struct sandbox *sandbox)
+{
+	if (sandbox->private->resumers)
+		begin_resume(sandbox);
+	else if (sandbox->private->parked)
+		sandbox_resume_on_use(sandbox);
+}
+
+void sandbox_resume_on_use(struct sandbox *sandbox)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	if (sandbox->state != STATE(PAUSED) || private->settling)
+		return;
+	if (!private->resume_timeout_ms)
+		private->resume_timeout_ms = private->timeout_ms > ON_USE_MS ? private->timeout_ms : ON_USE_MS;
+	begin_resume(sandbox);
+}
+
 static void begin_resume(struct sandbox *sandbox)
 {
+	struct pdk_error err;
+
+	if (sandbox->private->pause_mode == CHECKPOINT && sandbox_take_memory(sandbox, &err) < 0) {
+		sandbox_resume_failed(sandbox, &err);
+		return;
+	}
 	sandbox->state = STATE(RESUMING);
 	sandbox->private->thawed = false;
 	if (sandbox->private->pause_mode == CHECKPOINT)
@@ -333,7 +378,7 @@ static void reach(struct rpc_call *call, struct sandbox *sandbox, Paddock__V1__S
 {
 	struct pdk_error err;
 
-	if (sandbox->state == done) {
+	if (sandbox->state == done && !sandbox->private->settling) {
 		Paddock__V1__Sandbox *reply = sandbox_reply(call, sandbox);
 
 		if (reply)
@@ -345,7 +390,7 @@ static void reach(struct rpc_call *call, struct sandbox *sandbox, Paddock__V1__S
 		rpc_fail(call, &err);
 		return;
 	}
-	if (sandbox->state == from && !sandbox->private->snapshot)
+	if (sandbox->state == from && !sandbox->private->snapshot && !sandbox->private->settling)
 		begin(sandbox);
 }
 
@@ -372,9 +417,12 @@ void sandboxes_pause(struct rpc_call *call, const struct ProtobufCMessage *messa
 		rpc_fail(call, &err);
 		return;
 	}
-	if (sandbox->state != STATE(PAUSING))
+	if (sandbox->state == STATE(RUNNING)) {
 		sandbox->private->pausing_mode = request->mode;
-	reach(call, sandbox, STATE(PAUSED), &sandbox->private->pausers, STATE(RUNNING), begin_pause);
+		sandbox->private->keep_paused = request->keep;
+		sandbox->private->pause_text = sandbox_pause_text("paused on request");
+	}
+	reach(call, sandbox, STATE(PAUSED), &sandbox->private->pausers, STATE(RUNNING), sandbox_begin_pause);
 }
 
 void sandboxes_resume(struct rpc_call *call, const struct ProtobufCMessage *message)

@@ -59,6 +59,8 @@ static void on_processes_adopted(struct sandbox *sandbox, int rc)
 		sandbox_audit(NULL, sandbox, "sandbox.adopted", NULL);
 	sandbox_resume_done(sandbox);
 	sandbox_snapshot_linked(sandbox);
+	if (sandbox->state == RUNNING)
+		sandbox_unpark(sandbox);
 }
 
 static void on_guest_ready(struct guest *guest, int rc, void *arg)
@@ -279,7 +281,8 @@ static int load_record(const void *key, size_t key_length, const void *value, si
 		return remember_ended(arg, sandbox);
 	/* It may exist until the warden's list says otherwise. */
 	sandbox->private->asked_for = true;
-	sandbox->private->timeout_ms = (uint64_t)(sandbox->expires_unix_ms - sandbox->created_unix_ms);
+	if (!sandbox->private->timeout_ms)
+		sandbox->private->timeout_ms = (uint64_t)(sandbox->expires_unix_ms - sandbox->created_unix_ms);
 	if (intent == PADDOCK__INTERNAL__SANDBOX_INTENT__SANDBOX_INTENT_CREATE)
 		sandbox->private->discard = true;
 	else
@@ -309,12 +312,16 @@ static void decide(struct sandbox *sandbox, void *arg)
 		sandbox_end(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED, "the server ended meanwhile");
 	} else if (sandbox->state == KILLING) {
 		sandbox_tear_down(sandbox);
-	} else if (sandbox->expires_unix_ms <= loop_wall_ms()) {
+	} else if (sandbox->expires_unix_ms && sandbox->expires_unix_ms <= loop_wall_ms() &&
+		   private->on_timeout != PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_PAUSE) {
 		sandbox_end(sandbox, PADDOCK__V1__END_REASON__END_REASON_TIMEOUT,
 			    "its timeout ran out while the server was down");
 	} else if (private->seen) {
 		loading->adopted++;
-		sandbox_arm_expiry(sandbox);
+		if (sandbox->expires_unix_ms)
+			sandbox_arm_expiry(sandbox);
+		if (private->pause_mode == PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT)
+			sandbox_give_memory(sandbox);
 		sandbox_settle_pause(sandbox);
 		if (sandbox->state == RUNNING)
 			sandbox_attach(sandbox);

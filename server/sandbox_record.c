@@ -93,6 +93,11 @@ static void fill_record(const struct sandbox *sandbox, Paddock__Internal__Stored
 	record->paused_unix_ms = private->paused_unix_ms;
 	record->checkpoint_token = private->checkpoint_token;
 	record->inherited_bytes = private->inherited_bytes;
+	record->on_timeout = private->on_timeout;
+	record->auto_resume = private->auto_resume;
+	record->timeout_ms = private->timeout_ms;
+	if (private->pause_text && private->paused_unix_ms)
+		record->pause_text = (char *)(uintptr_t) private->pause_text;
 	if (private->end_text)
 		record->end_text = private->end_text;
 	record->memory_bytes = sandbox->limits.memory_bytes;
@@ -189,6 +194,11 @@ static int from_record(struct sandbox *sandbox, const Paddock__Internal__StoredS
 	sandbox->private->paused_unix_ms = record->paused_unix_ms;
 	sandbox->private->checkpoint_token = record->checkpoint_token;
 	sandbox->private->inherited_bytes = record->inherited_bytes;
+	sandbox->private->on_timeout = record->on_timeout;
+	sandbox->private->auto_resume = record->auto_resume;
+	sandbox->private->timeout_ms = record->timeout_ms;
+	sandbox->private->pause_text = sandbox_pause_text(record->pause_text);
+	sandbox->private->keep_paused = record->paused_unix_ms && !record->expires_unix_ms;
 	sandbox->limits.memory_bytes = record->memory_bytes;
 	sandbox->limits.disk_bytes = record->disk_bytes;
 	sandbox->limits.max_inodes = record->max_inodes;
@@ -265,12 +275,16 @@ Paddock__V1__Sandbox *sandbox_message(const struct sandbox *sandbox, void *space
 	message->tenant = (char *)sandbox->tenant;
 	message->template_ = (char *)sandbox->template_id;
 	message->template_name = (char *)sandbox->template_name;
-	message->state = sandbox->state;
+	message->state = sandbox->private->settling ? PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSING : sandbox->state;
 	message->created_unix_ms = sandbox->created_unix_ms;
 	message->expires_unix_ms = sandbox->expires_unix_ms;
 	message->ended_unix_ms = sandbox->ended_unix_ms;
 	message->pause_mode = sandbox->private->pause_mode;
 	message->paused_unix_ms = sandbox->private->paused_unix_ms;
+	message->on_timeout = sandbox->private->on_timeout;
+	message->auto_resume = sandbox->private->auto_resume;
+	if (sandbox->private->paused_unix_ms && sandbox->private->pause_text)
+		message->pause_text = (char *)(uintptr_t)sandbox->private->pause_text;
 	/* Both are decided when KILLING begins, but "empty while it lives". */
 	if (!sandbox_is_living(sandbox)) {
 		message->end_reason = sandbox->end_reason;

@@ -248,12 +248,58 @@ void sandbox_count(struct sandbox *sandbox)
 	metric_set(METRIC_SANDBOXES, ++living_count);
 }
 
+void sandbox_give_memory(struct sandbox *sandbox)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	if (!private->counted || private->memory_given)
+		return;
+	private->memory_given = true;
+	private->owner->memory_bytes -= sandbox->limits.memory_bytes;
+	admission_hold_memory(-(int64_t)sandbox->limits.memory_bytes);
+}
+
+void sandbox_hold_memory(struct sandbox *sandbox)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	if (!private->memory_given)
+		return;
+	private->memory_given = false;
+	private->owner->memory_bytes += sandbox->limits.memory_bytes;
+	admission_hold_memory((int64_t)sandbox->limits.memory_bytes);
+}
+
+int sandbox_take_memory(struct sandbox *sandbox, struct pdk_error *err)
+{
+	const struct sandbox_private *private = sandbox->private;
+	uint64_t wanted = sandbox->limits.memory_bytes;
+	struct tenant_quota quota;
+	int rc;
+
+	if (!private->memory_given)
+		return 0;
+	tenant_get_quota(sandbox->tenant, &quota);
+	if (quota.total_memory_bytes &&
+	    (wanted > quota.total_memory_bytes || private->owner->memory_bytes > quota.total_memory_bytes - wanted))
+		return pdk_fail(err, -EDQUOT, PDK_RESOURCE_EXHAUSTED,
+				"tenant quota total_memory_bytes exhausted: %llu of %llu in use, %llu more asked for; "
+				"retry in 1000 ms",
+				(unsigned long long)private->owner->memory_bytes,
+				(unsigned long long)quota.total_memory_bytes, (unsigned long long)wanted);
+	rc = admission_check_memory(wanted, err);
+	if (rc >= 0)
+		sandbox_hold_memory(sandbox);
+	return rc;
+}
+
 void sandbox_uncount(struct sandbox *sandbox)
 {
 	struct sandbox_private *private = sandbox->private;
 
 	if (!private->counted)
 		return;
+	sandbox_hold_memory(sandbox);
 	private->counted = false;
 	admission_release(&sandbox->limits, private->pooled);
 	if (private->pooled)
@@ -323,10 +369,17 @@ int sandbox_find_running(const struct rpc_call *call, const char *id, struct san
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox is still being created");
 	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLING || !sandbox_is_living(sandbox))
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
-	if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)
+	if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING && !sandbox->private->auto_resume)
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox is paused; resume it first");
+	if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING) {
+		bool parked = sandbox_park(call, sandbox);
+
+		sandbox_wake(sandbox);
+		return pdk_fail(err, parked ? -EINPROGRESS : -EAGAIN, PDK_UNAVAILABLE,
+				"the sandbox is being resumed; try again");
+	}
 	if (!sandbox->guest || sandbox->private->adopting)
-		return pdk_fail(err, -EAGAIN, PDK_UNAVAILABLE,
+		return pdk_fail(err, sandbox_park(call, sandbox) ? -EINPROGRESS : -EAGAIN, PDK_UNAVAILABLE,
 				sandbox->private->snapshot ? "a snapshot of the sandbox is being taken; try again"
 							   : "the link to the sandbox is being made again; try again");
 	*ret = sandbox;

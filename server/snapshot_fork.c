@@ -32,6 +32,8 @@ struct fork {
 	struct snapshot *snapshot;
 	char tenant[TENANT_NAME_MAX + 1];
 	uint64_t timeout_ms;
+	Paddock__V1__TimeoutAction on_timeout; /* as the source */
+	bool auto_resume;
 	struct text_list *metadata; /* of the source */
 	unsigned int count, started, ended;
 	bool pumping, deferred;
@@ -115,6 +117,8 @@ static int start_copy(struct fork *fork, struct fork_copy *copy)
 	Paddock__V1__CreateSandboxRequest__MetadataEntry entries[METADATA_PAIRS_MAX], *pointers[METADATA_PAIRS_MAX];
 
 	request.timeout_ms = fork->timeout_ms;
+	request.on_timeout = fork->on_timeout;
+	request.auto_resume = fork->auto_resume;
 	request.n_metadata = fork->metadata->count / 2;
 	request.metadata = pointers;
 	for (size_t i = 0; i < request.n_metadata; i++) {
@@ -214,6 +218,8 @@ static struct fork *fork_new(struct rpc_call *call, const Paddock__V1__ForkReque
 	fork->call = call;
 	fork->count = count;
 	fork->timeout_ms = request->timeout_ms;
+	fork->on_timeout = source->private->on_timeout;
+	fork->auto_resume = source->private->auto_resume;
 	snprintf(fork->tenant, sizeof(fork->tenant), "%s", source->tenant);
 	return fork;
 }

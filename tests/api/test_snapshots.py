@@ -37,6 +37,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 """
+# A connection that waits to be accepted cannot be stored.
+IN_FLIGHT = "import socket, time\ns = socket.create_server(('127.0.0.1', 7))\n" \
+            "c = socket.create_connection(('127.0.0.1', 7))\nprint('up', flush=True)\ntime.sleep(1000)"
 ASK = "python3 -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1:8000\").read().decode())'"
 
 
@@ -257,9 +260,7 @@ class Snapshots(Base):
         self.assertEqual([s.id for s in self.client.Sandboxes.List().sandboxes if s.id not in (good, self.box)], [])
 
     def test_what_cannot_be_stored_is_named_and_runs_on(self):
-        worker = self.client.run(self.box, "python3", "-c", "import socket, time\ns = socket.create_server(('127.0.0.1', 7))\n"
-                                 "c = socket.create_connection(('127.0.0.1', 7))\nprint('up', flush=True)\ntime.sleep(1000)",
-                                 user="root", detach=True).id
+        worker = self.client.run(self.box, "python3", "-c", IN_FLIGHT, user="root", detach=True).id
         attach(self.client, self.box, worker, 1)
         self.refused("FAILED_PRECONDITION", self.take, "(python3): ")
         self.refused("FAILED_PRECONDITION", lambda: self.client.Snapshots.Fork(sandbox_id=self.box), "n-flight connection")
@@ -267,6 +268,15 @@ class Snapshots(Base):
         self.assertEqual(self.pool("snapshots"), [])
         self.client.Processes.Signal(sandbox_id=self.box, process_id=worker, signal=9)
         self.take()
+
+    def test_a_timeout_freezes_what_cannot_be_stored(self):
+        box = self.new(timeout_ms=2000, on_timeout=enum("TIMEOUT_ACTION_PAUSE"))
+        self.client.run(box, "python3", "-c", IN_FLIGHT, user="root", detach=True)
+        wait_until(lambda: self.client.Sandboxes.Get(sandbox_id=box).state == PAUSED, 10)
+        paused = self.client.Sandboxes.Get(sandbox_id=box)
+        self.assertEqual((paused.pause_mode, paused.pause_text, paused.expires_unix_ms),
+                         (enum("PAUSE_MODE_FREEZE"), "its timeout ran out", 0))
+        self.assertEqual(self.client.Sandboxes.Resume(sandbox_id=box, timeout_ms=60000).state, RUNNING)
 
     def test_two_at_once_and_a_pause_meanwhile(self):
         self.client.run(self.box, "python3", "-c", SERVER, detach=True)
@@ -278,7 +288,7 @@ class Snapshots(Base):
             names = [s.result()[0] for s in shots]
             self.assertEqual(paused.result().state, PAUSED)
         self.assertIn("OK", names)
-        self.assertTrue(set(names) & {"ABORTED", "UNAVAILABLE"}, names)
+        self.assertTrue(set(names) <= {"OK", "ABORTED", "UNAVAILABLE", "FAILED_PRECONDITION"}, names)
         self.client.Sandboxes.Resume(sandbox_id=self.box)
         self.assertEqual(self.client.run(self.box, ASK).code, 0)
 

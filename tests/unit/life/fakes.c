@@ -589,6 +589,26 @@ void rpc_finish_commit(struct rpc_call *call, struct store_batch *batch, const P
 	store_commit(batch, finish_committed, call);
 }
 
+bool rpc_can_park(const struct rpc_call *call)
+{
+	return false;
+}
+
+void rpc_park(struct rpc_call *call)
+{
+	assert(false);
+}
+
+void rpc_unpark(struct rpc_call *call)
+{
+	assert(false);
+}
+
+void rpc_unpark_fail(struct rpc_call *call, const struct pdk_error *err)
+{
+	assert(false);
+}
+
 void rpc_fail(struct rpc_call *call, const struct pdk_error *err)
 {
 	finish(call, err->code, err->text, NULL);
