@@ -11,7 +11,7 @@
 /* Routing, bodies, errors and calls of the control plane. What each route means is in rest_sandboxes.c and its
  * neighbours. */
 
-#define NO_CHECKPOINT "snapshot and fork are not available on this server yet"
+#define NO_RESET "a sandbox is not set back in place on this server; fork it, or create another from a snapshot"
 #define NO_BUILD "template builds over this API are not available on this server yet; use `paddock template build`"
 #define NO_NETWORK "sandboxes on this server have no network of their own; there are no rules to set"
 #define NO_VOLUME "volumes are not available on this server"
@@ -33,14 +33,14 @@ static const struct rest_route routes[] = {
 	{"GET", "/sandboxes/{id}/metrics", rest_metrics, NULL},
 	{"GET", "/templates/aliases/{id}", rest_template_alias, NULL},
 	{"GET", "/templates", rest_template_list, NULL},
+	{"POST", "/sandboxes/{id}/snapshots", rest_snapshot, NULL},
+	{"POST", "/sandboxes/{id}/fork", rest_fork, NULL},
+	{"POST", "/sandboxes/{id}/clone", rest_clone, NULL},
+	{"GET", "/snapshots", rest_snapshot_list, NULL},
+	{"DELETE", "/templates/{id}", rest_snapshot_remove, NULL},
 
-	{"POST", "/sandboxes/{id}/snapshots", NULL, NO_CHECKPOINT},
-	{"POST", "/sandboxes/{id}/fork", NULL, NO_CHECKPOINT},
-	{"POST", "/sandboxes/{id}/clone", NULL, NO_CHECKPOINT},
-	{"POST", "/sandboxes/{id}/reset", NULL, NO_CHECKPOINT},
-	{"POST", "/sandboxes/{id}/commit", NULL, NO_CHECKPOINT},
-	{"GET", "/snapshots", NULL, NO_CHECKPOINT},
-	{"DELETE", "/templates/{id}", NULL, NO_CHECKPOINT},
+	{"POST", "/sandboxes/{id}/reset", NULL, NO_RESET},
+	{"POST", "/sandboxes/{id}/commit", NULL, NO_RESET},
 	{"PUT", "/sandboxes/{id}/network", NULL, NO_NETWORK},
 	{"POST", "/sandboxes/{id}/hotplug-memory", NULL, "the memory of a sandbox is fixed when it is created"},
 	{"POST", "/sandboxes/{id}/volume-mounts", NULL, NO_VOLUME},

@@ -6,6 +6,7 @@
 #include "rest_internal.h"
 #include "rest_sandbox.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/id.h"
 
 /* POST /sandboxes. An option is understood and done, or it is refused; none is ignored. */
 
@@ -17,10 +18,6 @@ static const struct {
 	const char *name;
 	const char *why;
 } refused[] = {
-	{"autoPause",
-	 "autoPause: a sandbox is killed at its timeout; pausing it then is not available on this server yet"},
-	{"autoPauseMemory", "autoPauseMemory: pausing at the timeout is not available on this server yet"},
-	{"autoResume", "autoResume: resuming on traffic is not available on this server yet"},
 	{"iam", "iam: identity tokens are not available on this server"},
 	{"volumeMounts", "volumeMounts: volumes are not available on this server"},
 	{"secrets", "secrets: secrets are not available on this server yet"},
@@ -62,6 +59,8 @@ static const char *find_refused(struct rest *rest)
 		if (says_something(json_object_get(network, refused_network[i].name)))
 			return refused_network[i].why;
 	}
+	if (json_is_false(json_object_get(rest->json, "autoPauseMemory")))
+		return "autoPauseMemory: a pause keeps the memory on this server";
 	return NULL;
 }
 
@@ -133,6 +132,26 @@ static int read_ports(struct rest *rest, Paddock__V1__CreateSandboxRequest *requ
 	return 0;
 }
 
+/* What is to be made: a sandbox of a template, or a copy of what a snapshot holds, which is named in the same place. */
+static int read_origin(struct rest *rest, Paddock__V1__CreateSandboxRequest *request, struct pdk_error *err)
+{
+	char *name = NULL;
+	int rc = read_template(rest, &name, err);
+
+	if (rc < 0)
+		return rc;
+	if (snapshot_id_valid(name))
+		request->snapshot = name;
+	else
+		request->template_ = name;
+	return 0;
+}
+
+static bool is_enabled(json_t *value)
+{
+	return json_is_true(value) || json_is_true(json_object_get(value, "enabled"));
+}
+
 static void created(struct rest *rest, const ProtobufCMessage *reply)
 {
 	rest_sandbox_answer(rest, 201, (const Paddock__V1__Sandbox *)reply);
@@ -145,8 +164,11 @@ static void create(struct rest *rest, int64_t default_timeout_s)
 	struct pdk_error err = {};
 	int64_t seconds = default_timeout_s;
 	int rc = why ? pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "%s", why)
-		     : read_template(rest, &request.template_, &err);
+		     : read_origin(rest, &request, &err);
 
+	if (is_enabled(json_object_get(rest->json, "autoPause")))
+		request.on_timeout = PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_PAUSE;
+	request.auto_resume = is_enabled(json_object_get(rest->json, "autoResume"));
 	if (rc == 0)
 		rc = rest_read_seconds(rest, "timeout", &seconds, &err);
 	if (rc == 0)

@@ -32,6 +32,7 @@ struct rest {
 
 	/* Of handlers */
 	int64_t number;
+	char *text;
 	int status; /* of the answer that waits for the access token */
 	const char *id_of, *template_of, *alias_of;
 	struct {
@@ -69,5 +70,16 @@ void rest_pause(struct rest *rest);
 void rest_metrics(struct rest *rest);
 void rest_template_alias(struct rest *rest);
 void rest_template_list(struct rest *rest);
+void rest_snapshot(struct rest *rest);
+void rest_snapshot_list(struct rest *rest);
+void rest_snapshot_remove(struct rest *rest);
+void rest_fork(struct rest *rest);
+void rest_clone(struct rest *rest);
+/* The sandbox of the path, as it is. */
+void rest_get_first(struct rest *rest, rest_reply then);
+/* A value of the query in the arena: "" when it is not there, NULL when it is malformed. */
+char *rest_query_text(struct rest *rest, const char *name);
+/* The query's limit: 1 to 100. */
+int rest_read_limit(struct rest *rest, uint32_t *ret);
 
 #endif

@@ -48,8 +48,7 @@ static void answer_nothing(struct rest *rest)
 	rest_answer(rest, 200, &out);
 }
 
-/* A query value in the arena; "" when it is not there, NULL when it is malformed. */
-static char *query_text(struct rest *rest, const char *name)
+char *rest_query_text(struct rest *rest, const char *name)
 {
 	const char *query = http_request(rest->exchange)->query;
 	char *text = arena_alloc(&rest->arena, strlen(query) + 1);
@@ -62,7 +61,7 @@ static char *query_text(struct rest *rest, const char *name)
 /* "k=v&k=v", encoded once more as a whole and each part again. */
 static int read_metadata(struct rest *rest, Paddock__V1__ListSandboxesRequest *request)
 {
-	char *text = query_text(rest, "metadata");
+	char *text = rest_query_text(rest, "metadata");
 	char *pair;
 
 	if (!text || url_decode(text, true) < 0)
@@ -88,7 +87,7 @@ static int read_metadata(struct rest *rest, Paddock__V1__ListSandboxesRequest *r
 /* "running,paused"; without one: both. */
 static int read_states(struct rest *rest, Paddock__V1__ListSandboxesRequest *request)
 {
-	char *text = query_text(rest, "state");
+	char *text = rest_query_text(rest, "state");
 	bool running = !text || !*text || http_list_has(text, "running");
 	bool paused = !text || !*text || http_list_has(text, "paused");
 
@@ -106,9 +105,9 @@ static int read_states(struct rest *rest, Paddock__V1__ListSandboxesRequest *req
 	return 0;
 }
 
-static int read_limit(struct rest *rest, uint32_t *ret)
+int rest_read_limit(struct rest *rest, uint32_t *ret)
 {
-	char *text = query_text(rest, "limit");
+	char *text = rest_query_text(rest, "limit");
 	unsigned long limit = text && *text ? strtoul(text, NULL, 10) : LIST_LIMIT;
 
 	if (!text || strspn(text, "0123456789") != strlen(text) || limit < 1 || limit > LIST_LIMIT)
@@ -119,7 +118,7 @@ static int read_limit(struct rest *rest, uint32_t *ret)
 
 static int read_started_after(struct rest *rest)
 {
-	char *text = query_text(rest, "startedAfter");
+	char *text = rest_query_text(rest, "startedAfter");
 	int64_t seconds = 0;
 	int32_t nanos = 0;
 
@@ -131,17 +130,17 @@ static int read_started_after(struct rest *rest)
 
 static const char *read_filters(struct rest *rest, Paddock__V1__ListSandboxesRequest *request)
 {
-	const char *order = query_text(rest, "order");
+	const char *order = rest_query_text(rest, "order");
 
-	request->template_ = query_text(rest, "template");
-	request->page_token = query_text(rest, "nextToken");
+	request->template_ = rest_query_text(rest, "template");
+	request->page_token = rest_query_text(rest, "nextToken");
 	if (!order || (*order && strcmp(order, "desc") != 0))
 		return "order: only desc is available on this server";
 	if (!request->template_ || strchr(request->template_, ':'))
 		return "template: templates have no tags on this server";
 	if (!request->page_token)
 		return "nextToken: malformed";
-	if (read_limit(rest, &request->page_size) < 0)
+	if (rest_read_limit(rest, &request->page_size) < 0)
 		return "limit: 1 to 100";
 	if (read_started_after(rest) < 0)
 		return "startedAfter: not a time";

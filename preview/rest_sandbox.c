@@ -114,7 +114,8 @@ int rest_sandbox_put(struct buffer *out, const struct rest *rest, const Paddock_
 	json_put(out, ",");
 	put_text(out, "alias", sandbox->template_name);
 	put_time(out, "startedAt", sandbox->created_unix_ms);
-	put_time(out, "endAt", sandbox->expires_unix_ms);
+	/* One that stays paused has no end. */
+	put_time(out, "endAt", sandbox->expires_unix_ms ? sandbox->expires_unix_ms : sandbox->paused_unix_ms);
 	/* Whole CPUs, rounded up: there is no fraction in this form. */
 	json_put_format(out, ",\"state\":\"%s\",\"cpuCount\":%u,\"memoryMB\":%llu,\"diskSizeMB\":%llu",
 			is_paused(sandbox) ? "paused" : "running", resources ? (resources->cpu_millis + 999) / 1000 : 0,
@@ -126,9 +127,11 @@ int rest_sandbox_put(struct buffer *out, const struct rest *rest, const Paddock_
 	if (rc == 0 && detail) {
 		json_put(out, ",");
 		put_text(out, "domain", rest->domain);
-		rc = json_put(
+		rc = json_put_format(
 			out,
-			",\"allowInternetAccess\":false,\"lifecycle\":{\"onTimeout\":\"kill\",\"autoResume\":false}");
+			",\"allowInternetAccess\":false,\"lifecycle\":{\"onTimeout\":\"%s\",\"autoResume\":%s}",
+			sandbox->on_timeout == PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_PAUSE ? "pause" : "kill",
+			sandbox->auto_resume ? "true" : "false");
 		if (rc == 0)
 			rc = put_network(out, sandbox);
 	}

@@ -18,7 +18,7 @@ static char *sandbox_id(struct rest *rest)
 	return rest->id;
 }
 
-static void get_first(struct rest *rest, rest_reply then)
+void rest_get_first(struct rest *rest, rest_reply then)
 {
 	Paddock__V1__GetSandboxRequest request = PADDOCK__V1__GET_SANDBOX_REQUEST__INIT;
 
@@ -41,7 +41,7 @@ static void show(struct rest *rest, const ProtobufCMessage *reply)
 
 void rest_get(struct rest *rest)
 {
-	get_first(rest, show);
+	rest_get_first(rest, show);
 }
 
 /* Kill */
@@ -65,7 +65,7 @@ static void kill_living(struct rest *rest, const ProtobufCMessage *reply)
 
 void rest_kill(struct rest *rest)
 {
-	get_first(rest, kill_living);
+	rest_get_first(rest, kill_living);
 }
 
 /* Timeout */
@@ -143,7 +143,7 @@ void rest_connect(struct rest *rest)
 	if (rest_read_seconds(rest, "timeout", &rest->number, &err) < 0)
 		rest_fail(rest->exchange, 400, err.text);
 	else
-		get_first(rest, connect_living);
+		rest_get_first(rest, connect_living);
 }
 
 /* Pause */
@@ -162,7 +162,8 @@ static void pause_running(struct rest *rest, const ProtobufCMessage *reply)
 		return;
 	}
 	request.sandbox_id = rest->id;
-	request.mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_FREEZE;
+	request.mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_ANY;
+	request.keep = true;
 	rest_call(rest, "/paddock.v1.Sandboxes/Pause", &request.base, &paddock__v1__sandbox__descriptor, done);
 }
 
@@ -171,7 +172,7 @@ void rest_pause(struct rest *rest)
 	if (json_is_false(json_object_get(rest->json, "memory")))
 		rest_fail(rest->exchange, 501, "pausing without the memory is not available on this server");
 	else
-		get_first(rest, pause_running);
+		rest_get_first(rest, pause_running);
 }
 
 /* Metrics: one sample, of now. */
@@ -236,5 +237,5 @@ void rest_metrics(struct rest *rest)
 		rest_answer(rest, 200, &out);
 		return;
 	}
-	get_first(rest, measure);
+	rest_get_first(rest, measure);
 }

@@ -88,6 +88,7 @@ struct sandbox_private {
 	bool auto_resume;
 	bool keep_paused;       /* PAUSING and PAUSED: its timeout stands still; PAUSED: expires_unix_ms is 0 */
 	bool timed_out;         /* PAUSING: because its timeout ran out */
+	bool freeze_else;       /* PAUSING to disk: freeze it when that is refused */
 	const char *pause_text; /* why it is paused, or is being paused; one of a few constants */
 	bool settling;          /* PAUSED: not durable yet, or its processes are being ended */
 	bool memory_given;      /* PAUSED: its memory does not count */
@@ -263,8 +264,6 @@ void sandbox_detach(struct sandbox *sandbox, void (*done)(struct sandbox *sandbo
 /* RUNNING, and its timeout has run out: pause it. False: kill it. */
 bool sandbox_pause_at_timeout(struct sandbox *sandbox);
 void sandbox_restart_timeout(struct sandbox *sandbox, uint64_t timeout_ms);
-/* The pause that its timeout asked for has failed: another way. */
-void sandbox_timeout_unpaused(struct sandbox *sandbox);
 /* For the audit log, or NULL. */
 const char *sandbox_pause_detail(const struct sandbox *sandbox);
 /* RUNNING, with all that a pause needs to know: begin it. */

@@ -28,6 +28,7 @@
 #define EVENT(name) PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_##name
 #define FREEZE PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_FREEZE
 #define CHECKPOINT PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT
+#define ANY PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_ANY
 #define TIMEOUT_MIN_MS 1000
 #define TIMEOUT_MAX_MS 86400000
 #define ON_USE_MS 300000 /* a use is rarely the only one */
@@ -132,6 +133,7 @@ static void on_frozen(const struct warden_reply *reply, int *fd, void *arg)
 	private->pause_mode = FREEZE;
 	private->paused_unix_ms = loop_wall_ms();
 	private->paused_ns = loop_now_ns();
+	private->timed_out = private->freeze_else = false;
 	sandbox_stop_timeout(sandbox);
 	settle(sandbox, &private->pausers, EVENT(PAUSED));
 	resume_if_wanted(sandbox);
@@ -155,7 +157,7 @@ void sandbox_paused(struct sandbox *sandbox)
 {
 	struct sandbox_private *private = sandbox->private;
 
-	private->timed_out = private->settling = false;
+	private->timed_out = private->freeze_else = private->settling = false;
 	answer_all(sandbox, &private->pausers, NULL);
 	resume_if_wanted(sandbox);
 }
@@ -166,6 +168,11 @@ void sandbox_pause_failed(struct sandbox *sandbox, const struct pdk_error *err)
 
 	sandbox->state = STATE(RUNNING);
 	log_event(LOG_ERROR, "sandbox.pause_failed", "sandbox", sandbox->id, "reason", err->text, NULL);
+	if (private->freeze_else && private->pausing_mode == CHECKPOINT) {
+		private->pausing_mode = FREEZE;
+		sandbox_begin_pause(sandbox);
+		return;
+	}
 	fail_all(&private->pausers, err);
 	answer_all(sandbox, &private->resumers, NULL);
 	private->pause_text = NULL;
@@ -173,7 +180,9 @@ void sandbox_pause_failed(struct sandbox *sandbox, const struct pdk_error *err)
 	if (!sandbox->expires_unix_ms)
 		sandbox_restart_timeout(sandbox, private->timeout_ms);
 	if (private->timed_out)
-		sandbox_timeout_unpaused(sandbox);
+		sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_TIMEOUT,
+				 "its timeout ran out and it could not be paused");
+	private->timed_out = false;
 }
 
 void sandbox_resume_failed(struct sandbox *sandbox, const struct pdk_error *err)
@@ -399,8 +408,8 @@ void sandboxes_pause(struct rpc_call *call, const struct ProtobufCMessage *messa
 	const Paddock__V1__PauseSandboxRequest *request = (const void *)message;
 	struct sandbox *sandbox;
 	struct pdk_error err;
-	bool on_disk = request->mode == CHECKPOINT;
-	int rc = validate_optional_range("mode", (uint64_t)request->mode, FREEZE, CHECKPOINT, &err);
+	bool on_disk = request->mode >= CHECKPOINT;
+	int rc = validate_optional_range("mode", (uint64_t)request->mode, FREEZE, ANY, &err);
 
 	if (rc >= 0)
 		rc = sandbox_find(call, request->sandbox_id, &sandbox, &err);
@@ -408,7 +417,7 @@ void sandboxes_pause(struct rpc_call *call, const struct ProtobufCMessage *messa
 		rpc_audit_object(call, sandbox->id, NULL);
 		rpc_audit_detail(call, on_disk ? "{\"mode\":\"checkpoint\"}" : "{\"mode\":\"freeze\"}");
 		rc = check_state(sandbox, &err);
-		if (rc >= 0 && sandbox->state == STATE(PAUSED) &&
+		if (rc >= 0 && sandbox->state == STATE(PAUSED) && request->mode != ANY &&
 		    on_disk != (sandbox->private->pause_mode == CHECKPOINT))
 			rc = pdk_fail(&err, -EINVAL, PDK_FAILED_PRECONDITION,
 				      "sandbox is paused in another mode; resume it first");
@@ -418,7 +427,8 @@ void sandboxes_pause(struct rpc_call *call, const struct ProtobufCMessage *messa
 		return;
 	}
 	if (sandbox->state == STATE(RUNNING)) {
-		sandbox->private->pausing_mode = request->mode;
+		sandbox->private->pausing_mode = on_disk ? CHECKPOINT : FREEZE;
+		sandbox->private->freeze_else = request->mode == ANY;
 		sandbox->private->keep_paused = request->keep;
 		sandbox->private->pause_text = sandbox_pause_text("paused on request");
 	}

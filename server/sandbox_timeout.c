@@ -1,4 +1,3 @@
-#include "log.h"
 #include "loop.h"
 #include "sandbox_internal.h"
 #include <string.h>
@@ -14,7 +13,6 @@
  */
 
 #define STATE(name) PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_##name
-#define MODE(name) PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_##name
 #define AGAIN_MS 1000
 
 static const char *const texts[] = {"paused on request", "its timeout ran out"};
@@ -56,32 +54,6 @@ static void store(const struct sandbox *sandbox)
 		store_batch_free(batch);
 }
 
-static void begin(struct sandbox *sandbox, Paddock__V1__PauseMode mode)
-{
-	struct sandbox_private *private = sandbox->private;
-
-	private->pausing_mode = mode;
-	private->keep_paused = private->timed_out = true;
-	private->pause_text = texts[1];
-	sandbox_begin_pause(sandbox);
-}
-
-void sandbox_timeout_unpaused(struct sandbox *sandbox)
-{
-	struct sandbox_private *private = sandbox->private;
-
-	private->timed_out = false;
-	if (sandbox->state != STATE(RUNNING))
-		return;
-	if (private->pausing_mode == MODE(CHECKPOINT)) {
-		log_event(LOG_WARN, "sandbox.frozen_instead", "sandbox", sandbox->id, NULL);
-		begin(sandbox, MODE(FREEZE));
-		return;
-	}
-	sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_TIMEOUT,
-			 "its timeout ran out and it could not be paused");
-}
-
 bool sandbox_pause_at_timeout(struct sandbox *sandbox)
 {
 	struct sandbox_private *private = sandbox->private;
@@ -94,7 +66,10 @@ bool sandbox_pause_at_timeout(struct sandbox *sandbox)
 		sandbox_stop_timeout(sandbox);
 		store(sandbox);
 	} else if (sandbox->state == STATE(RUNNING) && is_ready) {
-		begin(sandbox, MODE(CHECKPOINT));
+		private->pausing_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT;
+		private->keep_paused = private->timed_out = private->freeze_else = true;
+		private->pause_text = texts[1];
+		sandbox_begin_pause(sandbox);
 	} else {
 		sandbox_restart_timeout(sandbox, AGAIN_MS);
 	}

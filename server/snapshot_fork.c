@@ -34,7 +34,9 @@ struct fork {
 	uint64_t timeout_ms;
 	Paddock__V1__TimeoutAction on_timeout; /* as the source */
 	bool auto_resume;
+	Paddock__V1__PortAccess port_access; /* as the call says */
 	struct text_list *metadata; /* of the source */
+	bool all;
 	unsigned int count, started, ended;
 	bool pumping, deferred;
 	struct fork_copy copies[];
@@ -70,18 +72,33 @@ static Paddock__V1__ForkResult *make_result(struct rpc_call *call, const struct 
 	paddock__v1__fork_result__init(result);
 	if (sandbox) {
 		result->sandbox = sandbox_message(sandbox, block);
-		return result;
+		result->access_token = rpc_alloc(call, SANDBOX_TOKEN_LEN + 1);
+		return result->access_token && sandbox_access_token(sandbox->id, result->access_token) ? result : NULL;
 	}
 	result->code = copy->made ? PDK_ABORTED : copy->err.code;
 	result->message = copy->made ? (char *)"the copy has ended" : (char *)copy->err.text;
 	return result;
 }
 
+static const struct fork_copy *find_failed(const struct fork *fork)
+{
+	for (unsigned int i = 0; i < fork->count; i++)
+		if (!fork->copies[i].made)
+			return &fork->copies[i];
+	return NULL;
+}
+
 static void answer(struct fork *fork)
 {
 	Paddock__V1__ForkResponse reply = PADDOCK__V1__FORK_RESPONSE__INIT;
+	const struct fork_copy *failed = fork->all ? find_failed(fork) : NULL;
 	struct pdk_error err;
 
+	if (failed) {
+		end_copies(fork);
+		rpc_fail(fork->call, &failed->err);
+		return;
+	}
 	reply.stopped_us = fork->snapshot->stored->stopped_us;
 	reply.results = rpc_alloc(fork->call, fork->count * sizeof(*reply.results));
 	for (unsigned int i = 0; reply.results && i < fork->count; i++) {
@@ -119,6 +136,7 @@ static int start_copy(struct fork *fork, struct fork_copy *copy)
 	request.timeout_ms = fork->timeout_ms;
 	request.on_timeout = fork->on_timeout;
 	request.auto_resume = fork->auto_resume;
+	request.port_access = fork->port_access;
 	request.n_metadata = fork->metadata->count / 2;
 	request.metadata = pointers;
 	for (size_t i = 0; i < request.n_metadata; i++) {
@@ -217,6 +235,8 @@ static struct fork *fork_new(struct rpc_call *call, const Paddock__V1__ForkReque
 	}
 	fork->call = call;
 	fork->count = count;
+	fork->all = request->all;
+	fork->port_access = request->port_access;
 	fork->timeout_ms = request->timeout_ms;
 	fork->on_timeout = source->private->on_timeout;
 	fork->auto_resume = source->private->auto_resume;
@@ -237,6 +257,8 @@ void snapshots_fork(struct rpc_call *call, const struct ProtobufCMessage *messag
 
 	if (rc >= 0)
 		rc = validate_optional_range("timeout_ms", request->timeout_ms, TIMEOUT_MIN_MS, TIMEOUT_MAX_MS, &err);
+	if (rc >= 0)
+		rc = validate_optional_range("port_access", (uint64_t)request->port_access, 1, 2, &err);
 	if (rc >= 0)
 		rc = sandbox_find_running(call, request->sandbox_id, &source, &err);
 	if (rc >= 0) {

@@ -277,6 +277,10 @@ class Snapshots(Base):
         self.assertEqual((paused.pause_mode, paused.pause_text, paused.expires_unix_ms),
                          (enum("PAUSE_MODE_FREEZE"), "its timeout ran out", 0))
         self.assertEqual(self.client.Sandboxes.Resume(sandbox_id=box, timeout_ms=60000).state, RUNNING)
+        any_mode = self.client.Sandboxes.Pause(sandbox_id=box, mode=enum("PAUSE_MODE_ANY"))
+        self.assertEqual(any_mode.pause_mode, enum("PAUSE_MODE_FREEZE"))
+        any_mode = self.client.Sandboxes.Pause(sandbox_id=self.box, mode=enum("PAUSE_MODE_ANY"))
+        self.assertEqual(any_mode.pause_mode, CHECKPOINT, "control")
 
     def test_two_at_once_and_a_pause_meanwhile(self):
         self.client.run(self.box, "python3", "-c", SERVER, detach=True)
@@ -315,7 +319,17 @@ class Snapshots(Base):
             self.instance.admin.Admin.SetQuota(tenant="tenant", quota=pb.Quota(max_sandboxes=1000))
         self.assertEqual(sorted(bool(r.code) for r in reply.results), [False, False, True, True])
         failed = [r for r in reply.results if r.code]
+        self.assertTrue(all(len(r.access_token) == 64 for r in reply.results if not r.code))
         self.assertTrue(all(r.code == 8 and "max_sandboxes" in r.message and not r.HasField("sandbox") for r in failed), reply)
+
+    def test_a_fork_of_all_or_none(self):
+        self.instance.admin.Admin.SetQuota(tenant="tenant", quota=pb.Quota(max_sandboxes=3))
+        try:
+            self.refused("RESOURCE_EXHAUSTED", lambda: self.client.Snapshots.Fork(sandbox_id=self.box, count=4, all=True), "max_sandboxes")
+            wait_until(lambda: [s.id for s in self.client.Sandboxes.List().sandboxes] == [self.box], 20)
+            self.assertEqual(len(self.client.Snapshots.Fork(sandbox_id=self.box, count=2, all=True).results), 2)
+        finally:
+            self.instance.admin.Admin.SetQuota(tenant="tenant", quota=pb.Quota(max_sandboxes=1000))
 
     def test_a_fork_that_is_given_up_leaves_nothing(self):
         call = self.client.Snapshots.Fork(sandbox_id=self.box, count=20, later=True)

@@ -75,6 +75,53 @@ await test('pause and connect again', async () => {
   assert.equal((await sandbox.getInfo()).state, 'running')
 })
 
+await test('a timeout may pause, and a use resumes', async () => {
+  const short = await Sandbox.create({ timeoutMs: 2000, lifecycle: { onTimeout: 'pause', autoResume: true } })
+  const command = await short.commands.run('sleep 1000', { background: true })
+  await new Promise(resolve => setTimeout(resolve, 4000))
+  const info = await short.getInfo()
+  assert.equal(info.state, 'paused')
+  assert.deepEqual(info.lifecycle, { onTimeout: 'pause', autoResume: true })
+  assert.equal((await short.commands.run('echo on')).stdout, 'on\n')
+  assert.equal((await short.getInfo()).state, 'running')
+  assert.ok((await short.commands.list()).some(p => p.pid === command.pid), 'the same process')
+  await short.kill()
+})
+
+await test('snapshots', async () => {
+  await sandbox.files.write('/home/user/kept', 'kept')
+  const command = await sandbox.commands.run('sleep 1000', { background: true })
+  const shot = await sandbox.createSnapshot({ name: 'sdk-shot' })
+  assert.match(shot.snapshotId, /^s[a-z0-9]{20}/)
+  assert.equal((await sandbox.commands.run('echo on')).stdout, 'on\n')
+  const listed = await Sandbox.listSnapshots({ sandboxId: sandbox.sandboxId }).nextItems()
+  assert.deepEqual(listed.map(s => s.snapshotId), [shot.snapshotId])
+  const copy = await Sandbox.create(shot.snapshotId, { timeoutMs: 60_000 })
+  assert.equal(await copy.files.read('/home/user/kept'), 'kept')
+  assert.ok((await copy.commands.list()).some(p => p.pid === command.pid), 'its processes go on')
+  await copy.files.write('/home/user/kept', 'changed')
+  assert.equal(await sandbox.files.read('/home/user/kept'), 'kept')
+  await copy.kill()
+  assert.equal(await Sandbox.deleteSnapshot(shot.snapshotId), true)
+  assert.equal(await Sandbox.deleteSnapshot(shot.snapshotId), false)
+  await command.kill()
+})
+
+await test('forks', async () => {
+  if (!sandbox.fork) return // not in every version
+  await sandbox.files.write('/home/user/kept', 'kept')
+  const forks = await sandbox.fork({ count: 2, timeoutMs: 60_000 })
+  assert.equal(forks.length, 2)
+  for (const { sandbox: copy } of forks.map(f => f.sandbox ? f : { sandbox: f })) {
+    assert.notEqual(copy.sandboxId, sandbox.sandboxId)
+    assert.equal(await copy.files.read('/home/user/kept'), 'kept')
+    await copy.kill()
+  }
+  await sandbox.pause()
+  assert.match((await thrown(() => sandbox.fork())).message, /paused/)
+  await Sandbox.connect(sandbox.sandboxId, { timeoutMs: 120_000 })
+})
+
 await test('a template exists, another does not', async () => {
   assert.equal(await Template.exists('base'), true)
   assert.equal(await Template.exists('no-such-template'), false)
@@ -84,7 +131,6 @@ await test('a template exists, another does not', async () => {
 
 await test('what is not there is refused, not ignored', async () => {
   const refusals = {
-    autoPause: { lifecycle: { onTimeout: 'pause' } },
     'network.allowOut': { network: { allowOut: ['1.1.1.1'] } },
     'network.httpsPorts': { network: { httpsPorts: [8443] } },
     volumeMounts: { volumeMounts: { '/mnt': 'v' } },
@@ -93,7 +139,6 @@ await test('what is not there is refused, not ignored', async () => {
     const { message } = await thrown(() => Sandbox.create(options))
     assert.match(message, new RegExp(`400: ${name}|${name}`), message)
   }
-  assert.match((await thrown(() => sandbox.createSnapshot())).message, /501.*not available/)
   assert.match((await thrown(() => sandbox.updateNetwork({ denyOut: ['8.8.8.8'] }))).message, /501/)
   await (await Sandbox.create({ allowInternetAccess: false, timeoutMs: 60_000 })).kill()
 })

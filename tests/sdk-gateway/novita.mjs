@@ -25,6 +25,24 @@ await test('list, connect, setTimeout', async () => {
   await sandbox.setTimeout(60_000)
 })
 
+await test('pause, connect, clone', async () => {
+  await sandbox.pause()
+  assert.equal(await sandbox.isRunning(), false)
+  await Sandbox.connect(sandbox.sandboxId, { timeoutMs: 120_000 })
+  assert.equal(await sandbox.files.read('a/b'), 'text')
+  if (!sandbox.clone) return
+  const clones = await sandbox.clone({ count: 2 })
+  const copies = Array.isArray(clones) ? clones : clones.sandboxes
+  assert.equal(copies.length, 2)
+  for (const copy of copies) {
+    const id = copy.sandboxId ?? copy.sandboxID
+    assert.notEqual(id, sandbox.sandboxId)
+    const connected = await Sandbox.connect(id)
+    assert.equal(await connected.files.read('a/b'), 'text')
+    await connected.kill()
+  }
+})
+
 await test('a wrong key is an AuthenticationError', async () => {
   assert.equal((await thrown(() => Sandbox.list({ apiKey: 'pdk_wrong_key' }).nextItems())).name, 'AuthenticationError')
 })
