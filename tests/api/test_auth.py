@@ -23,6 +23,7 @@ METHODS = {
     "Files": {"Stat": READ, "List": READ, "Read": READ, "Write": USE, "MakeDir": USE, "Move": USE, "Remove": USE, "Watch": READ,
               "UnpackArchive": USE, "PackArchive": READ},
     "Previews": {"Grant": USE, "List": READ, "Revoke": USE, "Extend": USE, "ListPorts": READ},
+    "Snapshots": {"Create": USE, "Get": READ, "List": READ, "Remove": USE, "Fork": USE},
     "Templates": {"List": LIST, "Get": LIST, "Build": TEMPLATE, "Remove": TEMPLATE},
     "Admin": {"CreateTenant": OPERATOR, "ListTenants": OPERATOR, "SetQuota": OPERATOR, "RemoveTenant": OPERATOR, "CreateKey": OPERATOR,
               "ListKeys": OPERATOR, "RevokeKey": OPERATOR, "WhoAmI": ANY, "GetStatus": OPERATOR},
@@ -156,6 +157,8 @@ class Ownership(Case):
         yield "/paddock.v1.Previews/Grant", dict(box, port=8080)
         yield "/paddock.v1.Previews/List", box
         yield "/paddock.v1.Previews/ListPorts", box
+        yield "/paddock.v1.Snapshots/Create", box
+        yield "/paddock.v1.Snapshots/Fork", box
         for method in ("Stat", "List", "Read", "MakeDir", "Remove", "Watch", "PackArchive"):
             yield "/paddock.v1.Files/" + method, dict(box, path=b"/tmp/x")
         yield "/paddock.v1.Files/Move", dict(box, **{"from": b"/tmp/x", "to": b"/tmp/y"})
@@ -169,7 +172,7 @@ class Ownership(Case):
             inner = [message] + [f.message_type for f in message.fields if f.message_type]
             if any("sandbox_id" in m.fields_by_name for m in inner):
                 named.add(path)
-        self.assertEqual(named - {"/paddock.v1.Audit/List"}, {path for path, _ in self.requests("x")})
+        self.assertEqual(named - {"/paddock.v1.Audit/List", "/paddock.v1.Snapshots/List"}, {path for path, _ in self.requests("x")})
 
     def answer(self, client, path, request):
         try:
