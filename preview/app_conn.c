@@ -29,7 +29,7 @@ struct app_conn {
 	struct visit *visit;   /* while it is idle */
 	int fd;
 	struct loop_watch *watch;
-	struct loop_timer timer; /* of connecting */
+	struct loop_timer timer; /* of connecting; or due at once: it cannot be watched */
 	bool connecting;
 	bool reading;
 	bool full; /* on_drained() is due */
@@ -57,8 +57,9 @@ static void set_watch(struct app_conn *conn)
 	if (conn->connecting || buffer_length(&conn->out))
 		events |= EPOLLOUT;
 	/* Without any, a connection that breaks is heard of with the next read or write. */
-	if (loop_watch_set(conn->watch, events) < 0 && conn->events.on_failed)
-		conn->events.on_failed(-ENOMEM, conn->arg);
+	/* Not from in here: whoever asked still has the connection in hand. */
+	if (loop_watch_set(conn->watch, events) < 0)
+		(void)loop_timer_set(&conn->timer, loop_now_ns());
 }
 
 /* Idle ones */

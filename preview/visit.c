@@ -12,6 +12,7 @@
 #define BUCKETS 256u
 #define VISITS_MAX 1024u
 #define OF_PORT_MAX 64u   /* of one published port */
+#define OF_CLIENT_MAX 64u /* published ports that one address looks at */
 #define USERS_MAX 4096u   /* of one visit */
 #define CREDIT 4u         /* messages: it was opened, it ended, and room */
 #define TICK_NS 2000000000u
@@ -63,16 +64,6 @@ struct visit *visit_find(const struct visit_key *key)
 	return visit && visit->open ? visit : NULL;
 }
 
-static unsigned int count_of_port(const struct visit_key *key)
-{
-	unsigned int n = 0;
-
-	for (unsigned int i = 0; key->sandbox[0] && i < BUCKETS; i++) {
-		for (const struct visit *visit = buckets[i]; visit; visit = visit->next)
-			n += strcmp(visit->key.sandbox, key->sandbox) == 0 && visit->key.port == key->port;
-	}
-	return n;
-}
 
 /* Ends */
 
@@ -151,6 +142,61 @@ static void on_tick(void *arg)
 		visit->used_ns = now;
 	if (now - visit->used_ns > LINGER_NS || loop_timer_set(&visit->timer, now + TICK_NS) < 0)
 		finish(visit, NULL);
+}
+
+/*
+ * Room for one more. Published ports need no proof, so visits of theirs could be begun without end by anybody: they are
+ * bounded for each port and each address, and what is idle gives way.
+ */
+
+static bool same_port(const struct visit *visit, const struct visit_key *key)
+{
+	return strcmp(visit->key.sandbox, key->sandbox) == 0 && visit->key.port == key->port;
+}
+
+static bool same_client(const struct visit *visit, const struct visit_key *key)
+{
+	return visit->key.sandbox[0] && strcmp(visit->key.client, key->client) == 0;
+}
+
+static bool is_published(const struct visit *visit, const struct visit_key *key)
+{
+	return visit->key.sandbox[0];
+}
+
+static bool is_any(const struct visit *visit, const struct visit_key *key)
+{
+	return true;
+}
+
+/* Fewer than `max` that `match`: else the one that was idle for longest ends. False: all are in use. */
+static bool make_room(bool (*match)(const struct visit *visit, const struct visit_key *key),
+		      const struct visit_key *key, unsigned int max)
+{
+	struct visit *oldest = NULL;
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < BUCKETS; i++) {
+		for (struct visit *visit = buckets[i]; visit; visit = visit->next) {
+			if (!match(visit, key))
+				continue;
+			n++;
+			if (visit->open && !visit->users && (!oldest || visit->used_ns < oldest->used_ns))
+				oldest = visit;
+		}
+	}
+	if (n < max)
+		return true;
+	if (oldest)
+		finish(oldest, NULL);
+	return oldest;
+}
+
+static bool has_room(const struct visit_key *key)
+{
+	if (key->sandbox[0] && (!make_room(same_port, key, OF_PORT_MAX) || !make_room(same_client, key, OF_CLIENT_MAX)))
+		return false;
+	return n_visits < VISITS_MAX || make_room(is_published, key, 0) || make_room(is_any, key, 0);
 }
 
 /* The stream */
@@ -238,7 +284,7 @@ int visit_open(const struct visit_key *key, const char *address, struct visit_wa
 	int rc;
 
 	if (!visit) {
-		if (n_visits >= VISITS_MAX || count_of_port(key) >= OF_PORT_MAX)
+		if (!has_room(key))
 			return pdk_fail(err, -EAGAIN, PDK_RESOURCE_EXHAUSTED, "too many visitors at once; try again");
 		visit = calloc(1, sizeof(*visit));
 		if (!visit)

@@ -577,11 +577,12 @@ class Published(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.box = client.create(port_access=2, timeout_ms=600_000).id
+        cls.nobody = world.grant()
         client.write(cls.box, "/tmp/app.py", client.read(world.box, "/tmp/app.py"))
         world.serve(PORT, box=cls.box)
 
     def visitor(self, label):
-        visitor = Visitor(world, world.grant())
+        visitor = Visitor(world, self.nobody)
         visitor.name = f"{label}.{world.domain}"
         visitor.host = f"{visitor.name}:{world.ingress.port}"
         return visitor
@@ -595,6 +596,14 @@ class Published(unittest.TestCase):
         texts = {self.visitor(label).ask("GET", "/")[2].replace(label.split("-")[1].encode(), b"") for label in
                  (f"{PORT}-{world.box}", f"{PORT}-i{'a' * 20}", f"22-{self.box}")}
         self.assertEqual(len(texts), 1, texts)
+
+    def test_somebody_who_tries_every_port(self):
+        """It costs nobody else a visit: what is idle gives way."""
+        visitor = world.visitor().enter()
+        for port in range(10000, 10300):
+            self.assertEqual(self.visitor(f"{port}-{self.box}").ask("GET", "/")[0], 502)
+        self.assertEqual(visitor.ask("GET", "/")[0], 200)
+        self.assertEqual(self.visitor(f"{PORT}-{self.box}").ask("GET", "/")[0], 200)
 
     def test_no_cookie_and_no_token_of_ours(self):
         visitor = self.visitor(f"{PORT}-{self.box}")
