@@ -1,3 +1,4 @@
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,8 +8,8 @@
 /*
  * Paddock against what the same machine does without it, in one run:
  *
- *	paddock-bench [--rounds N] [--live N] [--crun-bundle DIR] [--crun-container NAME] [--curve FILE] [--paddockd
- *PID]
+ *	paddock-bench [--rounds N] [--live N] [--only PART] [--crun-bundle DIR] [--crun-container NAME] [--curve FILE]
+ *		[--paddockd PID]
  */
 
 char *const bench_true_argv[] = {(char *)"/bin/true", NULL};
@@ -31,6 +32,8 @@ static void parse(int argc, char **argv, struct bench_options *options)
 			options->rounds = atoi(value);
 		else if (!strcmp(argv[i], "--live"))
 			options->live = atoi(value);
+		else if (!strcmp(argv[i], "--only"))
+			options->only = value;
 		else if (!strcmp(argv[i], "--crun-bundle"))
 			options->bundle = value;
 		else if (!strcmp(argv[i], "--crun-container"))
@@ -50,6 +53,11 @@ static void parse(int argc, char **argv, struct bench_options *options)
 	}
 }
 
+static bool wanted(const struct bench_options *options, const char *part)
+{
+	return !options->only || !strcmp(options->only, part);
+}
+
 int main(int argc, char **argv)
 {
 	struct bench_options options = {.rounds = 200};
@@ -58,10 +66,13 @@ int main(int argc, char **argv)
 	parse(argc, argv, &options);
 	client = bench_connect();
 	printf("| what | Paddock | the other | ratio | aim |\n|---|--:|--:|--:|---|\n");
-	bench_lives(client, &options);
-	bench_commands(client, &options);
-	bench_streams(client, &options);
-	if (options.live >= 8)
+	if (wanted(&options, "lives"))
+		bench_lives(client, &options);
+	if (wanted(&options, "commands"))
+		bench_commands(client, &options);
+	if (wanted(&options, "streams"))
+		bench_streams(client, &options);
+	if (options.live >= 8 && wanted(&options, "many"))
 		bench_many(client, &options);
 	paddock_close(client);
 	return 0;

@@ -14,6 +14,7 @@
 struct bench_options {
 	int rounds;          /* of everything that is short */
 	int live;            /* sandboxes that are alive at once at the end; below 8: that part is left out */
+	const char *only;    /* lives, commands, streams or many; NULL: all */
 	const char *bundle;  /* of crun, with /bin/true; NULL: no such line */
 	const char *running; /* name of a container that crun runs; NULL: no such line */
 	const char *curve;   /* file for the picture's numbers; NULL: none */

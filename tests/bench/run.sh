@@ -2,16 +2,17 @@
 # Measure Paddock against the floors of this machine and against its peers, in one run.
 # Writes a table (Markdown) and a picture of create latency against live sandboxes.
 #
-#	tests/bench/run.sh [--rounds N] [--live N] [--out DIR]
+#	tests/bench/run.sh [--rounds N] [--live N] [--only lives|commands|streams|many] [--out DIR]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../lib/daemon.sh"
 
-rounds=200 live=2000 out=$here/out
+rounds=200 live=2000 only= out=$here/out
 while [ $# -gt 0 ]; do
 	case "$1" in
 	--rounds) rounds=$2 ;;
 	--live) live=$2 ;;
+	--only) only=$2 ;;
 	--out) out=$2 ;;
 	*) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 2 ;;
 	esac
@@ -60,7 +61,8 @@ unshare --mount sh -c '
 	crun --cgroup-manager=cgroupfs delete --force paddock-bench-running
 	exit $rc
 ' sh "$work/running" "$BUILD/tests/bench/paddock-bench" --rounds "$rounds" --live "$live" --paddockd "$paddockd_pid" \
-	--crun-bundle "$work/bundle" --crun-container paddock-bench-running --curve "$out/create.dat" | tee "$out/table.md"
+	--crun-bundle "$work/bundle" --crun-container paddock-bench-running ${only:+--only "$only"} \
+	--curve "$out/create.dat" | tee "$out/table.md"
 if [ -s "$out/create.dat" ] && command -v gnuplot >/dev/null; then
 	gnuplot <<PLOT
 set terminal pngcairo size 900,480
