@@ -183,7 +183,7 @@ done
 [ "$(id -u)" = 0 ] || { echo "tests/run.sh needs root: sandboxes are made of mounts, namespaces and cgroups" >&2; exit 2; }
 
 export SOURCE BUILD=$SOURCE/build PADDOCK_CACHE=${PADDOCK_CACHE:-/var/cache/paddock} PYTHONPATH=$SOURCE/tests/lib
-export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 GRPC_ENABLE_FORK_SUPPORT=0
 unset PADDOCK_ADDR PADDOCK_API_KEY
 mkdir -p "$BUILD"
 LOGS=$(mktemp -d "$BUILD/logs.XXXXXX")
