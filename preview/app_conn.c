@@ -339,8 +339,8 @@ static void on_end(struct call *call, enum pdk_code code, const char *text, void
 }
 
 struct app_dial *app_dial(const struct visit *visit,
-			  void (*done)(struct app_conn *conn, enum pdk_code code, const char *text, void *arg), void *arg,
-			  struct pdk_error *err)
+			  void (*done)(struct app_conn *conn, enum pdk_code code, const char *text, void *arg),
+			  void *arg, struct pdk_error *err)
 {
 	static const struct call_events events = {.on_message = on_message, .on_end = on_end};
 	Paddock__Internal__VisitDial request = PADDOCK__INTERNAL__VISIT_DIAL__INIT;

@@ -9,8 +9,8 @@
 #include "sandbox/base/error.h"
 
 /*
- * A connection into a sandbox: dialled by init inside, handed out as a descriptor. One request is on it at a time; after a
- * response whose framing was clean it waits for the next one of the same visit, for four seconds.
+ * A connection into a sandbox: dialled by init inside, handed out as a descriptor. One request is on it at a time;
+ * after a response whose framing was clean it waits for the next one of the same visit, for four seconds.
  */
 
 struct visit;
@@ -32,8 +32,8 @@ struct app_conn *app_conn_take(struct visit *visit);
  * the port. NULL with `err`: it cannot be asked for. */
 struct app_dial;
 struct app_dial *app_dial(const struct visit *visit,
-			  void (*done)(struct app_conn *conn, enum pdk_code code, const char *text, void *arg), void *arg,
-			  struct pdk_error *err);
+			  void (*done)(struct app_conn *conn, enum pdk_code code, const char *text, void *arg),
+			  void *arg, struct pdk_error *err);
 void app_dial_cancel(struct app_dial *dial);
 
 /* Whose it is from now on. */

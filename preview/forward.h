@@ -23,8 +23,8 @@ bool forward_is_hex(const char *text, size_t length);
 /* The visitor's cookie of a request; false: there is none, there are two, or it is not in its form. */
 bool forward_cookie(const struct http_head *head, bool tls, char ret[FORWARD_COOKIE_LEN + 1]);
 
-/* The token in a query, and the query without it (as long as the query at most). 1; 0: there is none; -EINVAL: it is not
- * in its form, or there are two. */
+/* The token in a query, and the query without it (as long as the query at most). 1; 0: there is none; -EINVAL: it is
+ * not in its form, or there are two. */
 int forward_token(const char *query, char ret_token[FORWARD_TOKEN_LEN + 1], char *ret_rest, size_t size);
 
 /* Does "https://host[:port]" name the origin that this request came to? */

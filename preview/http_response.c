@@ -21,8 +21,8 @@ static bool is_digit(char c)
 /* "HTTP/1.1 200 OK"; the reason may be empty, and is not looked at. */
 static int parse_status(const char *line, struct http_response *ret)
 {
-	if (strncmp(line, "HTTP/1.", 7) != 0 || (line[7] != '0' && line[7] != '1') || line[8] != ' ' ||
-	    line[9] < '1' || line[9] > '9' || !is_digit(line[10]) || !is_digit(line[11]) || (line[12] && line[12] != ' '))
+	if (strncmp(line, "HTTP/1.", 7) != 0 || (line[7] != '0' && line[7] != '1') || line[8] != ' ' || line[9] < '1' ||
+	    line[9] > '9' || !is_digit(line[10]) || !is_digit(line[11]) || (line[12] && line[12] != ' '))
 		return -EPROTO;
 	for (const char *c = line + 12; *c; c++) {
 		if (((unsigned char)*c < 0x20 && *c != '\t') || *c == 0x7f)

@@ -6,13 +6,14 @@
 
 #include "sandbox/base/buffer.h"
 
-static const char style[] = "body{font:16px/1.5 system-ui,sans-serif;margin:0;display:grid;min-height:100vh;"
-			    "place-items:center;background:#f6f7f9;color:#1c2430}"
-			    "main{box-sizing:border-box;width:min(36rem,100vw - 2rem);padding:2rem;background:#fff;border-radius:12px;"
-			    "box-shadow:0 1px 4px #0002}"
-			    "h1{font-size:1.4rem;margin:0 0 .5rem}p{margin:.5rem 0}small{color:#667}"
-			    "@media(prefers-color-scheme:dark){body{background:#14181f;color:#e6e9ee}"
-			    "main{background:#1d232c}small{color:#9aa3b0}}";
+static const char style[] =
+	"body{font:16px/1.5 system-ui,sans-serif;margin:0;display:grid;min-height:100vh;"
+	"place-items:center;background:#f6f7f9;color:#1c2430}"
+	"main{box-sizing:border-box;width:min(36rem,100vw - 2rem);padding:2rem;background:#fff;border-radius:12px;"
+	"box-shadow:0 1px 4px #0002}"
+	"h1{font-size:1.4rem;margin:0 0 .5rem}p{margin:.5rem 0}small{color:#667}"
+	"@media(prefers-color-scheme:dark){body{background:#14181f;color:#e6e9ee}"
+	"main{background:#1d232c}small{color:#9aa3b0}}";
 
 static char policy[256];
 
@@ -24,7 +25,8 @@ void pages_start(void)
 	EVP_Digest(style, sizeof(style) - 1, digest, &length, EVP_sha256(), NULL);
 	EVP_EncodeBlock(text, digest, (int)length);
 	snprintf(policy, sizeof(policy),
-		 "default-src 'none'; style-src 'sha256-%s'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+		 "default-src 'none'; style-src 'sha256-%s'; base-uri 'none'; form-action 'none'; frame-ancestors "
+		 "'none'",
 		 (const char *)text);
 }
 

@@ -8,7 +8,7 @@
 struct page {
 	int status;
 	const char *title;
-	const char *text;    /* for people: one or two sentences */
+	const char *text;   /* for people: one or two sentences */
 	unsigned int again; /* seconds after which the browser looks again; 0: it does not */
 };
 

@@ -15,10 +15,10 @@
 
 static const struct page unknown = {
 	404, "There is no preview here",
-	"The address is wrong, or the link is not complete. Ask for the whole link again, and open it in this browser.", 0};
-static const struct page foreign = {
-	403, "Another page asked for this",
-	"A preview answers only to its own pages. Open it in a tab of its own.", 0};
+	"The address is wrong, or the link is not complete. Ask for the whole link again, and open it in this browser.",
+	0};
+static const struct page foreign = {403, "Another page asked for this",
+				    "A preview answers only to its own pages. Open it in a tab of its own.", 0};
 static const struct page read_only = {405, "This preview is for reading",
 				      "It was shared for reading only: nothing can be sent to it.", 0};
 static const struct page broken = {
@@ -26,20 +26,21 @@ static const struct page broken = {
 	"It closed the connection, or sent something that is not HTTP. Its own log may say why.", 0};
 static const struct page slow = {504, "The application does not answer",
 				 "It took the request, but has not answered in time.", 0};
-static const struct page busy = {503, "Too much at once", "Paddock cannot take this request now. It looks again by itself.",
-				 2};
+static const struct page busy = {503, "Too much at once",
+				 "Paddock cannot take this request now. It looks again by itself.", 2};
 
 static const struct page refusals[] = {
-	[VISIT(ALLOWED)] = {503, "Paddock does not answer", "The server is starting, or away. This page looks again by itself.",
-			    2},
+	[VISIT(ALLOWED)] = {503, "Paddock does not answer",
+			    "The server is starting, or away. This page looks again by itself.", 2},
 	[VISIT(UNKNOWN)] = unknown,
-	[VISIT(EXPIRED)] = {410, "This preview has expired",
-			    "Its time is over. Ask whoever shared it for a new link.", 0},
+	[VISIT(EXPIRED)] = {410, "This preview has expired", "Its time is over. Ask whoever shared it for a new link.",
+			    0},
 	[VISIT(REVOKED)] = {410, "This preview was closed", "Whoever shared it has ended it.", 0},
 	[VISIT(TAKEN)] = {403, "This link was used already",
 			  "It works for one visitor, who has come already. Ask for a link of your own.", 0},
-	[VISIT(PAUSED)] = {503, "The sandbox is paused",
-			   "Nothing runs in it now. This page looks again by itself, and shows the preview when it goes on.", 5},
+	[VISIT(PAUSED)] =
+		{503, "The sandbox is paused",
+		 "Nothing runs in it now. This page looks again by itself, and shows the preview when it goes on.", 5},
 	[VISIT(ENDED)] = {410, "The sandbox has ended", "What this preview showed is gone.", 0},
 	[VISIT(FORBIDDEN)] = unknown,
 };
@@ -218,8 +219,9 @@ static void go(struct http_exchange *exchange, struct visit *visit, const struct
 	const struct http_head *head = http_request(exchange);
 	const char *method = head->method;
 
-	if (visit_read_only(visit) && (proxy_is_websocket(head) || (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0 &&
-								    strcmp(method, "OPTIONS") != 0)))
+	if (visit_read_only(visit) &&
+	    (proxy_is_websocket(head) ||
+	     (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0 && strcmp(method, "OPTIONS") != 0)))
 		page_reply(exchange, &read_only);
 	else
 		proxy_serve(exchange, visit, key, on_proxy_failure);

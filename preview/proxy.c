@@ -22,8 +22,8 @@
  *	TUNNEL    a websocket: bytes both ways
  *	DONE      the response was given; the connection was kept or closed
  *
- * An idle connection may be closed by the application at the moment that it is used. A request that can be repeated, and of
- * which nothing but the head was sent, is then dialled anew, once.
+ * An idle connection may be closed by the application at the moment that it is used. A request that can be repeated,
+ *and of which nothing but the head was sent, is then dialled anew, once.
  */
 
 #define READ_SIZE 65536u
@@ -84,8 +84,8 @@ static void fail(struct proxy *proxy, enum proxy_failure failure, visit_refusal 
 	if (was == BODY || was == TUNNEL)
 		http_abort(proxy->exchange);
 	else if (was != DONE)
-		proxy->fail(proxy->exchange, &proxy->key, proxy->user.visit ? visit_port(proxy->user.visit) : 0, failure,
-			    why);
+		proxy->fail(proxy->exchange, &proxy->key, proxy->user.visit ? visit_port(proxy->user.visit) : 0,
+			    failure, why);
 }
 
 static void finish(struct proxy *proxy, bool clean)
@@ -228,8 +228,8 @@ static void begin_body(struct proxy *proxy, const struct http_response *response
 	/* The length of a body that is not sent (HEAD) is told all the same. */
 	http_begin(proxy->exchange, response->status,
 		   response->body == HTTP_BODY_CHUNKED || response->body == HTTP_BODY_UNTIL_END ? -1
-		   : response->body == HTTP_BODY_NONE && total < 0			       ? -1
-											       : total);
+		   : response->body == HTTP_BODY_NONE && total < 0                              ? -1
+												: total);
 	if (length || response->body == HTTP_BODY_NONE || (response->body == HTTP_BODY_LENGTH && !total))
 		take_body(proxy, rest, length);
 }
@@ -288,9 +288,8 @@ static bool can_repeat(const struct proxy *proxy)
 {
 	const char *method = http_request(proxy->exchange)->method;
 
-	return proxy->state == ANSWER && proxy->reused && !proxy->body_seen && !http_request(proxy->exchange)->chunked &&
-	       !buffer_length(&proxy->in) &&
-	       !proxy->informational &&
+	return proxy->state == ANSWER && proxy->reused && !proxy->body_seen &&
+	       !http_request(proxy->exchange)->chunked && !buffer_length(&proxy->in) && !proxy->informational &&
 	       (strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 || strcmp(method, "OPTIONS") == 0);
 }
 

@@ -29,7 +29,8 @@ void published_refuse(struct http_exchange *exchange, const struct visit_key *ke
 	static const struct page forbidden = {403, "This sandbox is not open to everybody",
 					      "Its ports want a traffic access token.", 0};
 	static const struct page none = {502, "There is no sandbox here",
-					 "It has ended, is paused, or opens no port. This page does not look again.", 0};
+					 "It has ended, is paused, or opens no port. This page does not look again.",
+					 0};
 	bool html = page_wants_html(http_request(exchange));
 
 	if (html)

@@ -64,7 +64,6 @@ struct visit *visit_find(const struct visit_key *key)
 	return visit && visit->open ? visit : NULL;
 }
 
-
 /* Ends */
 
 /* Out of the table; everybody in it and everybody who waits is told. */

@@ -11,9 +11,9 @@
 #include "sandbox/base/id.h"
 
 /*
- * Visits: one visitor at one port of one sandbox (proto/paddock/internal/visit.proto). paddockd decides, once for each visit,
- * and keeps a stream open as long as it stands by that; when the stream ends, whatever runs in the visit is cut. While
- * a visit is open its requests cost no call.
+ * Visits: one visitor at one port of one sandbox (proto/paddock/internal/visit.proto). paddockd decides, once for each
+ * visit, and keeps a stream open as long as it stands by that; when the stream ends, whatever runs in the visit is cut.
+ * While a visit is open its requests cost no call.
  */
 
 #define VISIT_PREVIEW_LEN 27

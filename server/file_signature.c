@@ -10,9 +10,9 @@
 
 /*
  * Signed file URLs of the hosted-sandbox SDKs: "v1_" and base64 without padding of SHA-256 over
- * "path:read|write:user:access token[:expires]". Whoever has the access token makes them; the URL says which sandbox only
- * when its host does. Without that, the sandbox is the living one whose token fits; there are at most as many of such
- * searches as SEARCHES_PER_SECOND, since each costs a hash for every sandbox.
+ * "path:read|write:user:access token[:expires]". Whoever has the access token makes them; the URL says which sandbox
+ * only when its host does. Without that, the sandbox is the living one whose token fits; there are at most as many of
+ * such searches as SEARCHES_PER_SECOND, since each costs a hash for every sandbox.
  */
 
 #define SEARCHES_PER_SECOND 100u
@@ -80,7 +80,8 @@ int sandbox_signature_check(const char *sandbox_id, const struct rpc_file_signat
 	if (strnlen(file->signature, SIGNATURE_LENGTH + 1) != SIGNATURE_LENGTH)
 		return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "invalid signature");
 	if (!sandbox_id && !may_search())
-		return pdk_fail(err, -EAGAIN, PDK_RESOURCE_EXHAUSTED, "too many signed URLs that name no sandbox; try again");
+		return pdk_fail(err, -EAGAIN, PDK_RESOURCE_EXHAUSTED,
+				"too many signed URLs that name no sandbox; try again");
 	if (sandbox_id)
 		sandbox = sandbox_id_valid(sandbox_id) ? sandbox_get(sandbox_id) : NULL;
 	else

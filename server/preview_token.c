@@ -12,8 +12,9 @@
 /*
  * The token of a link and the cookie of a visitor are HMAC-SHA-256 under a key of this server that is in the store and
  * nowhere else. Both are over the grant's id, its sandbox and when that was made, the port and the flags, each in a
- * field of fixed size; a cookie also over the random name of its visitor, which it carries. So neither can be made from the
- * other, and none of another grant, sandbox or port. Whether the grant is in force is not in them: the record says it.
+ * field of fixed size; a cookie also over the random name of its visitor, which it carries. So neither can be made from
+ * the other, and none of another grant, sandbox or port. Whether the grant is in force is not in them: the record says
+ * it.
  */
 
 #define PURPOSE_SIZE 24
@@ -121,8 +122,8 @@ bool preview_check_cookie(const struct preview *preview, const char *cookie)
 
 	if (strnlen(cookie, PREVIEW_COOKIE_LEN + 1) == PREVIEW_COOKIE_LEN)
 		memcpy(given, cookie, PREVIEW_COOKIE_LEN);
-	if (!preview_make_cookie(preview, given, expected) ||
-	    CRYPTO_memcmp(expected, given, PREVIEW_COOKIE_LEN) != 0 || !preview)
+	if (!preview_make_cookie(preview, given, expected) || CRYPTO_memcmp(expected, given, PREVIEW_COOKIE_LEN) != 0 ||
+	    !preview)
 		return false;
 	return !preview->one_visitor || CRYPTO_memcmp(preview->visitor, given, PREVIEW_VISITOR_LEN) == 0;
 }

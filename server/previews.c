@@ -277,8 +277,7 @@ static int from_record(struct preview *preview, const Paddock__Internal__StoredP
 
 static int visit_record(const void *name, size_t name_length, const void *value, size_t value_length, void *arg)
 {
-	Paddock__Internal__StoredPreview *stored =
-		paddock__internal__stored_preview__unpack(NULL, value_length, value);
+	Paddock__Internal__StoredPreview *stored = paddock__internal__stored_preview__unpack(NULL, value_length, value);
 	struct preview *preview = stored ? calloc(1, sizeof(*preview)) : NULL;
 	int rc = !stored ? -EBADMSG : preview ? from_record(preview, stored) : -ENOMEM;
 

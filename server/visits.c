@@ -26,7 +26,7 @@ struct visit {
 	struct visit *next;
 	uint64_t number;
 	struct rpc_call *call;
-	struct sandbox *sandbox; /* lives as long as the visit: its end cuts it */
+	struct sandbox *sandbox;          /* lives as long as the visit: its end cuts it */
 	char preview_id[PREVIEW_ID_SIZE]; /* empty: a published port */
 	uint16_t port;
 	uint64_t began_ns;
@@ -48,14 +48,9 @@ static struct visit **slot_of(uint64_t number)
 /* Audit */
 
 static const char *const refusal_names[] = {
-	[WHY(ALLOWED)] = "OK",
-	[WHY(UNKNOWN)] = "NOT_FOUND",
-	[WHY(EXPIRED)] = "EXPIRED",
-	[WHY(REVOKED)] = "REVOKED",
-	[WHY(TAKEN)] = "PERMISSION_DENIED",
-	[WHY(PAUSED)] = "PAUSED",
-	[WHY(ENDED)] = "ENDED",
-	[WHY(FORBIDDEN)] = "PERMISSION_DENIED",
+	[WHY(ALLOWED)] = "OK",      [WHY(UNKNOWN)] = "NOT_FOUND",           [WHY(EXPIRED)] = "EXPIRED",
+	[WHY(REVOKED)] = "REVOKED", [WHY(TAKEN)] = "PERMISSION_DENIED",     [WHY(PAUSED)] = "PAUSED",
+	[WHY(ENDED)] = "ENDED",     [WHY(FORBIDDEN)] = "PERMISSION_DENIED",
 };
 
 /* Anybody can be refused: such records must not fill the disk. */
@@ -79,10 +74,14 @@ static void record_refusal(const struct rpc_call *call, const char *action, cons
 	if (!refusal_allowed())
 		return;
 	snprintf(detail, sizeof(detail), "{\"client\":\"%s\"}", rpc_client_address(call));
-	audit_event(&(struct audit_entry){.tenant = preview ? preview->tenant : sandbox ? sandbox->tenant : NULL,
+	audit_event(&(struct audit_entry){.tenant = preview   ? preview->tenant
+						    : sandbox ? sandbox->tenant
+							      : NULL,
 					  .actor = "visitor",
 					  .action = action,
-					  .sandbox_id = preview ? preview->sandbox_id : sandbox ? sandbox->id : NULL,
+					  .sandbox_id = preview   ? preview->sandbox_id
+							: sandbox ? sandbox->id
+								  : NULL,
 					  .object = preview ? preview->id : NULL,
 					  .outcome = refusal_names[why],
 					  .detail = detail});
@@ -293,11 +292,8 @@ static int begin(struct rpc_call *call, struct sandbox *sandbox, struct preview 
 
 	if (!visit)
 		return -ENOMEM;
-	*visit = (struct visit){.number = ++last_number,
-				.call = call,
-				.sandbox = sandbox,
-				.port = port,
-				.began_ns = loop_now_ns()};
+	*visit = (struct visit){
+		.number = ++last_number, .call = call, .sandbox = sandbox, .port = port, .began_ns = loop_now_ns()};
 	if (preview) {
 		strcpy(visit->preview_id, preview->id);
 		preview->last_visit_unix_ms = loop_wall_ms();
@@ -360,9 +356,9 @@ static void on_dialled(const Paddock__Internal__GuestReply *reply, int *fds, uns
 	if (reply && !err->code)
 		rpc_finish_fd(call, &done.base, STEAL_FD(fds[0]));
 	else
-		rpc_fail(call, err->code ? err
-					 : &(struct pdk_error){.code = PDK_ABORTED,
-							       .text = "the sandbox does not answer"});
+		rpc_fail(call,
+			 err->code ? err
+				   : &(struct pdk_error){.code = PDK_ABORTED, .text = "the sandbox does not answer"});
 }
 
 static void on_dial_cancel(struct rpc_call *call, const struct pdk_error *why)

@@ -8,8 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* The application behind the proxies that preview.py measures: one thread, keep-alive, 13 bytes at "/" and 1 MiB at "/big".
- * Static, so that the same file runs in a sandbox and beside it. */
+/* The application behind the proxies that preview.py measures: one thread, keep-alive, 13 bytes at "/" and 1 MiB at
+ * "/big". Static, so that the same file runs in a sandbox and beside it. */
 
 #define BIG (1u << 20)
 #define FDS_MAX 65536
@@ -116,7 +116,8 @@ int main(int argc, char **argv)
 	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(listener, 1024) < 0)
 		return 1;
-	big_length = (size_t)snprintf(big, 256, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %u\r\n\r\n", BIG);
+	big_length = (size_t)snprintf(big, 256,
+				      "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %u\r\n\r\n", BIG);
 	memset(big + big_length, 'x', BIG);
 	big_length += BIG;
 	loop = epoll_create1(EPOLL_CLOEXEC);

@@ -5,9 +5,9 @@
 #include "preview/forward.h"
 #include "preview/url.h"
 
-/* What a visitor, or an application in a sandbox, can send through a preview. The first byte chooses: a request and what is
- * made of it for the application; a response; a Set-Cookie; a query with a token; a Host. What comes out must hold up
- * when it is read again, and must not have in it what is ours. */
+/* What a visitor, or an application in a sandbox, can send through a preview. The first byte chooses: a request and
+ * what is made of it for the application; a response; a Set-Cookie; a query with a token; a Host. What comes out must
+ * hold up when it is read again, and must not have in it what is ours. */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -147,8 +147,8 @@ static void fuzz_host(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const parsers[])(const uint8_t *data, size_t size) = {fuzz_request, fuzz_response, fuzz_set_cookie,
-									    fuzz_token, fuzz_host};
+	static void (*const parsers[])(const uint8_t *data, size_t size) = {fuzz_request, fuzz_response,
+									    fuzz_set_cookie, fuzz_token, fuzz_host};
 
 	if (size)
 		parsers[data[0] % 5](data + 1, size - 1);

@@ -162,7 +162,9 @@ static void responses(void **state)
 	assert_int_equal(response.content_length, 5);
 	assert_int_equal(response_of("HTTP/1.1 304 x\r\n\r\n", "GET", &response), 0);
 	assert_int_equal(response.body, HTTP_BODY_NONE);
-	assert_int_equal(response_of("HTTP/1.1 200\r\nTransfer-Encoding: Chunked\r\nConnection: close\r\n\r\n", "GET", &response), 0);
+	assert_int_equal(response_of("HTTP/1.1 200\r\nTransfer-Encoding: Chunked\r\nConnection: close\r\n\r\n", "GET",
+				     &response),
+			 0);
 	assert_int_equal(response.body, HTTP_BODY_CHUNKED);
 	assert_false(response.keep_alive);
 	assert_int_equal(response_of("HTTP/1.0 200 OK\r\n\r\n", "GET", &response), 0);
@@ -176,8 +178,10 @@ static void hops_end_here(void **state)
 {
 	struct http_response response;
 
-	assert_int_equal(response_of("HTTP/1.1 200 OK\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-End: 1\r\nAlt-Svc: h3\r\n\r\n", "GET", &response),
-			 0);
+	assert_int_equal(
+		response_of("HTTP/1.1 200 OK\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-End: 1\r\nAlt-Svc: h3\r\n\r\n",
+			    "GET", &response),
+		0);
 	assert_false(forward_response_field(&response, "X-Hop"));
 	assert_false(forward_response_field(&response, "alt-svc"));
 	assert_false(forward_response_field(&response, "Connection"));
@@ -187,9 +191,12 @@ static void hops_end_here(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(cookies_are_found_once), cmocka_unit_test(a_set_cookie_stays_with_its_host),
-		cmocka_unit_test(a_token_is_cut_out),     cmocka_unit_test(origins),
-		cmocka_unit_test(the_host_of_the_application), cmocka_unit_test(responses),
+		cmocka_unit_test(cookies_are_found_once),
+		cmocka_unit_test(a_set_cookie_stays_with_its_host),
+		cmocka_unit_test(a_token_is_cut_out),
+		cmocka_unit_test(origins),
+		cmocka_unit_test(the_host_of_the_application),
+		cmocka_unit_test(responses),
 		cmocka_unit_test(hops_end_here),
 	};
 
