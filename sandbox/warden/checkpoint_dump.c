@@ -27,8 +27,8 @@
 /*
  * The dump, of a sandbox whose leaf is frozen; it is frozen again when CRIU is done. Nothing of the sandbox changes:
  *
- *	`<id>.new` <- CRIU's images, made fit for a restore; the layer and the images synced; the layer's token; the
- *	manifest; then `<id>`
+ *	`<id>.new` <- CRIU's images, made fit for a restore; the layer's token; the manifest; the pool is synced; then
+ *	`<id>`
  */
 
 #define MOUNTS_MAX 64
@@ -225,14 +225,15 @@ static int take_images(const struct checkpoint_plan *plan, int dir, struct pdk_e
 	return checkpoint_wait(criu, dir, "dump.log", err);
 }
 
-/* The layer was mounted "volatile": its data is on disk only when we say so, and a mark in it forbids another mount. */
-static int sync_layer(const char *id)
+/* The layer was mounted "volatile", and a mark in it forbids another mount. Its data is on disk when the pool is synced,
+ * which is after the images are sealed. */
+static int finish_layer(const struct checkpoint_plan *plan)
 {
-	_cleanup_fd_ int layer = openat(pool_dir(POOL_SANDBOXES), id, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_fd_ int layer =
+		openat(pool_dir(POOL_SANDBOXES), plan->id, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int rc = layer < 0 ? -errno : checkpoint_unmark_layer(layer);
 
-	if (layer < 0 || syncfs(layer) < 0)
-		return -errno;
-	return checkpoint_unmark_layer(layer);
+	return rc < 0 ? rc : checkpoint_put_token(layer, plan->token);
 }
 
 static int commit(enum pool_dir where, const char *aside, const char *name)
@@ -265,9 +266,7 @@ static int dump(const struct checkpoint_plan *plan, uint64_t *ret_bytes, struct 
 	FAULT("dump_written");
 	rc = images_adapt(dir);
 	if (rc == 0)
-		rc = sync_layer(plan->id);
-	if (rc == 0)
-		rc = checkpoint_set_layer_token(plan->id, plan->token);
+		rc = finish_layer(plan);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "finish the checkpoint");
 	rc = images_seal(dir, &binding, ret_bytes, err);

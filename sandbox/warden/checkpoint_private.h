@@ -29,6 +29,15 @@ void checkpoint_mount_key(const char *path, char key[64]);
 /* CRIU asks for a devpts in its own mounts, of which the warden has none. In a private copy of the mounts. */
 int checkpoint_place_devpts(void);
 
+/* In the runner: into the sandbox's own namespaces. */
+int checkpoint_enter(const struct checkpoint_plan *plan);
+/* A detached tmpfs that belongs to the sandbox's root. */
+int checkpoint_make_work(const struct checkpoint_plan *plan);
+/* checkpoint_probe.c: have what CRIU must know of the kernel at hand, and put it where it looks, in a private copy of the
+ * mounts. Without it a restore only takes longer. */
+void checkpoint_probe(const struct checkpoint_plan *plan);
+void checkpoint_place_probe(void);
+
 /* Wait for CRIU. 0, or a negative errno with what its log says was the reason. `pid_of_sandbox`: to name a process. */
 int checkpoint_wait(pid_t criu, int dir, const char *log, struct pdk_error *err);
 

@@ -71,7 +71,7 @@ static int stage(const struct checkpoint_plan *plan, int work)
 	return move_mount(work, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
-static int enter(const struct checkpoint_plan *plan)
+int checkpoint_enter(const struct checkpoint_plan *plan)
 {
 	if (setresuid(0, 0, 0) < 0 || setresgid(0, 0, 0) < 0 || setns(plan->rootfs.userns, CLONE_NEWUSER) < 0 ||
 	    setresuid(0, 0, 0) < 0 || setresgid(0, 0, 0) < 0 || setns(plan->netns, CLONE_NEWNET) < 0 ||
@@ -157,7 +157,10 @@ static void run(const struct checkpoint_plan *plan, unsigned long listener, int 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (dup2(plan->listener, FD_LISTENER) < 0 || dup2(say, FD_SAY) < 0 || dup2(hear, FD_HEAR) < 0 || setsid() < 0 ||
 	    cgroup_join_v1(plan->id) < 0 || unshare(CLONE_NEWNS) < 0 || checkpoint_place_devpts() < 0 ||
-	    stage(plan, work) < 0 || enter(plan) < 0)
+	    stage(plan, work) < 0)
+		_exit(126);
+	checkpoint_place_probe();
+	if (checkpoint_enter(plan) < 0)
 		_exit(126);
 	execute(plan, listener);
 	_exit(127);
@@ -237,7 +240,7 @@ static int watch_over(const struct checkpoint_plan *plan, int work, pid_t runner
 
 /* Where CRIU writes its log: memory, owned by the sandbox's root, as long as somebody holds the descriptor. The images
  * are read only, perhaps by several at once. */
-static int make_work(const struct checkpoint_plan *plan)
+int checkpoint_make_work(const struct checkpoint_plan *plan)
 {
 	_cleanup_fd_ int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
 	char id[16];
@@ -256,13 +259,14 @@ static int make_work(const struct checkpoint_plan *plan)
 static int start_runner(const struct checkpoint_plan *plan, unsigned long listener, pid_t *ret_first,
 			struct pdk_error *err)
 {
-	_cleanup_fd_ int work = make_work(plan);
+	_cleanup_fd_ int work = checkpoint_make_work(plan);
 	struct clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)plan->cgroup};
 	int hook[2], answer[2];
 	pid_t runner;
 
 	if (work < 0)
 		return pdk_fail_errno(err, work, "make a place to work in");
+	checkpoint_probe(plan);
 	if (pipe2(hook, O_CLOEXEC) < 0 || pipe2(answer, O_CLOEXEC) < 0)
 		return pdk_fail_errno(err, -errno, "make pipes");
 	/* Our library opens them again inside, as the sandbox's root. */

@@ -114,7 +114,7 @@ static int file_line(int dir, const char *name, struct buffer *text, uint64_t *b
 		sha256_update(&sha, chunk, (size_t)n);
 		size += (uint64_t)n;
 	}
-	if (n < 0 || fsync(fd) < 0)
+	if (n < 0)
 		return -errno;
 	sha256_finish(&sha, digest);
 	sha256_hex(digest, hex);
@@ -186,7 +186,7 @@ int images_seal(int dir, const struct images_binding *binding, uint64_t *ret_byt
 	if (fd < 0)
 		rc = -errno;
 	if (rc == 0 && (write(fd, buffer_data(&text), buffer_length(&text)) != (ssize_t)buffer_length(&text) ||
-			fsync(fd) < 0 || fsync(dir) < 0))
+			syncfs(dir) < 0))
 		rc = -EIO;
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "write the manifest");

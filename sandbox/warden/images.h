@@ -27,7 +27,7 @@ int images_setup(struct pdk_error *err);
  * namespaces (the root task's become those that CRIU runs in) and the cgroups of threads.
  */
 int images_adapt(int dir);
-/* Write the manifest and make everything in the directory durable. `ret_bytes`: the size of all files. */
+/* Write the manifest and make everything in the pool durable, in one go. `ret_bytes`: the size of all files. */
 int images_seal(int dir, const struct images_binding *binding, uint64_t *ret_bytes, struct pdk_error *err);
 /* -EBADMSG, DATA_LOSS: damaged, or not what `binding` says. -EPERM, FAILED_PRECONDITION: made by another kernel, CPU or
  * version of CRIU. */
