@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,26 +8,47 @@
 #include "measure.h"
 #include "sandbox/base/cleanup.h"
 
+#define MEMORY_LOOKS 15
+#define MEMORY_STILL (1u << 20)
+
+/* What is in use and cannot be given back: processes, the kernel's objects for them, and tmpfs. */
+static double memory_now(void)
+{
+	char line[128];
+	double value, used = 0;
+	_cleanup_file_ FILE *file = fopen("/proc/meminfo", "re");
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "MemTotal: %lf", &value) == 1)
+			used += value;
+		else if (sscanf(line, "MemFree: %lf", &value) == 1 || sscanf(line, "Buffers: %lf", &value) == 1 ||
+			 sscanf(line, "Active(file): %lf", &value) == 1 ||
+			 sscanf(line, "Inactive(file): %lf", &value) == 1)
+			used -= value;
+	}
+	return used * 1024;
+}
+
 /*
- * All memory that is in use, in bytes, caches that can be given back left out: they are dropped first, so that
- * what remains belongs to processes, to the kernel's objects for them, and to tmpfs.
+ * The same when it stands still. Caches are dropped first, and again: what they hold is let go in steps, and the kernel
+ * gives back what ended processes had long after they ended.
  */
 static double memory_used(void)
 {
-	char line[128];
-	double total = 0, free_kb = 0;
-	_cleanup_file_ FILE *file = NULL;
 	_cleanup_fd_ int drop = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
+	double used = 0, last;
+	int still = 0;
 
-	sync();
-	if (drop < 0 || write(drop, "3", 1) != 1)
-		fprintf(stderr, "bench: caches cannot be dropped here: memory is not exact\n");
-	file = fopen("/proc/meminfo", "re");
-	while (file && fgets(line, sizeof(line), file)) {
-		sscanf(line, "MemTotal: %lf", &total);
-		sscanf(line, "MemFree: %lf", &free_kb);
+	for (int i = 0; i < MEMORY_LOOKS && still < 2; i++) {
+		sync();
+		if (drop < 0 || write(drop, "3", 1) != 1)
+			fprintf(stderr, "bench: caches cannot be dropped here: memory is not exact\n");
+		sleep(1);
+		last = used;
+		used = memory_now();
+		still = fabs(used - last) < MEMORY_STILL ? still + 1 : 0;
 	}
-	return (total - free_kb) * 1024;
+	return used;
 }
 
 struct point {
@@ -65,22 +87,23 @@ void bench_many(struct paddock_client *client, const struct bench_options *optio
 {
 	char **ids = calloc((size_t)options->live, sizeof(*ids));
 	_cleanup_file_ FILE *curve = options->curve ? fopen(options->curve, "we") : NULL;
+	const int quarter = options->live / 4;
 	struct point few = {0}, many;
-	double memory;
+	double memory = 0;
 
 	if (!ids)
 		exit(1);
-	sleep(5); /* what was killed before this is still being given back */
-	memory = memory_used();
 	for (int i = 0; i < options->live; i++) {
 		if (i == 10)
 			few = measure_point(client, i, curve);
 		else if (i > 10 && i % (options->live / 8) == 0)
 			measure_point(client, i, curve);
+		/* What was killed before this is given back by now, and what the first ones need alone is there. */
+		if (i == quarter)
+			memory = memory_used();
 		ids[i] = bench_create(client);
 	}
-	sleep(1);
-	memory = (memory_used() - memory) / options->live / 1e6;
+	memory = (memory_used() - memory) / (options->live - quarter) / 1e6;
 	many = measure_point(client, options->live, curve);
 	printf("| idle sandboxes alive at once | %d | | | |\n", options->live);
 	bench_row("memory of one of them, all told, vs 0.9 MB", memory, 0.9, "MB", "<= 1");

@@ -21,9 +21,15 @@ done
 mkdir -p "$out"
 work=$(mktemp -d /var/tmp/paddock-bench.XXXXXX)
 
+# The runtime directory is on tmpfs, as /run is where Paddock is installed.
+INSTANCE=$(mktemp -d /var/tmp/paddock-test.XXXXXX)
+mkdir -p "$INSTANCE/run"
+mount -t tmpfs -o mode=755 paddock-bench "$INSTANCE/run"
+
 cleanup() {
-	daemon_stop
-	rm -rf "$work"
+	daemon_stop 2>/dev/null || true # its last step meets the mount point
+	umount "$INSTANCE/run"
+	rm -rf "$INSTANCE" "$work"
 }
 trap cleanup EXIT
 
