@@ -13,6 +13,7 @@
 #include "socket_check.h"
 #include "store.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -72,6 +73,7 @@ struct guest {
 	void *ready_arg;
 	unsigned int sudo_tokens;
 	uint64_t sudo_refill_ns;
+	unsigned int sudo_unrecorded; /* since the last record */
 	bool dispatching;
 	bool freed;
 	bool broken;
@@ -98,6 +100,23 @@ static void stream_drop(struct guest *guest, struct stream **slot)
 	if (!stream->handler)
 		guest->n_cancelled--;
 	free(stream);
+}
+
+/* A flood cannot hide what was done in it: how many there were is recorded in any case. */
+static void record_unrecorded(struct guest *guest)
+{
+	char detail[64];
+
+	if (guest->sudo_unrecorded == 0)
+		return;
+	snprintf(detail, sizeof(detail), "{\"unrecorded\":%u}", guest->sudo_unrecorded);
+	guest->sudo_unrecorded = 0;
+	audit_event(&(struct audit_entry){.tenant = guest->sandbox->tenant,
+					  .actor = "sandbox",
+					  .action = "process.sudo",
+					  .sandbox_id = guest->sandbox->id,
+					  .outcome = "RESOURCE_EXHAUSTED",
+					  .detail = detail});
 }
 
 /* Give every open stream its last call. Handlers may call guest_*() meanwhile: rows leave the table first. */
@@ -134,6 +153,7 @@ void guest_free(struct guest *guest)
 		return;
 	guest->freed = true;
 	guest->broken = true;
+	record_unrecorded(guest);
 	pdk_fail(&err, -ECONNRESET, PDK_UNAVAILABLE, "the sandbox has ended");
 	streams_fail(guest, &err);
 	if (!guest->dispatching)
@@ -151,6 +171,7 @@ static void guest_break(struct guest *guest, int rc, const char *text)
 	if (guest->broken)
 		return;
 	guest->broken = true;
+	record_unrecorded(guest);
 	guest->dispatching = true;
 	loop_timer_cancel(&guest->timer);
 	loop_timer_cancel(&guest->turn);
@@ -416,9 +437,12 @@ static void guest_on_sudo(struct guest *guest, const Paddock__Internal__GuestSud
 					     : guest->sudo_tokens + (unsigned int)refill;
 		guest->sudo_refill_ns = now;
 	}
-	if (guest->sudo_tokens == 0)
+	if (guest->sudo_tokens == 0) {
+		guest->sudo_unrecorded++;
 		return;
+	}
 	guest->sudo_tokens--;
+	record_unrecorded(guest);
 	detail = process_audit_sudo(sudo);
 	audit_event(&(struct audit_entry){.tenant = guest->sandbox->tenant,
 					  .actor = "sandbox",

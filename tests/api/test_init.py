@@ -1,4 +1,5 @@
 """What code inside a sandbox can do to its init, and what init does for it."""
+import json
 import unittest
 
 from api import Case, Instance
@@ -85,6 +86,21 @@ class Reaper(Case):
         self.assertEqual(self.client.run(self.box, "/home/user/orphans").out, b"done\n")
         wait_until(lambda: self.sh("ps -eo stat= | grep -c '^Z' || true") == b"0\n", 10, "no zombies")
         self.assertLess(self.client.Sandboxes.GetUsage(sandbox_id=self.box).pids, 10)
+
+
+class SudoFlood(Case):
+    def test_every_call_is_counted(self):
+        """A flood of sudo is not written call by call, but none is hidden: records and what they count add up."""
+        box = self.client.create().id
+        made = self.client.run(box, "for i in 1 2 3 4; do (for j in $(seq 150); do sudo /bin/true && echo; done) & done; wait", deadline=60).out.count(b"\n")
+        self.assertEqual(made, 600)
+        self.client.Sandboxes.Kill(sandbox_id=box)
+        records = self.client.Audit.List(sandbox_id=box, action_prefix="process.sudo", page_size=1000).records
+        counted = sum(json.loads(r.detail)["unrecorded"] for r in records if r.outcome == "RESOURCE_EXHAUSTED")
+        plain = sum(r.outcome == "OK" for r in records)
+        self.assertEqual(plain + counted, 600)
+        self.assertGreaterEqual(plain, 200)
+        self.assertGreater(counted, 0, "the control: some were not written")
 
 
 class SudoOff(unittest.TestCase):
