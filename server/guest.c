@@ -354,8 +354,9 @@ static void ignore_reply(const Paddock__Internal__GuestReply *reply, int *fds, u
 {
 }
 
-/* A reply has lost its pipes because we have no descriptors left. The call fails and the sandbox lives: a process that was
- * started is ended again, a transfer is given up. A process that is taken over is kept, and asked for again later. */
+/* A reply has lost its pipes because we have no descriptors left. The call fails and the sandbox lives: a process that
+ * was started is ended again, a transfer is given up. A process that is taken over is kept, and asked for again later.
+ */
 static int on_lost_fds(struct guest *guest, struct stream *stream, const Paddock__Internal__GuestReply *reply)
 {
 	guest_reply_handler handler = stream->handler;

@@ -213,7 +213,8 @@ static int add_tree(struct watch *watch, size_t length, bool announce)
 
 	if (rc < 0 || !watch->recursive)
 		return rc < 0 ? rc : 0;
-	fd = openat(watch->root, length ? watch->walk : ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	fd = openat(watch->root, length ? watch->walk : ".",
+		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return errno == EMFILE || errno == ENFILE ? -ENOSPC : 0;
 	stream = fdopendir(fd);
@@ -397,7 +398,8 @@ static int look_for_root(const struct watch *watch)
 static int follow(struct watch *watch)
 {
 	for (;;) {
-		int rc = worker_wait(watch->worker, watch->inotify, POLLIN, watch->moved_from ? RENAME_WAIT_MS : LOOK_MS);
+		int rc = worker_wait(watch->worker, watch->inotify, POLLIN,
+				     watch->moved_from ? RENAME_WAIT_MS : LOOK_MS);
 
 		if (rc < 0)
 			return rc;

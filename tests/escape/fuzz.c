@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 /*
- * K25: system calls with numbers and arguments drawn at random, for a number of seconds. Each child makes a few hundred and
- * is ended when it hangs. run.py looks at the kernel's log, the server and the neighbours meanwhile.
+ * K25: system calls with numbers and arguments drawn at random, for a number of seconds. Each child makes a few hundred
+ * and is ended when it hangs. run.py looks at the kernel's log, the server and the neighbours meanwhile.
  */
 
 #define CALLS 400
@@ -24,7 +24,7 @@
 
 static struct {
 	unsigned long calls, worked;
-} *counted;
+} * counted;
 static uint8_t *scratch;
 static uint64_t state;
 
@@ -39,12 +39,28 @@ static uint64_t next_random(void)
 /* These would end or silence the fuzzer itself. */
 static bool is_left_out(long number)
 {
-	static const long left_out[] = {SYS_kill,           SYS_tkill,      SYS_tgkill,         SYS_rt_sigqueueinfo,
-					SYS_rt_tgsigqueueinfo, SYS_exit,       SYS_exit_group,     SYS_pause,
-					SYS_rt_sigsuspend,  SYS_vhangup,    SYS_rt_sigreturn,   SYS_ptrace,
-					SYS_pidfd_send_signal, SYS_setitimer,  SYS_rt_sigprocmask, SYS_vfork,
-					SYS_munmap,         SYS_mremap,     SYS_brk,            462 /* mseal */,
-					SYS_prlimit64,      SYS_setrlimit};
+	static const long left_out[] = {SYS_kill,
+					SYS_tkill,
+					SYS_tgkill,
+					SYS_rt_sigqueueinfo,
+					SYS_rt_tgsigqueueinfo,
+					SYS_exit,
+					SYS_exit_group,
+					SYS_pause,
+					SYS_rt_sigsuspend,
+					SYS_vhangup,
+					SYS_rt_sigreturn,
+					SYS_ptrace,
+					SYS_pidfd_send_signal,
+					SYS_setitimer,
+					SYS_rt_sigprocmask,
+					SYS_vfork,
+					SYS_munmap,
+					SYS_mremap,
+					SYS_brk,
+					462 /* mseal */,
+					SYS_prlimit64,
+					SYS_setrlimit};
 
 	for (size_t i = 0; i < sizeof(left_out) / sizeof(left_out[0]); i++) {
 		if (number == left_out[i])
@@ -129,5 +145,5 @@ void fuzz_calls(unsigned int seconds, uint64_t seed)
 		if (pid > 0)
 			end_child(pid);
 	}
-	printf("%lu %lu\n", counted->calls, counted->worked);
+	printf("\ncalls %lu worked %lu\n", counted->calls, counted->worked);
 }
