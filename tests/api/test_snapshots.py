@@ -366,6 +366,7 @@ class Restart(unittest.TestCase):
             client = private.tenant("tenant")
             box = client.create().id
             counter = client.run(box, COUNTER, detach=True).id
+            attach(client, box, counter, 5)  # a copy does not have these lines
             shot = client.Snapshots.Create(sandbox_id=box, name="kept")
             copy = client.create(snapshot="kept").id
             client.Sandboxes.Kill(sandbox_id=box)
