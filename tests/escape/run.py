@@ -248,6 +248,10 @@ def H02_hostile_requests(w, template):
             cases.append((f"id {id!r} operation {op}", {**good, "op": op, "id": id}))
     for name in ("", "..", "../sandboxes", "t" + "/" * 40, "t" + "0" * 39, "t" + "0" * 40):
         cases += [(f"template {name!r}", {**good, "op": warden.CREATE, "template": name}), (f"remove {name!r}", {"op": warden.REMOVE, "template": name})]
+    for name in ("", "..", "../sandboxes", "s/../../../etc/pas", "s" + "z" * 19, unknown):
+        named = {"snapshot": name, "value": 1}
+        cases += [(f"snapshot {name!r}", {**named, "op": warden.SNAPSHOT, "id": box.id}), (f"copy of {name!r}", {**good, **named, "op": warden.COPY}),
+                  (f"removal of snapshot {name!r}", {**named, "op": warden.SNAPSHOT_REMOVE})]
     for name in ("", "-x", ".x", "a b", "a/b", "a\nb", "a" * 62 + "\xff"):
         cases.append((f"host name {name!r}", {**good, "op": warden.CREATE, "hostname": name.encode("latin-1")}))
     for field in ("memory", "disk", "inodes", "cpu", "pids"):
@@ -270,7 +274,7 @@ def H02_hostile_requests(w, template):
 
 @with_warden
 def H02_broken_messages(w, template):
-    whole = warden.REQUEST.pack(warden.HELLO, 1, warden.VERSION, b"", b"", b"", 0, 0, 0, 0, 0)
+    whole = warden.REQUEST.pack(warden.HELLO, 1, warden.VERSION, b"", b"", b"", b"", 0, 0, 0, 0, 0)
     for data in (b"x", whole[:-1], whole + b"x", b"\xff" * len(whole), bytes(len(whole)), whole[:16] + b"a" * 24 + whole[40:], whole[:16] + b"\0a" + whole[18:]):
         w.send_raw(data)
         try:

@@ -11,21 +11,21 @@ import tempfile
 from paddock import BUILD, SOURCE, WARDEN, wait_until
 
 HELLO, CREATE, KILL, ATTACH, LIMITS, USAGE, LIST, IMPORT, REMOVE, TEMPLATES, FREEZE, THAW, CHECKPOINT, \
-    RELEASE, RESTORE, STOCK, STATUS, EXITED = range(1, 19)
-VERSION = 2
+    RELEASE, RESTORE, STOCK, STATUS, SNAPSHOT, COPY, SNAPSHOT_REMOVE, SNAPSHOT_LIST, EXITED = range(1, 23)
+VERSION = 3
 MORE = 1
-REQUEST = struct.Struct("=IIQ24s48s64sQQQII")
-REPLY = struct.Struct("=IIiIQQQQQ24s48s80s256sQQQIIQQQQQQII")
+REQUEST = struct.Struct("=IIQ24s24s48s64sQQQII")
+REPLY = struct.Struct("=IIiIQQQQQQ24s48s80s256sQQQIIQQQQQQII")
 LIMITS_OF = {"memory": 256 << 20, "disk": 256 << 20, "inodes": 100000, "cpu": 1000, "pids": 64}
 
 
 class Reply:
     def __init__(self, data, fds):
         f = REPLY.unpack(data)
-        self.op, self.serial, self.status, self.flags, self.value, self.size, self.files, self.total, self.free = f[:9]
-        self.id, self.template, self.digest, self.text = (t.split(b"\0")[0].decode() for t in f[9:13])
-        self.limits = dict(zip(LIMITS_OF, f[13:18]))
-        self.usage = dict(zip(("memory", "peak", "cpu_usec", "disk", "inodes", "oom_kills", "pids"), f[18:]))
+        self.op, self.serial, self.status, self.flags, self.value, self.size, self.files, self.stopped, self.total, self.free = f[:10]
+        self.id, self.template, self.digest, self.text = (t.split(b"\0")[0].decode() for t in f[10:14])
+        self.limits = dict(zip(LIMITS_OF, f[14:19]))
+        self.usage = dict(zip(("memory", "peak", "cpu_usec", "disk", "inodes", "oom_kills", "pids"), f[19:]))
         self.fd = fds[0] if fds else -1
 
 
@@ -56,10 +56,10 @@ class Warden:
         self.socket.settimeout(30)
         wait_until(lambda: self.socket.connect_ex(self.run + "/warden.sock") == 0, 10, "a connection")
 
-    def send(self, op, value=0, id=b"", template=b"", hostname=b"", fds=(), **limits):
+    def send(self, op, value=0, id=b"", snapshot=b"", template=b"", hostname=b"", fds=(), **limits):
         self.serial += 1
         l = {**LIMITS_OF, **limits}
-        text = [t.encode() if isinstance(t, str) else t for t in (id, template, hostname)]
+        text = [t.encode() if isinstance(t, str) else t for t in (id, snapshot, template, hostname)]
         self.send_raw(REQUEST.pack(op, self.serial, value, *text, *l.values()), fds)
         return self.serial
 

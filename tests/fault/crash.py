@@ -178,8 +178,16 @@ class Crashing:
             if code_of(call)[0] != "OK":
                 self.interrupted = True
 
-    def lives(self, victim, through_disk=False):
-        """Create, use and kill until the victim dies; three times at most. -> (living, killed, died)"""
+    def through_snapshot(self, id):
+        """Take a snapshot and remove it. A failed one leaves none."""
+        snapshots = self.instance.admin.Snapshots
+        code, _ = code_of(lambda: snapshots.Create(sandbox_id=id, name="crash", deadline=20))
+        if code != "OK":
+            self.interrupted = True
+        code_of(lambda: snapshots.Remove(snapshot="crash", deadline=20))
+
+    def lives(self, victim, halfway=None):
+        """Create, use (`halfway`, too), and kill until the victim dies; three times at most. -> (living, killed, died)"""
         created, killed = [], []
         self.interrupted = False
         for _ in range(3):
@@ -187,8 +195,8 @@ class Crashing:
             if id:
                 created.append(id)
                 code_of(lambda i=id: self.instance.admin.run(i, "true", deadline=5))
-                if through_disk and victim.poll() is None:
-                    self.through_disk(id)
+                if halfway and victim.poll() is None:
+                    halfway(id)
                 if victim.poll() is None:
                     name, _ = self.kill(id, deadline=3)  # it waits for a warden that is away
                     created.remove(id)  # from here on either outcome is right, unless it was acknowledged

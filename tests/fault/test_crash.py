@@ -40,7 +40,8 @@ def at_point(crashing, who, point, passing):
     deaths = len(crashing.instance.deaths)
     crashing.again(who, {"PADDOCK_FAULT": f"{point}:{passing}"})
     victim = getattr(crashing.instance, who)
-    created, killed, died = crashing.lives(victim, through_disk=point.startswith(("dump_", "restore_")))
+    halfway = {"dump": crashing.through_disk, "restore": crashing.through_disk, "snapshot": crashing.through_snapshot}
+    created, killed, died = crashing.lives(victim, halfway.get(point.split("_")[0]))
     if died and victim.poll() != 137:
         died = f"exit {victim.poll()}"
     if not died and not created and not killed and victim.poll() is None:
