@@ -22,7 +22,7 @@ from paddock import code_of
 
 SEED = int(os.environ.get("SEED", str(random.randrange(1 << 30))))
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "8"))
-STEPS = os.environ.get("CRASH_STEPS", "16")
+STEPS = os.environ.get("CRASH_STEPS", "12")
 
 # The system calls by which each daemon changes the world or tells somebody; a death on entry is a death before it.
 CALLS = {

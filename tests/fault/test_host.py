@@ -18,7 +18,7 @@ from crash import Crashing, Strace
 from paddock import WARDEN, Instance, code_of, eventually, pb, wait_until
 
 SEED = int(os.environ.get("SEED", str(random.randrange(1 << 30))))
-STEPS = os.environ.get("HOST_STEPS", "40")
+STEPS = os.environ.get("HOST_STEPS", "16")
 
 # What the warden asks of the kernel to make and to remove a sandbox, and how it could be refused.
 FAILURES = [(call, error, k) for call, error, times in (
