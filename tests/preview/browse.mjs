@@ -9,11 +9,11 @@ const page = await context.newPage();
 
 // A page that reloads itself (Vite's, when its websocket is cut) may be just ahead of us.
 async function go(url) {
-  for (;;) {
+  for (let tries = 1; ; tries++) {
     try {
       return await page.goto(url, { waitUntil: "load" });
     } catch (error) {
-      if (!String(error.message).includes("interrupted by another navigation")) throw error;
+      if (tries === 10 || !/interrupted by another navigation|ERR_ABORTED/.test(error.message)) throw error;
     }
   }
 }
