@@ -13,10 +13,15 @@
 
 /* Pages */
 
-static const struct page unknown = {
-	404, "There is no preview here",
-	"The address is wrong, or the link is not complete. Ask for the whole link again, and open it in this browser.",
-	0};
+/* A macro, because a constant is no constant expression. */
+#define UNKNOWN_PAGE                                                                                                   \
+	{                                                                                                              \
+		404, "There is no preview here",                                                                       \
+			"The address is wrong, or the link is not complete. Ask for the whole link again, and open "   \
+			"it in this browser.",                                                                         \
+			0                                                                                              \
+	}
+static const struct page unknown = UNKNOWN_PAGE;
 static const struct page foreign = {403, "Another page asked for this",
 				    "A preview answers only to its own pages. Open it in a tab of its own.", 0};
 static const struct page read_only = {405, "This preview is for reading",
@@ -32,7 +37,7 @@ static const struct page busy = {503, "Too much at once",
 static const struct page refusals[] = {
 	[VISIT(ALLOWED)] = {503, "Paddock does not answer",
 			    "The server is starting, or away. This page looks again by itself.", 2},
-	[VISIT(UNKNOWN)] = unknown,
+	[VISIT(UNKNOWN)] = UNKNOWN_PAGE,
 	[VISIT(EXPIRED)] = {410, "This preview has expired", "Its time is over. Ask whoever shared it for a new link.",
 			    0},
 	[VISIT(REVOKED)] = {410, "This preview was closed", "Whoever shared it has ended it.", 0},
@@ -42,7 +47,7 @@ static const struct page refusals[] = {
 		{503, "The sandbox is paused",
 		 "Nothing runs in it now. This page looks again by itself, and shows the preview when it goes on.", 5},
 	[VISIT(ENDED)] = {410, "The sandbox has ended", "What this preview showed is gone.", 0},
-	[VISIT(FORBIDDEN)] = unknown,
+	[VISIT(FORBIDDEN)] = UNKNOWN_PAGE,
 };
 
 static void reply_refusal(struct http_exchange *exchange, visit_refusal why)
