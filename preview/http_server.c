@@ -10,6 +10,7 @@
 
 #include "http_internal.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/hash.h"
 
 /* Listening sockets, the bounds on connections, and the queue of connections that have work. */
 
@@ -84,12 +85,8 @@ static void canonical(const struct sockaddr_storage *from, uint8_t bytes[16], ch
 
 static struct http_address **find_address(struct http_server *server, const uint8_t bytes[16])
 {
-	uint32_t hash = 2166136261u;
-	struct http_address **at;
+	struct http_address **at = &server->addresses[hash_bytes(bytes, 16) % HTTP_ADDRESS_BUCKETS];
 
-	for (int i = 0; i < 16; i++)
-		hash = (hash ^ bytes[i]) * 16777619u;
-	at = &server->addresses[hash % HTTP_ADDRESS_BUCKETS];
 	while (*at && memcmp((*at)->bytes, bytes, 16) != 0)
 		at = &(*at)->next;
 	return at;

@@ -6,6 +6,7 @@
 
 #include "app_conn.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/hash.h"
 #include "server/loop.h"
 #include "upstream.h"
 
@@ -45,13 +46,8 @@ static unsigned int n_visits;
 
 static struct visit **slot_of(const struct visit_key *key)
 {
-	const uint8_t *bytes = (const uint8_t *)key;
-	uint32_t hash = 2166136261u;
-	struct visit **at;
+	struct visit **at = &buckets[hash_bytes(key, sizeof(*key)) % BUCKETS];
 
-	for (size_t i = 0; i < sizeof(*key); i++)
-		hash = (hash ^ bytes[i]) * 16777619u;
-	at = &buckets[hash % BUCKETS];
 	while (*at && memcmp(&(*at)->key, key, sizeof(*key)) != 0)
 		at = &(*at)->next;
 	return at;

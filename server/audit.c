@@ -3,6 +3,7 @@
 #include "paddock/v1/admin.pb-c.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/id.h"
+#include "sandbox/base/varint.h"
 #include <errno.h>
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -131,25 +132,20 @@ int audit_encode(const struct audit_entry *entry, uint8_t **ret, size_t *ret_len
 	return 0;
 }
 
-static size_t put_varint(uint8_t *out, uint8_t tag, uint64_t value)
+static size_t put_field(uint8_t *out, uint8_t tag, uint64_t value)
 {
-	size_t used = 0;
-
 	if (!value) /* proto3 leaves a zero out */
 		return 0;
-	out[used++] = tag;
-	for (; value >= 0x80; value >>= 7)
-		out[used++] = (uint8_t)(value | 0x80);
-	out[used++] = (uint8_t)value;
-	return used;
+	*out = tag;
+	return 1 + varint_put(out + 1, value);
 }
 
 size_t audit_encode_prefix(uint8_t prefix[AUDIT_PREFIX_MAX], uint64_t sequence, int64_t wall_ms, uint64_t boot_ns)
 {
-	size_t used = put_varint(prefix, 1 << 3, sequence);
+	size_t used = put_field(prefix, 1 << 3, sequence);
 
-	used += put_varint(prefix + used, 2 << 3, (uint64_t)wall_ms);
-	return used + put_varint(prefix + used, 3 << 3, boot_ns);
+	used += put_field(prefix + used, 2 << 3, (uint64_t)wall_ms);
+	return used + put_field(prefix + used, 3 << 3, boot_ns);
 }
 
 static void free_md(EVP_MD_CTX **context)

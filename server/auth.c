@@ -3,6 +3,7 @@
 #include "admin_private.h"
 #include "keys.h"
 #include "loop.h"
+#include "sandbox/base/hex.h"
 #include "tenants.h"
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -47,16 +48,10 @@ static bool from_sdk_form(const char *key, char text[KEY_TEXT_LEN + 1])
 
 void key_sdk_form(const char *text, char ret[KEY_SDK_TEXT_LEN + 1])
 {
-	static const char digits[] = "0123456789abcdef";
 	char *to = stpcpy(ret, "e2b_");
 
-	for (size_t i = 4; i < KEY_TEXT_LEN; i++) {
-		if (i == 4 + KEY_ID_LEN)
-			continue;
-		*to++ = digits[(unsigned char)text[i] >> 4];
-		*to++ = digits[text[i] & 15];
-	}
-	*to = '\0';
+	to = hex_encode(text + 4, KEY_ID_LEN, to);
+	hex_encode(text + 4 + KEY_ID_LEN + 1, KEY_SECRET_LEN, to);
 }
 
 /* Where the id and the secret are in "Bearer pdk_...", or false. `copy` has room for the other spelling's. */

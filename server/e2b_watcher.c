@@ -6,6 +6,7 @@
 #include "e2b.h"
 #include "e2b_watch.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/hex.h"
 #include "sandboxes.h"
 
 /*
@@ -121,16 +122,11 @@ static void cancelled(struct rpc_call *call, const struct pdk_error *why)
 
 static int make_id(char id[ID_SIZE])
 {
-	static const char digits[] = "0123456789abcdef";
 	uint8_t random[16];
 
 	if (getrandom(random, sizeof(random), 0) != sizeof(random))
 		return -EIO;
-	for (unsigned int i = 0; i < sizeof(random); i++) {
-		id[2 * i] = digits[random[i] >> 4];
-		id[2 * i + 1] = digits[random[i] & 15];
-	}
-	id[ID_SIZE - 1] = '\0';
+	hex_encode(random, sizeof(random), id);
 	return 0;
 }
 

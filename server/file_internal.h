@@ -3,6 +3,7 @@
 
 #include "guest.h"
 #include "paddock/v1/files.pb-c.h"
+#include "question.h"
 #include "rpc.h"
 #include "sandboxes.h"
 
@@ -19,7 +20,5 @@ char *file_user(const char *user);
 void file_fill_info(struct rpc_call *call, const Paddock__Internal__GuestFile *file, Paddock__V1__FileInfo *ret);
 /* The error of a guest_call() that failed. */
 int file_fail_ask(int64_t rc, struct pdk_error *err);
-/* `err` of a reply handler, or a general one when it says OK where it should not. */
-void file_fail_call(struct rpc_call *call, const struct pdk_error *err);
 
 #endif

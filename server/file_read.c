@@ -48,7 +48,7 @@ static void reading_fail(struct reading *reading, const struct pdk_error *err)
 	struct rpc_call *call = reading->call;
 
 	reading_free(reading);
-	file_fail_call(call, err);
+	question_fail(call, err);
 }
 
 static void reading_finish(struct reading *reading)

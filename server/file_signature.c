@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ration.h"
 #include "rpc_internal.h"
 #include "sandbox_access.h"
 #include "sandbox_internal.h"
@@ -61,14 +62,9 @@ static void try_one(const struct sandbox *sandbox, void *arg)
 
 static bool may_search(void)
 {
-	static uint64_t second, n;
-	uint64_t now = loop_now_ns() / 1000000000u;
+	static struct ration ration;
 
-	if (now != second) {
-		second = now;
-		n = 0;
-	}
-	return n++ < SEARCHES_PER_SECOND;
+	return ration_take(&ration, SEARCHES_PER_SECOND);
 }
 
 int sandbox_signature_check(const char *sandbox_id, const struct rpc_file_signature *file, bool write,

@@ -46,7 +46,7 @@ static void watching_fail(struct watching *watching, const struct pdk_error *err
 	if (watching->stream)
 		guest_cancel(watching->guest, watching->stream);
 	free(watching);
-	file_fail_call(call, err);
+	question_fail(call, err);
 }
 
 static void send_event(struct watching *watching, const struct watch_item *item)

@@ -73,7 +73,7 @@ static void writing_fail(struct writing *writing, const struct pdk_error *err)
 	struct rpc_call *call = writing->call;
 
 	writing_free(writing);
-	file_fail_call(call, err);
+	question_fail(call, err);
 }
 
 static void fail_field(struct writing *writing, const char *text)

@@ -88,73 +88,19 @@ int file_fail_ask(int64_t rc, struct pdk_error *err)
 	return pdk_fail(err, (int)rc, PDK_UNAVAILABLE, "the sandbox does not answer");
 }
 
-void file_fail_call(struct rpc_call *call, const struct pdk_error *err)
-{
-	struct pdk_error copy = *err;
-
-	if (copy.code == PDK_OK)
-		pdk_fail(&copy, -EPROTO, PDK_UNAVAILABLE, "the sandbox does not answer");
-	rpc_fail(call, &copy);
-}
-
-/* One question */
-
-struct question {
-	struct rpc_call *call;
-	struct guest *guest;
-	uint32_t stream;
-	uint64_t check; /* List: of the page token */
-	void (*answer)(struct question *question, struct rpc_call *call, const Paddock__Internal__GuestReply *reply);
-};
-
-static void question_on_reply(const Paddock__Internal__GuestReply *reply, int *fds, unsigned int n_fds,
-			      const struct pdk_error *err, void *arg)
-{
-	struct question *question = arg;
-
-	if (reply)
-		guest_cancel(question->guest, question->stream);
-	if (reply && err->code == PDK_OK)
-		question->answer(question, question->call, reply);
-	else
-		file_fail_call(question->call, err);
-	free(question);
-}
-
-static void question_on_cancel(struct rpc_call *call, const struct pdk_error *why)
-{
-	struct question *question = rpc_user(call);
-
-	guest_cancel(question->guest, question->stream);
-	free(question);
-	rpc_fail(call, why);
-}
-
-static const struct rpc_events question_events = {.on_cancel = question_on_cancel};
-
 static void ask(struct rpc_call *call, struct sandbox *sandbox, const Paddock__Internal__GuestRequest *request,
-		uint64_t check,
-		void (*answer)(struct question *, struct rpc_call *, const Paddock__Internal__GuestReply *))
+		uint64_t note, question_answer answer)
 {
-	struct question *question = calloc(1, sizeof(*question));
 	struct pdk_error err;
-	int64_t stream = -ENOMEM;
+	int rc = question_ask(call, sandbox->guest, request, answer, note);
 
-	if (question) {
-		*question = (struct question){.call = call, .guest = sandbox->guest, .check = check, .answer = answer};
-		stream = guest_call(sandbox->guest, request, 0, question_on_reply, question);
-	}
-	if (stream < 0) {
-		free(question);
-		file_fail_ask(stream, &err);
-		rpc_fail(call, &err);
+	if (rc >= 0)
 		return;
-	}
-	question->stream = (uint32_t)stream;
-	rpc_set_events(call, &question_events, question);
+	file_fail_ask(rc, &err);
+	rpc_fail(call, &err);
 }
 
-static void answer_file(struct question *question, struct rpc_call *call, const Paddock__Internal__GuestReply *reply)
+static void answer_file(struct rpc_call *call, const Paddock__Internal__GuestReply *reply, uint64_t note)
 {
 	Paddock__V1__FileInfo info;
 
@@ -231,7 +177,7 @@ void files_move(struct rpc_call *call, const ProtobufCMessage *message)
 	ask(call, sandbox, &question, 0, answer_file);
 }
 
-static void answer_remove(struct question *question, struct rpc_call *call, const Paddock__Internal__GuestReply *reply)
+static void answer_remove(struct rpc_call *call, const Paddock__Internal__GuestReply *reply, uint64_t note)
 {
 	Paddock__V1__RemoveResponse removed = PADDOCK__V1__REMOVE_RESPONSE__INIT;
 
@@ -277,7 +223,7 @@ static int fill_list(struct rpc_call *call, const Paddock__Internal__GuestFiles 
 	return 0;
 }
 
-static void answer_list(struct question *question, struct rpc_call *call, const Paddock__Internal__GuestReply *reply)
+static void answer_list(struct rpc_call *call, const Paddock__Internal__GuestReply *reply, uint64_t check)
 {
 	Paddock__V1__ListFilesResponse list = PADDOCK__V1__LIST_FILES_RESPONSE__INIT;
 	char token[FILE_TOKEN_SIZE];
@@ -289,7 +235,7 @@ static void answer_list(struct question *question, struct rpc_call *call, const 
 		return;
 	}
 	if (reply->files->next.len) {
-		file_token_make(token, question->check, &reply->files->next);
+		file_token_make(token, check, &reply->files->next);
 		list.next_page_token = token;
 	}
 	rpc_finish(call, &list.base);

@@ -7,6 +7,7 @@
 #include "record.h"
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/hash.h"
 #include "tenants.h"
 #include <errno.h>
 #include <openssl/evp.h>
@@ -26,11 +27,7 @@ unsigned int keys_count;
 
 static struct key **bucket_of(const char id[KEY_ID_LEN])
 {
-	uint32_t hash = 2166136261u;
-
-	for (unsigned int i = 0; i < KEY_ID_LEN; i++)
-		hash = (hash ^ (unsigned char)id[i]) * 16777619u;
-	return &buckets[hash % BUCKETS];
+	return &buckets[hash_bytes(id, KEY_ID_LEN) % BUCKETS];
 }
 
 struct key *key_find(const char id[KEY_ID_LEN])

@@ -53,7 +53,7 @@ struct preview *preview_get(const char *id); /* by exact id, or NULL */
 struct preview *preview_oldest(void);        /* then ->newer */
 unsigned int preview_count(void);
 /* Into the table, the lists; arms the expiry. -ENOMEM. */
-int preview_insert(struct preview *preview);
+void preview_insert(struct preview *preview);
 int preview_store(struct store_batch *batch, const struct preview *preview);
 /* The sandbox it is of, if that is living; or NULL. */
 struct sandbox *preview_sandbox(const struct preview *preview);

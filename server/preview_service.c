@@ -150,7 +150,6 @@ static int make(const Paddock__V1__GrantPreviewRequest *request, const struct sa
 {
 	_cleanup_free_ struct preview *preview = calloc(1, sizeof(*preview));
 	uint64_t ttl = request->ttl_ms ? request->ttl_ms : TTL_DEFAULT_MS;
-	int rc;
 
 	if (!preview)
 		return -ENOMEM;
@@ -168,10 +167,9 @@ static int make(const Paddock__V1__GrantPreviewRequest *request, const struct sa
 	preview->read_only = request->read_only;
 	preview->one_visitor = request->one_visitor;
 	preview->counts_as_activity = request->counts_as_activity;
-	rc = preview_insert(preview);
-	if (rc >= 0)
-		*ret = STEAL_PTR(preview);
-	return rc;
+	preview_insert(preview);
+	*ret = STEAL_PTR(preview);
+	return 0;
 }
 
 void previews_grant(struct rpc_call *call, const struct ProtobufCMessage *message)

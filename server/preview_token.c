@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include "preview_internal.h"
+#include "sandbox/base/hex.h"
 #include "server_secret.h"
 
 /*
@@ -33,17 +34,6 @@ static void random_bytes(uint8_t *bytes, size_t length)
 		abort();
 }
 
-static void to_hex(const uint8_t *bytes, size_t length, char *ret)
-{
-	static const char digits[] = "0123456789abcdef";
-
-	for (size_t i = 0; i < length; i++) {
-		ret[2 * i] = digits[bytes[i] >> 4];
-		ret[2 * i + 1] = digits[bytes[i] & 15];
-	}
-	ret[2 * length] = '\0';
-}
-
 void preview_make_id(char id[PREVIEW_ID_SIZE])
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
@@ -61,7 +51,7 @@ void preview_make_visitor(char visitor[PREVIEW_VISITOR_LEN + 1])
 	uint8_t bytes[PREVIEW_VISITOR_LEN / 2];
 
 	random_bytes(bytes, sizeof(bytes));
-	to_hex(bytes, sizeof(bytes), visitor);
+	hex_encode(bytes, sizeof(bytes), visitor);
 }
 
 /* `visitor`: PREVIEW_VISITOR_LEN characters, or NULL. */
@@ -91,7 +81,7 @@ static bool make_mac(const char *purpose, const struct preview *preview, const c
 	if (!HMAC(EVP_sha256(), key, sizeof(key), input, sizeof(input), digest, &length) ||
 	    length != PREVIEW_TOKEN_LEN / 2)
 		return false;
-	to_hex(digest, length, ret);
+	hex_encode(digest, length, ret);
 	return true;
 }
 

@@ -10,6 +10,7 @@
 #include "preview_internal.h"
 #include "record.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/hash.h"
 #include "sandbox_internal.h"
 
 /* The grants in memory: found by id, written to the store, ended and forgotten. */
@@ -35,12 +36,8 @@ bool preview_port_valid(uint32_t port)
 
 static struct preview **slot_of(const char *id)
 {
-	uint32_t hash = 2166136261u;
-	struct preview **at;
+	struct preview **at = &buckets[hash_text(id) % BUCKETS];
 
-	for (const char *c = id; *c; c++)
-		hash = (hash ^ (unsigned char)*c) * 16777619u;
-	at = &buckets[hash % BUCKETS];
 	while (*at && strcmp((*at)->id, id) != 0)
 		at = &(*at)->next_bucket;
 	return at;
@@ -190,7 +187,7 @@ void preview_arm(struct preview *preview)
 		preview_finish(preview, EXPIRED);
 }
 
-int preview_insert(struct preview *preview)
+void preview_insert(struct preview *preview)
 {
 	struct sandbox *sandbox = preview_sandbox(preview);
 
@@ -200,7 +197,6 @@ int preview_insert(struct preview *preview)
 		sandbox->previews = preview;
 	}
 	preview_arm(preview);
-	return 0;
 }
 
 void previews_end(struct sandbox *sandbox)
@@ -244,21 +240,13 @@ int preview_store(struct store_batch *batch, const struct preview *preview)
 	return record_put(batch, STORE_PREVIEWS, preview->id, &stored.base);
 }
 
-static bool copy_text(char *to, size_t size, const char *from)
-{
-	if (strlen(from) >= size)
-		return false;
-	strcpy(to, from);
-	return true;
-}
-
 static int from_record(struct preview *preview, const Paddock__Internal__StoredPreview *stored)
 {
-	if (strlen(stored->id) != PREVIEW_ID_LEN || !copy_text(preview->id, sizeof(preview->id), stored->id) ||
-	    !copy_text(preview->tenant, sizeof(preview->tenant), stored->tenant) ||
-	    !copy_text(preview->sandbox_id, sizeof(preview->sandbox_id), stored->sandbox_id) ||
-	    !copy_text(preview->host_header, sizeof(preview->host_header), stored->host_header) ||
-	    !copy_text(preview->visitor, sizeof(preview->visitor), stored->visitor) ||
+	if (strlen(stored->id) != PREVIEW_ID_LEN || !record_text(preview->id, sizeof(preview->id), stored->id) ||
+	    !record_text(preview->tenant, sizeof(preview->tenant), stored->tenant) ||
+	    !record_text(preview->sandbox_id, sizeof(preview->sandbox_id), stored->sandbox_id) ||
+	    !record_text(preview->host_header, sizeof(preview->host_header), stored->host_header) ||
+	    !record_text(preview->visitor, sizeof(preview->visitor), stored->visitor) ||
 	    !preview_port_valid(stored->port))
 		return -EBADMSG;
 	preview->generation = stored->generation;
@@ -282,8 +270,8 @@ static int visit_record(const void *name, size_t name_length, const void *value,
 	int rc = !stored ? -EBADMSG : preview ? from_record(preview, stored) : -ENOMEM;
 
 	if (rc >= 0)
-		rc = preview_insert(preview);
-	if (rc < 0)
+		preview_insert(preview);
+	else
 		free(preview);
 	if (stored)
 		paddock__internal__stored_preview__free_unpacked(stored, NULL);

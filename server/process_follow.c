@@ -1,6 +1,7 @@
 #include "process_internal.h"
 #include "processes.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/varint.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -244,18 +245,6 @@ static void send_started(struct follower *follower)
 	rpc_send(follower->call, &event.base);
 }
 
-static size_t put_varint(uint8_t *at, uint64_t value)
-{
-	size_t n = 0;
-
-	while (value >= 0x80) {
-		at[n++] = (uint8_t)(value | 0x80);
-		value >>= 7;
-	}
-	at[n++] = (uint8_t)value;
-	return n;
-}
-
 /* ProcessEvent.output by hand: its last field is the data, which gRPC takes from the chunk itself. */
 static void send_output(struct follower *follower, struct chunk *chunk, uint64_t sequence, const uint8_t *data,
 			size_t length)
@@ -265,12 +254,12 @@ static void send_output(struct follower *follower, struct chunk *chunk, uint64_t
 
 	if (sequence) {
 		inner[n_inner++] = 1 << 3;
-		n_inner += put_varint(inner + n_inner, sequence);
+		n_inner += varint_put(inner + n_inner, sequence);
 	}
 	inner[n_inner++] = 2 << 3;
-	n_inner += put_varint(inner + n_inner, chunk->stream);
+	n_inner += varint_put(inner + n_inner, chunk->stream);
 	head[n++] = 2 << 3 | 2;
-	n += put_varint(head + n, n_inner + 1 + put_varint(size, length) + length);
+	n += varint_put(head + n, n_inner + 1 + varint_put(size, length) + length);
 	memcpy(head + n, inner, n_inner);
 	atomic_fetch_add_explicit(&chunk->refs, 1, memory_order_relaxed);
 	rpc_send_bytes(follower->call, head, n + n_inner, 3, data, length, release_chunk, chunk);

@@ -1,5 +1,6 @@
 #include "process_internal.h"
 #include "processes.h"
+#include "question.h"
 #include "validate.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -134,62 +135,27 @@ void processes_list(struct rpc_call *call, const ProtobufCMessage *request)
 
 /* Signal and Resize: one question to init */
 
-struct asked {
-	struct rpc_call *call;
-	struct guest *guest;
-	uint32_t stream;
-	const ProtobufCMessage *reply;
-};
-
-static void asked_on_reply(const Paddock__Internal__GuestReply *reply, int *fds, unsigned int n_fds,
-			   const struct pdk_error *err, void *arg)
-{
-	struct asked *asked = arg;
-	struct pdk_error copy = *err;
-
-	if (reply)
-		guest_cancel(asked->guest, asked->stream);
-	if (copy.code == PDK_OK && !reply)
-		pdk_fail(&copy, -EPROTO, PDK_UNAVAILABLE, "the sandbox does not answer");
-	if (copy.code == PDK_OK)
-		rpc_finish(asked->call, asked->reply);
-	else
-		rpc_fail(asked->call, &copy);
-	free(asked);
-}
-
-static void asked_on_cancel(struct rpc_call *call, const struct pdk_error *why)
-{
-	struct asked *asked = rpc_user(call);
-
-	guest_cancel(asked->guest, asked->stream);
-	free(asked);
-	rpc_fail(call, why);
-}
-
 static int ask(struct rpc_call *call, struct process *process, const Paddock__Internal__GuestRequest *request,
-	       const ProtobufCMessage *reply, struct pdk_error *err)
+	       question_answer answer, struct pdk_error *err)
 {
-	static const struct rpc_events events = {.on_cancel = asked_on_cancel};
-	struct asked *asked = calloc(1, sizeof(*asked));
-	int64_t stream;
+	int rc = question_ask(call, process->list->sandbox->guest, request, answer, 0);
 
-	if (!asked)
-		return pdk_fail(err, -ENOMEM, PDK_UNAVAILABLE, "the server is out of memory");
-	*asked = (struct asked){.call = call, .guest = process->list->sandbox->guest, .reply = reply};
-	stream = guest_call(asked->guest, request, 0, asked_on_reply, asked);
-	if (stream < 0) {
-		free(asked);
-		return pdk_fail(err, (int)stream, PDK_UNAVAILABLE, "the sandbox does not answer");
-	}
-	asked->stream = (uint32_t)stream;
-	rpc_set_events(call, &events, asked);
+	if (rc == -ENOMEM)
+		return pdk_fail(err, rc, PDK_UNAVAILABLE, "the server is out of memory");
+	if (rc < 0)
+		return pdk_fail(err, rc, PDK_UNAVAILABLE, "the sandbox does not answer");
 	return 0;
+}
+
+static void answer_signal(struct rpc_call *call, const Paddock__Internal__GuestReply *guest_reply, uint64_t note)
+{
+	Paddock__V1__SignalResponse reply = PADDOCK__V1__SIGNAL_RESPONSE__INIT;
+
+	rpc_finish(call, &reply.base);
 }
 
 static int signal_process(struct rpc_call *call, const Paddock__V1__SignalRequest *request, struct pdk_error *err)
 {
-	static const Paddock__V1__SignalResponse reply = PADDOCK__V1__SIGNAL_RESPONSE__INIT;
 	Paddock__Internal__GuestSignal message = PADDOCK__INTERNAL__GUEST_SIGNAL__INIT;
 	Paddock__Internal__GuestRequest question = PADDOCK__INTERNAL__GUEST_REQUEST__INIT;
 	struct process *process;
@@ -206,7 +172,7 @@ static int signal_process(struct rpc_call *call, const Paddock__V1__SignalReques
 	message.process_only = request->process_only;
 	question.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_SIGNAL;
 	question.signal = &message;
-	return ask(call, process, &question, &reply.base, err);
+	return ask(call, process, &question, answer_signal, err);
 }
 
 void processes_signal(struct rpc_call *call, const ProtobufCMessage *request)
@@ -217,9 +183,15 @@ void processes_signal(struct rpc_call *call, const ProtobufCMessage *request)
 		rpc_fail(call, &err);
 }
 
+static void answer_resize(struct rpc_call *call, const Paddock__Internal__GuestReply *guest_reply, uint64_t note)
+{
+	Paddock__V1__ResizeResponse reply = PADDOCK__V1__RESIZE_RESPONSE__INIT;
+
+	rpc_finish(call, &reply.base);
+}
+
 static int resize_process(struct rpc_call *call, const Paddock__V1__ResizeRequest *request, struct pdk_error *err)
 {
-	static const Paddock__V1__ResizeResponse reply = PADDOCK__V1__RESIZE_RESPONSE__INIT;
 	Paddock__Internal__GuestResize message = PADDOCK__INTERNAL__GUEST_RESIZE__INIT;
 	Paddock__Internal__GuestRequest question = PADDOCK__INTERNAL__GUEST_REQUEST__INIT;
 	struct process *process;
@@ -240,7 +212,7 @@ static int resize_process(struct rpc_call *call, const Paddock__V1__ResizeReques
 	message.rows = request->size->rows;
 	question.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_RESIZE;
 	question.resize = &message;
-	return ask(call, process, &question, &reply.base, err);
+	return ask(call, process, &question, answer_resize, err);
 }
 
 void processes_resize(struct rpc_call *call, const ProtobufCMessage *request)

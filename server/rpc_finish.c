@@ -7,6 +7,7 @@
 
 #include "log.h"
 #include "metrics.h"
+#include "ration.h"
 #include "sandbox/base/cleanup.h"
 
 /* The end of a call: audit, durability, the one log line, counters, status. */
@@ -85,14 +86,9 @@ static struct audit_entry audit_entry_of(struct rpc_call *call, enum pdk_code co
 /* Records of callers without a key are rationed: they must not fill the disk. */
 static bool anonymous_allowed(void)
 {
-	static uint64_t second, n;
-	uint64_t now = loop_now_ns() / 1000000000u;
+	static struct ration ration;
 
-	if (now != second) {
-		second = now;
-		n = 0;
-	}
-	return n++ < ANONYMOUS_RECORDS_PER_SECOND;
+	return ration_take(&ration, ANONYMOUS_RECORDS_PER_SECOND);
 }
 
 /* A record that is not waited for. */

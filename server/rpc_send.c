@@ -1,4 +1,5 @@
 #include "rpc_internal.h"
+#include "sandbox/base/varint.h"
 
 #include <stdlib.h>
 
@@ -64,19 +65,11 @@ void rpc_release_later(void (*release)(void *arg), void *arg)
 	loop_after_unlock(&unsent->task);
 }
 
-static uint8_t *put_varint(uint8_t *out, uint64_t value)
-{
-	while (value >= 0x80) {
-		*out++ = (uint8_t)(value | 0x80);
-		value >>= 7;
-	}
-	*out++ = (uint8_t)value;
-	return out;
-}
-
 size_t rpc_field_prefix(uint8_t prefix[RPC_FIELD_PREFIX_MAX], uint32_t field, size_t length)
 {
-	return (size_t)(put_varint(put_varint(prefix, (uint64_t)field << 3 | 2), length) - prefix);
+	size_t n = varint_put(prefix, (uint64_t)field << 3 | 2);
+
+	return n + varint_put(prefix + n, length);
 }
 
 void rpc_send_bytes(struct rpc_call *call, const void *head, size_t head_length, uint32_t field, const void *data,

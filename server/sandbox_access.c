@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "rpc.h"
+#include "sandbox/base/hex.h"
 #include "sandbox_internal.h"
 #include "server_secret.h"
 
@@ -31,7 +32,6 @@ int sandbox_access_start(void)
 
 static bool make_token(const char *purpose, const char *sandbox_id, char token[TOKEN_LENGTH + 1])
 {
-	static const char digits[] = "0123456789abcdef";
 	uint8_t input[sizeof(for_access) + SANDBOX_ID_SIZE] = {0};
 	uint8_t digest[EVP_MAX_MD_SIZE];
 	unsigned int length;
@@ -40,11 +40,7 @@ static bool make_token(const char *purpose, const char *sandbox_id, char token[T
 	memcpy(input + sizeof(for_access), sandbox_id, strnlen(sandbox_id, SANDBOX_ID_LEN));
 	if (!HMAC(EVP_sha256(), key, sizeof(key), input, sizeof(input), digest, &length))
 		return false;
-	for (unsigned int i = 0; i < TOKEN_LENGTH / 2; i++) {
-		token[2 * i] = digits[digest[i] >> 4];
-		token[2 * i + 1] = digits[digest[i] & 15];
-	}
-	token[TOKEN_LENGTH] = '\0';
+	hex_encode(digest, TOKEN_LENGTH / 2, token);
 	return true;
 }
 

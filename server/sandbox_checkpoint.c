@@ -57,6 +57,17 @@ void sandbox_explain(const struct warden_reply *reply, const char *what, struct 
 		 reply->text[0] ? reply->text : "the sandbox manager is away; try again");
 }
 
+uint64_t checkpoint_token_make(void)
+{
+	uint64_t token;
+
+	do {
+		if (getrandom(&token, sizeof(token), 0) < 0)
+			token = loop_now_ns();
+	} while (!token);
+	return token;
+}
+
 void sandbox_link_again(struct sandbox *sandbox)
 {
 	if (sandbox->state == STATE(RUNNING) && !sandbox->guest && !sandbox->private->creating_in_warden)
@@ -181,10 +192,7 @@ static void on_detached(struct sandbox *sandbox, int rc)
 		sandbox_pause_failed(sandbox, &err);
 		return;
 	}
-	do {
-		if (getrandom(&sandbox->private->checkpoint_token, sizeof(uint64_t), 0) < 0)
-			sandbox->private->checkpoint_token = loop_now_ns();
-	} while (!sandbox->private->checkpoint_token);
+	sandbox->private->checkpoint_token = checkpoint_token_make();
 	ask(sandbox, WARDEN_CHECKPOINT, on_checkpoint, &rc);
 	if (rc >= 0)
 		return;

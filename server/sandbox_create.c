@@ -24,8 +24,6 @@
  */
 
 #define MIB (1ull << 20)
-#define TIMEOUT_MIN_MS 1000
-#define TIMEOUT_MAX_MS 86400000
 
 /* --- calls that wait --- */
 
@@ -79,7 +77,8 @@ static int validate_create(const Paddock__V1__CreateSandboxRequest *request, str
 	if (rc >= 0 && request->snapshot[0] && request->template_[0])
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "template: not together with snapshot");
 	if (rc >= 0)
-		rc = validate_optional_range("timeout_ms", request->timeout_ms, TIMEOUT_MIN_MS, TIMEOUT_MAX_MS, err);
+		rc = validate_optional_range("timeout_ms", request->timeout_ms, SANDBOX_TIMEOUT_MIN_MS,
+					     SANDBOX_TIMEOUT_MAX_MS, err);
 	if (rc >= 0)
 		rc = validate_optional_range("on_timeout", (uint64_t)request->on_timeout, 1, 2, err);
 	if (rc >= 0)

@@ -15,7 +15,6 @@
  * oldest are forgotten early then. One timer serves the head of that queue.
  */
 
-#define TIMEOUT_MAX_MS 86400000
 #define ENDED_MAX 20000
 #define FORGET_BATCH 256
 
@@ -179,7 +178,7 @@ void sandboxes_set_timeout(struct rpc_call *call, const struct ProtobufCMessage 
 	const Paddock__V1__SetTimeoutRequest *request = (const void *)message;
 	struct sandbox *sandbox;
 	struct pdk_error err;
-	int rc = validate_range("timeout_ms", request->timeout_ms, 0, TIMEOUT_MAX_MS, &err);
+	int rc = validate_range("timeout_ms", request->timeout_ms, 0, SANDBOX_TIMEOUT_MAX_MS, &err);
 
 	if (rc >= 0)
 		rc = sandbox_find(call, request->sandbox_id, &sandbox, &err);

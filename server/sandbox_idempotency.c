@@ -1,5 +1,6 @@
 #include "log.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/hash.h"
 #include "sandbox_internal.h"
 #include "validate.h"
 #include <errno.h>
@@ -42,12 +43,8 @@ static struct loop_timer sweep;
 
 static struct idempotency **entry_slot(const char *name)
 {
-	uint32_t hash = 2166136261u;
-	struct idempotency **slot;
+	struct idempotency **slot = &bucket[hash_text(name) % BUCKETS];
 
-	for (const unsigned char *at = (const unsigned char *)name; *at; at++)
-		hash = (hash ^ *at) * 16777619u;
-	slot = &bucket[hash % BUCKETS];
 	while (*slot && strcmp((*slot)->name, name) != 0)
 		slot = &(*slot)->next_bucket;
 	return slot;

@@ -26,6 +26,8 @@
  * in no list; claiming clears the flag. What a crash leaves of it is unknown to the store, so it is removed.
  */
 
+#define SANDBOX_TIMEOUT_MIN_MS 1000
+#define SANDBOX_TIMEOUT_MAX_MS 86400000
 #define METADATA_PAIRS_MAX 64 /* CreateSandboxRequest.metadata */
 
 /* A list of strings in one allocation. */
@@ -289,6 +291,8 @@ void sandbox_wake(struct sandbox *sandbox);
 /* What the warden's refusal means to a client. `what`: "sandbox could not be paused". */
 enum pdk_code sandbox_code_of(const struct warden_reply *reply);
 void sandbox_explain(const struct warden_reply *reply, const char *what, struct pdk_error *err);
+/* What belongs together on disk has the same number: a new one, not 0. */
+uint64_t checkpoint_token_make(void);
 /* The link was given up for nothing, or is over with: make it again. */
 void sandbox_link_again(struct sandbox *sandbox);
 /* PAUSING: put it on disk. */

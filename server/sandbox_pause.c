@@ -29,8 +29,6 @@
 #define FREEZE PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_FREEZE
 #define CHECKPOINT PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT
 #define ANY PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_ANY
-#define TIMEOUT_MIN_MS 1000
-#define TIMEOUT_MAX_MS 86400000
 #define ON_USE_MS 300000 /* a use is rarely the only one */
 
 static void now_running(struct sandbox *sandbox);
@@ -440,7 +438,8 @@ void sandboxes_resume(struct rpc_call *call, const struct ProtobufCMessage *mess
 	const Paddock__V1__ResumeSandboxRequest *request = (const void *)message;
 	struct sandbox *sandbox;
 	struct pdk_error err;
-	int rc = validate_optional_range("timeout_ms", request->timeout_ms, TIMEOUT_MIN_MS, TIMEOUT_MAX_MS, &err);
+	int rc = validate_optional_range("timeout_ms", request->timeout_ms, SANDBOX_TIMEOUT_MIN_MS,
+					 SANDBOX_TIMEOUT_MAX_MS, &err);
 
 	if (rc >= 0)
 		rc = sandbox_find(call, request->sandbox_id, &sandbox, &err);

@@ -27,7 +27,6 @@
  * init are still up, so only what the warden does not know any more needs to be ended.
  */
 
-#define WARDEN_TIMEOUT_MS 30000
 #define STATUS_NS (60 * 1000000000ull)
 #define STOCK_MAX 64
 

@@ -1,3 +1,4 @@
+#include "record.h"
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox_internal.h"
@@ -148,16 +149,6 @@ int sandbox_unstore(struct store_batch *batch, const struct sandbox *sandbox)
 	return store_delete(batch, STORE_SANDBOXES, sandbox->id, SANDBOX_ID_LEN);
 }
 
-static bool copy_text(char *to, size_t size, const char *from)
-{
-	size_t length = strlen(from);
-
-	if (length >= size)
-		return false;
-	memcpy(to, from, length + 1);
-	return true;
-}
-
 static int copy_lists(struct sandbox *sandbox, const Paddock__Internal__StoredSandbox *record)
 {
 	struct sandbox_private *private = sandbox->private;
@@ -176,12 +167,12 @@ static int copy_lists(struct sandbox *sandbox, const Paddock__Internal__StoredSa
 
 static int from_record(struct sandbox *sandbox, const Paddock__Internal__StoredSandbox *record)
 {
-	if (!copy_text(sandbox->tenant, sizeof(sandbox->tenant), record->tenant) ||
-	    !copy_text(sandbox->template_id, sizeof(sandbox->template_id), record->template_id) ||
-	    !copy_text(sandbox->template_name, sizeof(sandbox->template_name), record->template_name) ||
-	    !copy_text(sandbox->hostname, sizeof(sandbox->hostname), record->hostname) ||
-	    !copy_text(sandbox->private->port_host_header, sizeof(sandbox->private->port_host_header),
-		       record->port_host_header) ||
+	if (!record_text(sandbox->tenant, sizeof(sandbox->tenant), record->tenant) ||
+	    !record_text(sandbox->template_id, sizeof(sandbox->template_id), record->template_id) ||
+	    !record_text(sandbox->template_name, sizeof(sandbox->template_name), record->template_name) ||
+	    !record_text(sandbox->hostname, sizeof(sandbox->hostname), record->hostname) ||
+	    !record_text(sandbox->private->port_host_header, sizeof(sandbox->private->port_host_header),
+			 record->port_host_header) ||
 	    record->n_metadata > METADATA_PAIRS_MAX)
 		return -EBADMSG;
 	sandbox->state = record->state;

@@ -1,3 +1,4 @@
+#include "sandbox/base/hex.h"
 #include "sandbox_internal.h"
 #include "server_secret.h"
 #include <assert.h>
@@ -42,7 +43,6 @@ static bool make_mac(const char *tenant, const uint8_t place[PLACE_LENGTH], uint
 
 void page_token_make(const char *tenant, const struct page_cursor *cursor, char token[PAGE_TOKEN_SIZE])
 {
-	static const char digits[] = "0123456789abcdef";
 	uint8_t raw[RAW_LENGTH];
 
 	for (unsigned int i = 0; i < 8; i++)
@@ -51,11 +51,7 @@ void page_token_make(const char *tenant, const struct page_cursor *cursor, char 
 	token[0] = '\0';
 	if (!make_mac(tenant, raw, raw + PLACE_LENGTH))
 		return;
-	for (unsigned int i = 0; i < RAW_LENGTH; i++) {
-		token[2 * i] = digits[raw[i] >> 4];
-		token[2 * i + 1] = digits[raw[i] & 15];
-	}
-	token[2 * RAW_LENGTH] = '\0';
+	hex_encode(raw, RAW_LENGTH, token);
 }
 
 static int hex_digit(char c)

@@ -3,6 +3,7 @@
 #include "metrics.h"
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/hash.h"
 #include "sandbox_internal.h"
 #include "status.h"
 #include <errno.h>
@@ -36,15 +37,6 @@ static struct sandbox_owner *owner_bucket[OWNER_BUCKETS];
 static struct template_use *template_uses;
 static uint32_t living_count;
 struct sandbox *sandbox_newest;
-
-static uint32_t hash_text(const char *text)
-{
-	uint32_t hash = 2166136261u;
-
-	for (const unsigned char *at = (const unsigned char *)text; *at; at++)
-		hash = (hash ^ *at) * 16777619u;
-	return hash;
-}
 
 static struct sandbox **table_slot(const char *id)
 {

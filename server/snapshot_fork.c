@@ -17,8 +17,6 @@
 
 #define COUNT_MAX 100
 #define PARALLEL 4
-#define TIMEOUT_MIN_MS 1000
-#define TIMEOUT_MAX_MS 86400000
 
 struct fork_copy {
 	struct fork *fork;
@@ -256,7 +254,8 @@ void snapshots_fork(struct rpc_call *call, const struct ProtobufCMessage *messag
 	int rc = validate_optional_range("count", request->count, 1, COUNT_MAX, &err);
 
 	if (rc >= 0)
-		rc = validate_optional_range("timeout_ms", request->timeout_ms, TIMEOUT_MIN_MS, TIMEOUT_MAX_MS, &err);
+		rc = validate_optional_range("timeout_ms", request->timeout_ms, SANDBOX_TIMEOUT_MIN_MS,
+					     SANDBOX_TIMEOUT_MAX_MS, &err);
 	if (rc >= 0)
 		rc = validate_optional_range("port_access", (uint64_t)request->port_access, 1, 2, &err);
 	if (rc >= 0)

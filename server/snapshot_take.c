@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 /*
  * How a snapshot is taken. Its source stays RUNNING for everybody:
@@ -196,8 +195,7 @@ static Paddock__Internal__StoredSnapshot *make_record(const struct sandbox *sour
 	record.max_inodes = source->limits.max_inodes;
 	record.n_env = env ? env->count : 0;
 	record.env = env ? (char **)(uintptr_t)env->item : NULL;
-	if (getrandom(&record.token, sizeof(record.token), 0) != (ssize_t)sizeof(record.token) || !record.token)
-		record.token = loop_now_ns();
+	record.token = checkpoint_token_make();
 	length = paddock__internal__stored_snapshot__get_packed_size(&record);
 	packed = malloc(length);
 	if (!packed)

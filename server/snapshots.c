@@ -11,7 +11,6 @@
 
 /* The snapshots in memory: look-up, sums, expiry, removal, and what a restart or a reconnect finds. */
 
-#define WARDEN_TIMEOUT_MS 30000
 #define TIMER_MAX_MS 3600000 /* a timer looks again after an hour: the wall clock decides */
 
 struct snapshot *snapshot_newest;

@@ -19,8 +19,6 @@
  * warden refuses while one uses it (-EBUSY), and template_released() asks again whenever a sandbox has ended.
  */
 
-#define WARDEN_TIMEOUT_MS 30000
-
 static struct template_name *names; /* sorted by name, then by tenant */
 static struct template_content *contents;
 

@@ -5,6 +5,7 @@
 
 #include "guest.h"
 #include "preview_internal.h"
+#include "ration.h"
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox_internal.h"
@@ -56,14 +57,9 @@ static const char *const refusal_names[] = {
 /* Anybody can be refused: such records must not fill the disk. */
 static bool refusal_allowed(void)
 {
-	static uint64_t second, n;
-	uint64_t now = loop_now_ns() / 1000000000u;
+	static struct ration ration;
 
-	if (now != second) {
-		second = now;
-		n = 0;
-	}
-	return n++ < REFUSALS_PER_SECOND;
+	return ration_take(&ration, REFUSALS_PER_SECOND);
 }
 
 static void record_refusal(const struct rpc_call *call, const char *action, const struct sandbox *sandbox,

@@ -18,6 +18,8 @@ typedef void (*warden_reply_handler)(const struct warden_reply *reply, int *fd, 
  * -ENOTCONN: the warden is away; the handler will not run then. */
 int warden_call(struct warden_request *request, int fd, warden_reply_handler handler, void *arg);
 
+#define WARDEN_TIMEOUT_MS 30000 /* of warden_call_wait() */
+
 /* For start-up, before loop_run(): as warden_call(), and read the socket here until the last reply to this request has
  * been handled. -ETIMEDOUT after `timeout_ms`. Other replies that come meanwhile are handled as well. */
 int warden_call_wait(struct warden_request *request, warden_reply_handler handler, void *arg, int timeout_ms,

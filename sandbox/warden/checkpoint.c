@@ -59,16 +59,9 @@ const char *checkpoint_missing(void)
 	return missing;
 }
 
-static int open_directory(const char *name)
-{
-	int fd = openat(pool_dir(POOL_CHECKPOINTS), name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-
-	return fd < 0 ? -errno : fd;
-}
-
 bool checkpoint_exists(const char *id, char *template_id)
 {
-	_cleanup_fd_ int dir = open_directory(id);
+	_cleanup_fd_ int dir = pool_open_directory(POOL_CHECKPOINTS, id);
 	struct checkpoint_notes notes;
 
 	if (dir < 0 || checkpoint_read_notes(dir, &notes) < 0)
@@ -137,16 +130,9 @@ int checkpoint_read_notes(int dir, struct checkpoint_notes *ret)
 	return sscanf(text, "%lu %47s", &ret->listener, ret->template_id) == 2 ? 0 : -EBADMSG;
 }
 
-static int open_layer(const char *id)
-{
-	int fd = openat(pool_dir(POOL_SANDBOXES), id, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-
-	return fd < 0 ? -errno : fd;
-}
-
 uint64_t checkpoint_layer_token(const char *id)
 {
-	_cleanup_fd_ int layer = open_layer(id);
+	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, id);
 	uint64_t token;
 	char text[32];
 
@@ -172,7 +158,7 @@ int checkpoint_put_token(int layer, uint64_t token)
 
 int checkpoint_set_layer_token(const char *id, uint64_t token)
 {
-	_cleanup_fd_ int layer = open_layer(id);
+	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, id);
 	int rc = layer < 0 ? layer : checkpoint_put_token(layer, token);
 
 	return rc < 0 ? rc : fsync(layer) < 0 ? -errno : 0;

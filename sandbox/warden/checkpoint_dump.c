@@ -229,9 +229,8 @@ static int take_images(const struct checkpoint_plan *plan, int dir, struct pdk_e
  * which is after the images are sealed. */
 static int finish_layer(const struct checkpoint_plan *plan)
 {
-	_cleanup_fd_ int layer =
-		openat(pool_dir(POOL_SANDBOXES), plan->id, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	int rc = layer < 0 ? -errno : checkpoint_unmark_layer(layer);
+	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, plan->id);
+	int rc = layer < 0 ? layer : checkpoint_unmark_layer(layer);
 
 	return rc < 0 ? rc : checkpoint_put_token(layer, plan->token);
 }
@@ -246,7 +245,7 @@ static int commit(enum pool_dir where, const char *aside, const char *name)
 	return rc < 0 ? rc : fsync(parent) < 0 ? -errno : 0;
 }
 
-static int dump(const struct checkpoint_plan *plan, uint64_t *ret_bytes, struct pdk_error *err)
+static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err)
 {
 	const struct images_binding binding = {
 		.id = plan->id, .template_id = plan->rootfs.template_id, .token = plan->token};
@@ -269,7 +268,7 @@ static int dump(const struct checkpoint_plan *plan, uint64_t *ret_bytes, struct 
 		rc = finish_layer(plan);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "finish the checkpoint");
-	rc = images_seal(dir, &binding, ret_bytes, err);
+	rc = images_seal(dir, &binding, &result->bytes, err);
 	if (rc < 0)
 		return rc;
 	FAULT("dump_sealed");
@@ -342,24 +341,25 @@ static int snapshot(const struct checkpoint_plan *plan, struct checkpoint_result
 	return seal_snapshot(plan, dir, aside, result, err);
 }
 
-void checkpoint_run_dump(const struct checkpoint_plan *plan)
+static void __attribute__((noreturn))
+run(const struct checkpoint_plan *plan,
+    int (*work)(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err))
 {
 	struct pdk_error err = {.code = PDK_OK};
 	struct checkpoint_result result = {0};
 	int rc;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	rc = dump(plan, &result.bytes, &err);
+	rc = work(plan, &result, &err);
 	checkpoint_tell(plan->status, rc, &err, &result);
+}
+
+void checkpoint_run_dump(const struct checkpoint_plan *plan)
+{
+	run(plan, dump);
 }
 
 void checkpoint_run_snapshot(const struct checkpoint_plan *plan)
 {
-	struct pdk_error err = {.code = PDK_OK};
-	struct checkpoint_result result = {0};
-	int rc;
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	rc = snapshot(plan, &result, &err);
-	checkpoint_tell(plan->status, rc, &err, &result);
+	run(plan, snapshot);
 }

@@ -309,10 +309,10 @@ static int finish_digest(struct template_info **ret, struct pdk_error *err)
 static int make_mount_points(struct pdk_error *err)
 {
 	static const char *const points[] = {"dev", "proc", "tmp", "run", "sys"};
-	_cleanup_fd_ int fd = openat(pool_dir(POOL_IMPORT), job.name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_fd_ int fd = pool_open_directory(POOL_IMPORT, job.name);
 
 	if (fd < 0)
-		return pdk_fail_errno(err, -errno, "open the imported template");
+		return pdk_fail_errno(err, fd, "open the imported template");
 	for (size_t i = 0; i < ARRAY_SIZE(points); i++)
 		if (file_mkdir(fd, points[i], 0755) < 0)
 			return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "the template's /%s is not a directory",
@@ -363,10 +363,10 @@ static int make_target(struct pdk_error *err)
 	snprintf(job.name, sizeof(job.name), "%llx", clock_ms());
 	rc = btrfs_subvolume_create(pool_dir(POOL_IMPORT), job.name);
 	if (rc == 0) {
-		fd = openat(pool_dir(POOL_IMPORT), job.name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-		rc = fd < 0 || fchmod(fd, 0755) < 0
-			     ? -errno
-			     : pool_limit(fd, job.max_bytes + (job.max_bytes >> 2) + (64u << 20));
+		fd = pool_open_directory(POOL_IMPORT, job.name);
+		rc = fd < 0                 ? fd
+		     : fchmod(fd, 0755) < 0 ? -errno
+					    : pool_limit(fd, job.max_bytes + (job.max_bytes >> 2) + (64u << 20));
 	}
 	return rc < 0 ? pdk_fail_errno(err, rc, "make room for the template") : 0;
 }
@@ -470,7 +470,7 @@ int import_work(void)
 static void report_progress(void)
 {
 	struct warden_reply reply = {.flags = WARDEN_MORE};
-	_cleanup_fd_ int fd = openat(pool_dir(POOL_IMPORT), job.name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_fd_ int fd = pool_open_directory(POOL_IMPORT, job.name);
 
 	if (fd >= 0) {
 		uint64_t highest = BTRFS_INODE_FIRST;

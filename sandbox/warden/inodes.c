@@ -78,8 +78,7 @@ static unsigned long long interval(const struct inode_watch *watch, uint64_t lim
 static void look(struct sandbox *s, unsigned long long now)
 {
 	struct inode_watch *watch = &s->inodes;
-	_cleanup_fd_ int layer =
-		openat(pool_dir(POOL_SANDBOXES), s->id, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, s->id);
 
 	watch->due_ms = now + INODES_MS_MAX;
 	if (layer < 0 || btrfs_inode_highest(layer, &watch->highest) < 0)

@@ -49,6 +49,13 @@ int pool_dir(enum pool_dir which)
 	return dirs[which];
 }
 
+int pool_open_directory(enum pool_dir where, const char *name)
+{
+	int fd = openat(pool_dir(where), name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd < 0 ? -errno : fd;
+}
+
 const char *pool_path(void)
 {
 	return mount_path;

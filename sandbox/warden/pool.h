@@ -36,6 +36,8 @@ enum pool_dir {
 int pool_open(struct pdk_error *err);
 /* Descriptor of one of the directories above. */
 int pool_dir(enum pool_dir which);
+/* Open a directory of it, for reading. A negative errno if that fails. */
+int pool_open_directory(enum pool_dir where, const char *name);
 /* Where the pool is mounted, for children that have their own copy of the namespace. */
 const char *pool_path(void);
 void pool_space(uint64_t *ret_total, uint64_t *ret_free);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "sandbox/base/hash.h"
 #include "sandbox_private.h"
 
 /* The sandboxes that there are: found by their id in a hash table, visited in a list, newest first. */
@@ -16,11 +17,7 @@ static unsigned int count;
 
 static unsigned int bucket(const char *id)
 {
-	uint32_t hash = 2166136261u;
-
-	for (; *id; id++)
-		hash = (hash ^ (unsigned char)*id) * 16777619u;
-	return hash % BUCKETS;
+	return hash_text(id) % BUCKETS;
 }
 
 struct sandbox *sandbox_find(const char *id)

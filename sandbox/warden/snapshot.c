@@ -22,21 +22,22 @@ static struct {
 } checked[CHECKED_MAX];
 static unsigned int next_checked;
 
-static int open_directory(enum pool_dir where, const char *name)
-{
-	int fd = openat(pool_dir(where), name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-
-	return fd < 0 ? -errno : fd;
-}
-
 static void layer_name(const char *id, char name[40])
 {
 	snprintf(name, 40, "%.24s.layer", id);
 }
 
+static int open_layer(const char *id)
+{
+	char name[40];
+
+	layer_name(id, name);
+	return pool_open_directory(POOL_SNAPSHOTS, name);
+}
+
 int snapshot_copy_layer(const char *sandbox_id, const char *id)
 {
-	_cleanup_fd_ int layer = open_directory(POOL_SANDBOXES, sandbox_id);
+	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, sandbox_id);
 	char name[40];
 
 	layer_name(id, name);
@@ -45,12 +46,9 @@ int snapshot_copy_layer(const char *sandbox_id, const char *id)
 
 int snapshot_finish_layer(const char *id, uint64_t token)
 {
-	_cleanup_fd_ int layer = -1;
-	char name[40];
-	int rc;
+	_cleanup_fd_ int layer = open_layer(id);
+	int rc = layer;
 
-	layer_name(id, name);
-	rc = layer = open_directory(POOL_SNAPSHOTS, name);
 	if (rc >= 0)
 		rc = checkpoint_unmark_layer(layer);
 	if (rc >= 0)
@@ -63,12 +61,9 @@ int snapshot_finish_layer(const char *id, uint64_t token)
 
 int snapshot_give_layer(const char *id, const char *sandbox_id, uint64_t bytes, struct pdk_error *err)
 {
-	_cleanup_fd_ int layer = -1;
-	char name[40];
-	int rc;
+	_cleanup_fd_ int layer = open_layer(id);
+	int rc = layer;
 
-	layer_name(id, name);
-	rc = layer = open_directory(POOL_SNAPSHOTS, name);
 	if (rc >= 0)
 		rc = btrfs_subvolume_snapshot(layer, pool_dir(POOL_SANDBOXES), sandbox_id);
 	if (rc < 0)
@@ -78,13 +73,10 @@ int snapshot_give_layer(const char *id, const char *sandbox_id, uint64_t bytes, 
 
 bool snapshot_exists(const char *id, char template_id[TEMPLATE_ID_SIZE])
 {
-	_cleanup_fd_ int images = open_directory(POOL_SNAPSHOTS, id);
-	_cleanup_fd_ int layer = -1;
+	_cleanup_fd_ int images = pool_open_directory(POOL_SNAPSHOTS, id);
+	_cleanup_fd_ int layer = open_layer(id);
 	struct checkpoint_notes notes;
-	char name[40];
 
-	layer_name(id, name);
-	layer = open_directory(POOL_SNAPSHOTS, name);
 	if (images < 0 || layer < 0 || checkpoint_read_notes(images, &notes) < 0)
 		return false;
 	if (template_id)
@@ -95,7 +87,7 @@ bool snapshot_exists(const char *id, char template_id[TEMPLATE_ID_SIZE])
 /* The kernel does not move a read-only subvolume to another directory. */
 static int discard(const char *name)
 {
-	_cleanup_fd_ int fd = open_directory(POOL_SNAPSHOTS, name);
+	_cleanup_fd_ int fd = pool_open_directory(POOL_SNAPSHOTS, name);
 
 	if (fd >= 0)
 		btrfs_subvolume_set_readonly(fd, false);

@@ -90,7 +90,7 @@ static bool meta_read(const char *id, char digest[80], uint64_t *files, uint64_t
 static void remove_files(const char *id)
 {
 	char name[64];
-	int fd = openat(pool_dir(POOL_TEMPLATES), id, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int fd = pool_open_directory(POOL_TEMPLATES, id);
 
 	if (fd >= 0) {
 		/* The kernel does not rename a read-only subvolume. */
@@ -110,7 +110,7 @@ static void reconcile_one(const char *name)
 
 	if (!template_id_valid(name))
 		return;
-	fd = openat(pool_dir(POOL_TEMPLATES), name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	fd = pool_open_directory(POOL_TEMPLATES, name);
 	if (fd >= 0 && btrfs_subvolume_readonly(fd) && meta_read(name, digest, &files, &bytes)) {
 		add(name, digest, files, bytes);
 		return;
@@ -138,10 +138,10 @@ static int check_content(int fd, struct pdk_error *err)
 int template_commit(const char *name, const char *digest, uint64_t files, uint64_t bytes, struct template_info **ret,
 		    struct pdk_error *err)
 {
-	_cleanup_fd_ int fd = openat(pool_dir(POOL_IMPORT), name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_fd_ int fd = pool_open_directory(POOL_IMPORT, name);
 	char id[TEMPLATE_ID_SIZE];
 	struct template_info *info;
-	int rc = fd < 0 ? pdk_fail_errno(err, -errno, "open the imported template") : check_content(fd, err);
+	int rc = fd < 0 ? pdk_fail_errno(err, fd, "open the imported template") : check_content(fd, err);
 
 	if (rc < 0)
 		return rc;

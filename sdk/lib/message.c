@@ -1,4 +1,5 @@
 #include "private.h"
+#include "sandbox/base/varint.h"
 
 #include <grpc/byte_buffer_reader.h>
 #include <stdlib.h>
@@ -165,30 +166,18 @@ static bool find_tail(const uint8_t *head, size_t length, size_t total, const Pr
 	return false;
 }
 
-static size_t put_varint(uint8_t *at, uint64_t value)
-{
-	size_t n = 0;
-
-	while (value >= 0x80) {
-		at[n++] = (uint8_t)(value | 0x80);
-		value >>= 7;
-	}
-	at[n++] = (uint8_t)value;
-	return n;
-}
-
 /* The message without its tail: what is left of each message that was open in it has a new length. */
 static size_t cut_tail(const uint8_t *head, const struct tail *tail, uint8_t out[TAIL_HEAD_MAX])
 {
 	size_t from = tail->depth > 1 ? tail->content[tail->depth - 2] : 0;
 	size_t length = tail->start[tail->depth - 1] - from;
-	uint8_t varint[10];
+	uint8_t varint[VARINT_MAX];
 
 	memcpy(out, head + from, length);
 	for (unsigned int i = tail->depth - 1; i > 0; i--) {
 		size_t begin = i > 1 ? tail->content[i - 2] : 0;
 		size_t before = tail->length_at[i - 1] - begin;
-		size_t n = put_varint(varint, length);
+		size_t n = varint_put(varint, length);
 
 		memmove(out + before + n, out, length);
 		memcpy(out, head + begin, before);

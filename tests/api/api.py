@@ -1,10 +1,11 @@
 """What the api tests share: one instance with the base template, and assertions on refusals."""
 import contextlib
 import itertools
+import os
 import unittest
 
 import grpc
-from paddock import Code, Instance, pb
+from paddock import CACHE, Code, Instance, code_of, pb
 
 _shared = None
 _serial = itertools.count(1)
@@ -29,6 +30,46 @@ def stop():
 
 def unique(word):
     return f"{word}-{next(_serial)}"
+
+
+COUNTER = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
+HAS_CRIU = os.path.exists(f"{CACHE}/criu/usr/sbin/criu") or os.path.exists("/usr/sbin/criu")
+needs_criu = unittest.skipUnless(HAS_CRIU, "no CRIU: tests/lib/install.sh puts it into PADDOCK_CACHE")
+
+
+def attach(client, box, process, lines, deadline=30):
+    """The output from the first byte on -> (bytes missing at its start, whole lines behind that)."""
+    events = client.Processes.Attach(sandbox_id=box, process_id=process, deadline=deadline)
+    text, missing = b"", 0
+    for event in events:
+        missing += event.gap.dropped_bytes if event.HasField("gap") else 0
+        text += event.output.data
+        if text.count(b"\n") >= lines:
+            break
+    events.cancel()
+    return missing, text.rsplit(b"\n", 1)[0].split(b"\n")
+
+
+class OwnInstance(unittest.TestCase):
+    """`self.instance`: one of this class alone, without complaints at its end; `self.client`: a key of its tenant "tenant"."""
+    SETTINGS = {}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.instance = Instance(pool_size=0, **cls.SETTINGS)
+        cls.instance.start()
+        cls.client = cls.instance.tenant("tenant")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.instance.stop()
+        if cls.instance.complaints:
+            raise AssertionError(cls.instance.complaints)
+
+    def refused(self, code, call, text):
+        name, said = code_of(call)
+        self.assertEqual(name, code, said)
+        self.assertIn(text, said)
 
 
 class Case(unittest.TestCase):

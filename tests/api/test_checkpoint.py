@@ -1,19 +1,16 @@
 """Pause to disk and back (PAUSE_MODE_CHECKPOINT): real programs go on in the middle of their work, nothing is lost, a
 damaged or foreign checkpoint is refused and stays, what cannot be stored is named and runs on."""
-import os
 import signal
 import subprocess
 import time
 import unittest
 
 import grpc
-from api import Code, Instance
-from paddock import CACHE, code_of, enum, wait_until
+from api import COUNTER, Instance, OwnInstance, attach, needs_criu
+from paddock import code_of, enum, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))
 CHECKPOINT = enum("PAUSE_MODE_CHECKPOINT")
-COUNTER = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
-HAS_CRIU = os.path.exists(f"{CACHE}/criu/usr/sbin/criu") or os.path.exists("/usr/sbin/criu")
 
 THREADS = r"""
 import sqlite3, threading, time, sys
@@ -43,30 +40,13 @@ def resume(client, box):
     return client.Sandboxes.Resume(sandbox_id=box)
 
 
-def follow(client, box, process, lines, deadline=30):
-    events = client.Processes.Attach(sandbox_id=box, process_id=process, deadline=deadline)
-    text = b""
-    for event in events:
-        text += event.output.data
-        if text.count(b"\n") >= lines:
-            break
-    events.cancel()
-    return text.rsplit(b"\n", 1)[0].split(b"\n")
+def follow(client, box, process, lines):
+    return attach(client, box, process, lines)[1]
 
 
-@unittest.skipUnless(HAS_CRIU, "no CRIU: tests/lib/install.sh puts it into PADDOCK_CACHE")
-class Checkpoint(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.instance = Instance(template="base", pool="20G", pool_size=0)
-        cls.instance.start()
-        cls.client = cls.instance.tenant("tenant")
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.instance.stop()
-        if cls.instance.complaints:
-            raise AssertionError(cls.instance.complaints)
+@needs_criu
+class Checkpoint(OwnInstance):
+    SETTINGS = {"template": "base", "pool": "20G"}
 
     def setUp(self):
         self.box = self.client.create().id
@@ -200,7 +180,7 @@ class Checkpoint(unittest.TestCase):
         self.assertEqual(self.warden_sh(f"ls {self.instance.run}/pool/checkpoints").split(), [])
 
 
-@unittest.skipUnless(HAS_CRIU, "no CRIU: tests/lib/install.sh puts it into PADDOCK_CACHE")
+@needs_criu
 class Restart(unittest.TestCase):
     def test_both_daemons_end_while_it_is_on_disk(self):
         with Instance(pool_size=0) as private:

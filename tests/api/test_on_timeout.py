@@ -1,32 +1,17 @@
 """What a timeout does: kill, or pause; a paused sandbox that resumes on use; memory of one that is on disk does not count."""
 import concurrent.futures
-import os
 import time
-import unittest
 
-from api import Instance, pb
-from paddock import CACHE, code_of, enum, wait_until
+from api import OwnInstance, needs_criu, pb
+from paddock import code_of, enum, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))
 KILL, PAUSE = enum("TIMEOUT_ACTION_KILL"), enum("TIMEOUT_ACTION_PAUSE")
 FREEZE, CHECKPOINT = enum("PAUSE_MODE_FREEZE"), enum("PAUSE_MODE_CHECKPOINT")
-HAS_CRIU = os.path.exists(f"{CACHE}/criu/usr/sbin/criu") or os.path.exists("/usr/sbin/criu")
 
 
-@unittest.skipUnless(HAS_CRIU, "no CRIU: tests/lib/install.sh puts it into PADDOCK_CACHE")
-class OnTimeout(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.instance = Instance(pool_size=0)
-        cls.instance.start()
-        cls.client = cls.instance.tenant("tenant")
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.instance.stop()
-        if cls.instance.complaints:
-            raise AssertionError(cls.instance.complaints)
-
+@needs_criu
+class OnTimeout(OwnInstance):
     def tearDown(self):
         for sandbox in self.client.Sandboxes.List(page_size=1000).sandboxes:
             self.client.Sandboxes.Kill(sandbox_id=sandbox.id)
@@ -37,11 +22,6 @@ class OnTimeout(unittest.TestCase):
     def wait_for(self, box, state, seconds=10):
         wait_until(lambda: self.get(box).state == state, seconds, "state")
         return self.get(box)
-
-    def refused(self, code, call, text):
-        name, said = code_of(call)
-        self.assertEqual(name, code, said)
-        self.assertIn(text, said)
 
     def test_kill_is_the_default(self):
         made = self.client.create(timeout_ms=1000)

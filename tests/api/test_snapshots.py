@@ -1,20 +1,17 @@
 """Snapshots and forks: the source goes on, copies go on where it was and are sandboxes of their own, records and quotas
 are true, every documented error comes, and restarts lose nothing and leave nothing."""
 import concurrent.futures
-import os
 import signal
 import subprocess
 import time
 import unittest
 
 import grpc
-from api import Instance, pb
-from paddock import CACHE, code_of, enum, wait_until
+from api import COUNTER, Instance, OwnInstance, attach, needs_criu, pb
+from paddock import code_of, enum, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))
 CHECKPOINT = enum("PAUSE_MODE_CHECKPOINT")
-COUNTER = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
-HAS_CRIU = os.path.exists(f"{CACHE}/criu/usr/sbin/criu") or os.path.exists("/usr/sbin/criu")
 
 # Holds 60 MB, counts, and answers on a port.
 SERVER = r"""
@@ -43,33 +40,8 @@ IN_FLIGHT = "import socket, time\ns = socket.create_server(('127.0.0.1', 7))\n" 
 ASK = "python3 -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1:8000\").read().decode())'"
 
 
-def attach(client, box, process, lines, deadline=30):
-    """The output from the first byte on -> (bytes missing at its start, whole lines behind that)."""
-    events = client.Processes.Attach(sandbox_id=box, process_id=process, deadline=deadline)
-    text, missing = b"", 0
-    for event in events:
-        missing += event.gap.dropped_bytes if event.HasField("gap") else 0
-        text += event.output.data
-        if text.count(b"\n") >= lines:
-            break
-    events.cancel()
-    return missing, text.rsplit(b"\n", 1)[0].split(b"\n")
-
-
-class Base(unittest.TestCase):
-    settings = {}
-
-    @classmethod
-    def setUpClass(cls):
-        cls.instance = Instance(template="base", pool="20G", pool_size=0, **cls.settings)
-        cls.instance.start()
-        cls.client = cls.instance.tenant("tenant")
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.instance.stop()
-        if cls.instance.complaints:
-            raise AssertionError(cls.instance.complaints)
+class Base(OwnInstance):
+    SETTINGS = {"template": "base", "pool": "20G"}
 
     def setUp(self):
         self.box = self.new()
@@ -86,13 +58,9 @@ class Base(unittest.TestCase):
     def take(self, **fields):
         return self.client.Snapshots.Create(sandbox_id=fields.pop("sandbox_id", self.box), **fields)
 
-    def refused(self, code, call, text):
-        name, said = code_of(call)
-        self.assertEqual(name, code, said)
-        self.assertIn(text, said)
 
 
-@unittest.skipUnless(HAS_CRIU, "no CRIU: tests/lib/install.sh puts it into PADDOCK_CACHE")
+@needs_criu
 class Snapshots(Base):
     def test_the_source_goes_on(self):
         counter = self.client.run(self.box, COUNTER, detach=True).id
@@ -340,7 +308,7 @@ class Snapshots(Base):
         self.assertEqual(self.pool("sandboxes"), [self.box])
 
 
-@unittest.skipUnless(HAS_CRIU, "no CRIU: tests/lib/install.sh puts it into PADDOCK_CACHE")
+@needs_criu
 class Restart(unittest.TestCase):
     def answers(self, client, box):
         try:

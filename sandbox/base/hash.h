@@ -1,0 +1,24 @@
+#ifndef PADDOCK_BASE_HASH_H
+#define PADDOCK_BASE_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* FNV-1a, for the buckets of tables. Not against a peer who chooses keys: such a table bounds how many there are. */
+static inline uint32_t hash_bytes(const void *bytes, size_t length)
+{
+	const uint8_t *at = bytes;
+	uint32_t hash = 2166136261u;
+
+	for (size_t i = 0; i < length; i++)
+		hash = (hash ^ at[i]) * 16777619u;
+	return hash;
+}
+
+static inline uint32_t hash_text(const char *text)
+{
+	return hash_bytes(text, strlen(text));
+}
+
+#endif
