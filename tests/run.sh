@@ -21,6 +21,8 @@ FAST=
 ASAN=$CI
 PASSED=0 FAILED=0 SKIPPED=0
 TARGETS=() # of build(); all if empty
+FAILURES=() # their names and reasons, said once more at the end
+AHEAD=      # process of build_ahead()
 LOGS=
 SUPPRESSIONS=
 STARTED=$SECONDS
@@ -44,7 +46,7 @@ count() {
 	[ "$status" != skip ] || [ -z "$CI" ] || status=FAIL
 	case "$status" in
 	ok) PASSED=$((PASSED + 1)) ;;
-	FAIL) FAILED=$((FAILED + 1)) ;;
+	FAIL) FAILED=$((FAILED + 1)) FAILURES+=("$2") ;;
 	skip) SKIPPED=$((SKIPPED + 1)) ;;
 	esac
 	printf '%s %s (%d.%03d)\n' "$status" "$2" $(($3 / 1000)) $(($3 % 1000))
@@ -62,6 +64,7 @@ must() {
 
 finish() {
 	rm -f ${SUPPRESSIONS:+"$SUPPRESSIONS"}
+	[ $FAILED = 0 ] || { say "failed" && printf '%s\n' "${FAILURES[@]}"; }
 	printf '%d passed, %d failed, %d skipped\n' $PASSED $FAILED $SKIPPED
 	[ $FAILED = 0 ] && [ $PASSED -gt 0 ]
 	exit
@@ -101,6 +104,34 @@ build() { # build FOLDER [cmake options]
 	say "building $(basename "$folder")"
 	must "configure-$(basename "$folder")" cmake -S . -B "$folder" -G Ninja -DPADDOCK_TESTS=ON "$@"
 	must "build-$(basename "$folder")" ninja -C "$folder" ${TARGETS[@]+"${TARGETS[@]}"}
+}
+
+build_faults() { # crash points are not in what is shipped: a build of its own, of the daemons only
+	TARGETS=(paddockd paddock-warden paddock paddock-archive paddock_init paddock_sudo paddock_criu paddock_descriptors)
+	build "$BUILD-faults" -DPADDOCK_FAULTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	TARGETS=()
+}
+
+build_asan() {
+	CC=clang build "$SOURCE/build-asan" -DPADDOCK_FAULTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DPADDOCK_SANITIZE=address;undefined"
+}
+
+# Make the builds that come later with what the suites leave of the processors. A failure is not looked at here:
+# the build itself comes upon it again.
+build_ahead() { # build_ahead FUNCTION...
+	set -m
+	(
+		chrt --idle --pid 0 $BASHPID
+		for step in "$@"; do ("$step"); done
+	) >/dev/null 2>&1 &
+	AHEAD=$!
+	set +m
+	trap '[ -z "$AHEAD" ] || kill -- "-$AHEAD" 2>/dev/null' EXIT
+}
+
+wait_ahead() {
+	[ -z "$AHEAD" ] || wait "$AHEAD" || :
+	AHEAD=
 }
 
 # One line per test of ctest's own list.
@@ -205,12 +236,14 @@ if [ ${#black_box[@]} -gt 0 ] || { [ -n "$ASAN" ] && wanted asan; }; then
 	say "base template (about 2 minutes the first time)"
 	must template prepare_template
 fi
+ahead=()
+[[ " ${black_box[*]} " != *" fault "* ]] || ahead+=(build_faults)
+[ -z "$ASAN" ] || [ ${#ONLY[@]} -gt 0 ] || ahead+=(build_asan)
+[ ${#ahead[@]} = 0 ] || build_ahead "${ahead[@]}"
 for suite in "${black_box[@]}"; do
 	if [ "$suite" = fault ]; then
-		# Crash points are not in what is shipped: a build of its own, of the daemons only.
-		TARGETS=(paddockd paddock-warden paddock paddock-archive paddock_init paddock_sudo paddock_criu paddock_descriptors)
-		build "$BUILD-faults" -DPADDOCK_FAULTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
-		TARGETS=()
+		wait_ahead
+		build_faults
 		BUILD=$BUILD-faults run_suite fault fault
 	else
 		run_suite "$suite" "$suite"
@@ -218,13 +251,14 @@ for suite in "${black_box[@]}"; do
 done
 
 if { [ -n "$ASAN" ] && [ ${#ONLY[@]} = 0 ]; } || { [ ${#ONLY[@]} -gt 0 ] && wanted asan; }; then
+	wait_ahead
+	build_asan
 	export BUILD=$SOURCE/build-asan
 	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 	# paddockd reads it as its own user, who may not see the folder of this clone.
 	SUPPRESSIONS=$(mktemp)
 	install -m 644 tests/lib/lsan.supp "$SUPPRESSIONS"
 	export LSAN_OPTIONS=suppressions=$SUPPRESSIONS
-	CC=clang build "$BUILD" -DPADDOCK_FAULTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DPADDOCK_SANITIZE=address;undefined"
 	run_unit "$BUILD" asan-unit
 	run_suite api asan-api
 fi
