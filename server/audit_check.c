@@ -1,13 +1,14 @@
 #include "audit.h"
 
-#include "loop.h"
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "loop.h"
+#include "store_anchor.h"
 
 /*
  * The check of the whole chain. The log only grows, so reading it in slices up to the length it had at the start
@@ -34,14 +35,6 @@ struct check {
 	struct marks stored;      /* of the store */
 	uint64_t slice_end_ns;
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 static int bad(struct audit_report *report, uint64_t sequence, const char *text)
 {
@@ -142,7 +135,7 @@ static int check_record(const void *key, size_t key_length, const void *value, s
 	if (!pass_marks(&check->history, &report->head) || !pass_marks(&check->stored, &report->head))
 		return bad(report, expected,
 			   "the log was rewritten: this record is not the one that a signed checkpoint names");
-	if (expected % 64 == 0 && now_ns() > check->slice_end_ns)
+	if (expected % 64 == 0 && store_now_ns() > check->slice_end_ns)
 		return 1;
 	return 0;
 }
@@ -159,7 +152,7 @@ static int check_slices(struct check *check)
 		if (atomic_load(check->stop))
 			return -ECANCELED;
 		audit_key(before + 1, key);
-		check->slice_end_ns = now_ns() + SLICE_NS;
+		check->slice_end_ns = store_now_ns() + SLICE_NS;
 		rc = store_each(STORE_AUDIT, key, sizeof(key), check_record, check);
 		if (rc < 0)
 			return rc;

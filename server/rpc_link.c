@@ -1,7 +1,6 @@
 #include "rpc_link.h"
 
 #include <errno.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,9 +50,9 @@ static void drop_out(struct rpc_link_call *call)
 	free(STEAL_PTR(call->out));
 }
 
-static struct rpc_link_packet *take_in(struct rpc_link_call *call)
+static struct rpc_packet *take_in(struct rpc_link_call *call)
 {
-	struct rpc_link_packet *packet = STEAL_PTR(call->in[call->in_first]);
+	struct rpc_packet *packet = STEAL_PTR(call->in[call->in_first]);
 
 	call->in_first = (call->in_first + 1) % RPC_LINK_WINDOW;
 	call->n_in--;
@@ -93,7 +92,7 @@ void rpc_link_lost(struct rpc_link_call *call)
 static void deliver(struct rpc_link_call *call)
 {
 	ProtobufCMessage *message = NULL;
-	struct rpc_link_packet *packet;
+	struct rpc_packet *packet;
 	struct pdk_error err = {};
 	int rc;
 
@@ -113,7 +112,7 @@ static void deliver(struct rpc_link_call *call)
 	}
 	rpc_received(&call->call, message, rc, &err);
 	if (call->call.reading && (call->n_in || call->half_closed))
-		call->task_due = true;
+		call->task.due = true;
 }
 
 static void tell_sent(struct rpc_link_call *call)
@@ -132,36 +131,10 @@ static void tell_sent(struct rpc_link_call *call)
 	}
 }
 
-static void run_task(struct loop_task *task)
+static void serve(struct rpc_call *call)
 {
-	struct rpc_link_call *call = (struct rpc_link_call *)((char *)task - offsetof(struct rpc_link_call, task));
-	bool more = true;
-
-	/* Each round lets go of the lock: a long stream to a fast reader must not keep the others out. */
-	while (more) {
-		loop_lock();
-		call->task_due = false;
-		tell_sent(call);
-		deliver(call);
-		more = call->task_due;
-		if (!more) {
-			call->task_busy = false;
-			call->call.pending--;
-			rpc_call_settle(&call->call);
-		}
-		loop_unlock();
-	}
-}
-
-static void wake(struct rpc_link_call *call)
-{
-	call->task_due = true;
-	if (call->task_busy)
-		return;
-	call->task_busy = true;
-	call->call.pending++;
-	call->task.run = run_task;
-	loop_after_unlock(&call->task);
+	tell_sent(link_of(call));
+	deliver(link_of(call));
 }
 
 /* deliver() from outside the task: what is left for later needs the task. */
@@ -169,8 +142,8 @@ static void deliver_now(struct rpc_link_call *call)
 {
 	call->call.pending++;
 	deliver(call);
-	if (call->task_due && !call->task_busy)
-		wake(call);
+	if (call->task.due)
+		rpc_task_wake(&call->task);
 	call->call.pending--;
 	rpc_call_settle(&call->call);
 }
@@ -180,46 +153,21 @@ static void read_next(struct rpc_call *call)
 	struct rpc_link_call *link_call = link_of(call);
 
 	if (link_call->n_in || link_call->half_closed)
-		wake(link_call);
+		rpc_task_wake(&link_call->task);
 }
 
 /* The way out */
 
-static struct rpc_link_packet *packet_create(size_t length)
-{
-	struct rpc_link_packet *packet;
-
-	if (length > LINK_PAYLOAD_MAX)
-		return NULL;
-	packet = malloc(sizeof(*packet) + length);
-	if (packet)
-		packet->length = length;
-	return packet;
-}
-
 static void *pack(const ProtobufCMessage *message)
 {
-	struct rpc_link_packet *packet = packet_create(protobuf_c_message_get_packed_size(message));
-
-	if (packet)
-		protobuf_c_message_pack(message, packet->bytes);
-	return packet;
+	return rpc_packet_of(message, LINK_PAYLOAD_MAX);
 }
 
 static void *pack_bytes(const void *head, size_t head_length, uint32_t field, const void *data, size_t length,
 			void (*done)(void *arg), void *arg)
 {
-	uint8_t prefix[RPC_FIELD_PREFIX_MAX];
-	size_t prefix_length = rpc_field_prefix(prefix, field, length);
-	struct rpc_link_packet *packet = packet_create(head_length + prefix_length + length);
+	struct rpc_packet *packet = rpc_packet_of_bytes(head, head_length, field, data, length, LINK_PAYLOAD_MAX);
 
-	if (packet) {
-		if (head_length)
-			memcpy(packet->bytes, head, head_length);
-		memcpy(packet->bytes + head_length, prefix, prefix_length);
-		if (length)
-			memcpy(packet->bytes + head_length + prefix_length, data, length);
-	}
 	rpc_release_later(done, arg);
 	return packet;
 }
@@ -253,7 +201,7 @@ static void pump(struct rpc_link_call *call)
 		send_end(call);
 	else if (call->call.sending) {
 		call->sent = true;
-		wake(call);
+		rpc_task_wake(&call->task);
 	}
 }
 
@@ -280,7 +228,7 @@ static void send_message(struct rpc_call *call, void *packed)
 	}
 	if (!packed) {
 		link_call->out_lost = true;
-		wake(link_call);
+		rpc_task_wake(&link_call->task);
 		return;
 	}
 	link_call->out = packed;
@@ -415,6 +363,7 @@ static int open_call(struct rpc_link_peer *peer, uint32_t stream, const Paddock_
 	if (peer->n_calls >= RPC_LINK_CALLS_MAX)
 		arrival.refused = "the connection has too many calls under way";
 	rpc_call_init(&call->call, &transport);
+	call->task = (struct rpc_task){.call = &call->call, .serve = serve};
 	call->peer = peer;
 	call->stream = stream;
 	call->credit = open->credit;
@@ -467,7 +416,7 @@ int rpc_link_control(struct rpc_link_call *call, const uint8_t *payload, size_t 
 
 int rpc_link_message(struct rpc_link_call *call, const uint8_t *bytes, size_t length)
 {
-	struct rpc_link_packet *packet;
+	struct rpc_packet *packet;
 	struct pdk_error err;
 
 	if (call->half_closed || !call->window)
@@ -475,7 +424,7 @@ int rpc_link_message(struct rpc_link_call *call, const uint8_t *bytes, size_t le
 	call->window--;
 	if (call->call.state >= RPC_FINISHED || call->call.cancelled)
 		return 0; /* too late, which the peer cannot know */
-	packet = call->peer->queued + length > RPC_LINK_QUEUE_MAX ? NULL : packet_create(length);
+	packet = call->peer->queued + length > RPC_LINK_QUEUE_MAX ? NULL : rpc_packet_create(length, LINK_PAYLOAD_MAX);
 	if (!packet) {
 		pdk_fail(&err, -ENOBUFS, PDK_RESOURCE_EXHAUSTED, "the connection has too many messages under way");
 		rpc_cancel(&call->call, &err);

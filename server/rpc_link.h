@@ -1,7 +1,8 @@
 #ifndef PADDOCK_SERVER_RPC_LINK_H
 #define PADDOCK_SERVER_RPC_LINK_H
 
-#include "rpc_internal.h"
+#include "rpc_packet.h"
+#include "rpc_task.h"
 #include "sandbox/base/link.h"
 
 /*
@@ -26,11 +27,6 @@
 #define RPC_LINK_BUCKETS 1024u
 #define RPC_LINK_ADDRESS_MAX 64u
 
-struct rpc_link_packet { /* a packed message */
-	size_t length;
-	uint8_t bytes[];
-};
-
 struct rpc_link_call {
 	struct rpc_call call;
 	struct rpc_link_peer *peer; /* NULL: the stream is over; until then it counts in call.pending */
@@ -39,22 +35,20 @@ struct rpc_link_call {
 	uint32_t stream;
 	bool waiting; /* in line for room in the link */
 
-	struct rpc_link_packet *in[RPC_LINK_WINDOW]; /* received, not yet asked for; a ring */
+	struct rpc_packet *in[RPC_LINK_WINDOW]; /* received, not yet asked for; a ring */
 	unsigned int in_first, n_in;
 	uint32_t window;  /* messages that the peer may send */
 	bool half_closed; /* it has sent its END */
 	bool abandoned;   /* it has cancelled the call */
 
-	struct rpc_link_packet *out; /* waits for credit or room */
+	struct rpc_packet *out; /* waits for credit or room */
 	uint32_t credit;             /* messages that we may send */
 	bool out_lost;               /* a message could not be packed */
 	bool sent;                   /* on_sent is due */
 	bool end_waits;              /* the status goes behind `out` */
 	bool ended;                  /* the status and our END were sent */
 
-	struct loop_task task;
-	bool task_busy; /* queued or running */
-	bool task_due;  /* there is something new for it */
+	struct rpc_task task;
 };
 
 struct rpc_link_peer {

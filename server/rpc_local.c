@@ -1,30 +1,24 @@
 #include "rpc_local.h"
 
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "rpc_internal.h"
+#include "rpc_packet.h"
+#include "rpc_task.h"
 #include "sandbox/base/cleanup.h"
 
 /* The third transport: see rpc_local.h. `task` brings everything, to the callee and to the caller. */
 
-struct packet {
-	size_t length;
-	uint8_t bytes[];
-};
-
 struct rpc_local {
 	struct rpc_call call;
-	struct packet *request;
-	struct packet *out;
+	struct rpc_packet *request;
+	struct rpc_packet *out;
 	bool taken; /* rpc_local_next(): on_sent is due */
 	bool lost;  /* no memory for a message */
 	bool ended;
 	const struct rpc_local_events *events; /* NULL: nobody listens any more */
 	void *arg;
-	struct loop_task task;
-	bool task_busy, task_due;
+	struct rpc_task task;
 };
 
 static struct rpc_local *local_of(struct rpc_call *call)
@@ -32,38 +26,16 @@ static struct rpc_local *local_of(struct rpc_call *call)
 	return (struct rpc_local *)call;
 }
 
-static struct packet *packet_create(size_t length)
-{
-	struct packet *packet = malloc(sizeof(*packet) + length);
-
-	if (packet)
-		packet->length = length;
-	return packet;
-}
-
 static void *pack(const ProtobufCMessage *message)
 {
-	struct packet *packet = packet_create(protobuf_c_message_get_packed_size(message));
-
-	if (packet)
-		protobuf_c_message_pack(message, packet->bytes);
-	return packet;
+	return rpc_packet_of(message, SIZE_MAX);
 }
 
 static void *pack_bytes(const void *head, size_t head_length, uint32_t field, const void *data, size_t length,
 			void (*done)(void *arg), void *arg)
 {
-	uint8_t prefix[RPC_FIELD_PREFIX_MAX];
-	size_t prefix_length = rpc_field_prefix(prefix, field, length);
-	struct packet *packet = packet_create(head_length + prefix_length + length);
+	struct rpc_packet *packet = rpc_packet_of_bytes(head, head_length, field, data, length, SIZE_MAX);
 
-	if (packet) {
-		if (head_length)
-			memcpy(packet->bytes, head, head_length);
-		memcpy(packet->bytes + head_length, prefix, prefix_length);
-		if (length)
-			memcpy(packet->bytes + head_length + prefix_length, data, length);
-	}
 	rpc_release_later(done, arg);
 	return packet;
 }
@@ -71,7 +43,7 @@ static void *pack_bytes(const void *head, size_t head_length, uint32_t field, co
 /* To the callee: its request, and that its message was taken. */
 static void serve_callee(struct rpc_local *local)
 {
-	struct packet *request = NULL;
+	struct rpc_packet *request = NULL;
 	ProtobufCMessage *message = NULL;
 	struct pdk_error err = {};
 	int rc;
@@ -94,7 +66,7 @@ static void serve_callee(struct rpc_local *local)
 }
 
 /* False: there was no memory to decode it. */
-static bool tell_message(struct rpc_local *local, struct packet *packet)
+static bool tell_message(struct rpc_local *local, struct rpc_packet *packet)
 {
 	const struct rpc_method *method = local->call.method;
 	ProtobufCMessage *message;
@@ -117,7 +89,7 @@ static void serve_caller(struct rpc_local *local)
 	const struct rpc_local_events *events;
 
 	if (local->out && !tell_message(local, STEAL_PTR(local->out)))
-		local->lost = local->task_due = true;
+		local->lost = local->task.due = true;
 	if (!local->ended)
 		return;
 	local->ended = false;
@@ -130,40 +102,15 @@ static void serve_caller(struct rpc_local *local)
 	local->call.pending--; /* the stream */
 }
 
-static void run_task(struct loop_task *task)
+static void serve(struct rpc_call *call)
 {
-	struct rpc_local *local = (struct rpc_local *)((char *)task - offsetof(struct rpc_local, task));
-	bool more = true;
-
-	while (more) {
-		loop_lock();
-		local->task_due = false;
-		serve_callee(local);
-		serve_caller(local);
-		more = local->task_due;
-		if (!more) {
-			local->task_busy = false;
-			local->call.pending--;
-			rpc_call_settle(&local->call);
-		}
-		loop_unlock();
-	}
-}
-
-static void wake(struct rpc_local *local)
-{
-	local->task_due = true;
-	if (local->task_busy)
-		return;
-	local->task_busy = true;
-	local->call.pending++;
-	local->task.run = run_task;
-	loop_after_unlock(&local->task);
+	serve_callee(local_of(call));
+	serve_caller(local_of(call));
 }
 
 static void read_next(struct rpc_call *call)
 {
-	wake(local_of(call));
+	rpc_task_wake(&local_of(call)->task);
 }
 
 static void send_message(struct rpc_call *call, void *packed)
@@ -172,13 +119,13 @@ static void send_message(struct rpc_call *call, void *packed)
 
 	local->out = packed;
 	local->lost = !packed;
-	wake(local);
+	rpc_task_wake(&local->task);
 }
 
 static void end(struct rpc_call *call)
 {
 	local_of(call)->ended = true;
-	wake(local_of(call));
+	rpc_task_wake(&local_of(call)->task);
 }
 
 static void reset(struct rpc_call *call)
@@ -235,6 +182,7 @@ struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const
 		return NULL;
 	}
 	rpc_call_init(&local->call, &transport);
+	local->task = (struct rpc_task){.call = &local->call, .serve = serve};
 	local->events = events;
 	local->arg = arg;
 	local->call.pending = 1; /* the stream */
@@ -245,7 +193,7 @@ struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const
 void rpc_local_next(struct rpc_local *local)
 {
 	local->taken = true;
-	wake(local);
+	rpc_task_wake(&local->task);
 }
 
 void rpc_local_detach(struct rpc_local *local)
