@@ -192,6 +192,8 @@ static void follower_free(struct follower *follower)
 	loop_timer_cancel(&follower->keepalive);
 	if (follower->input)
 		input_forget(follower->input);
+	if (follower->asked)
+		guest_cancel(follower->asked, follower->stream);
 	chunks_trim(process);
 	process_update_polling(process);
 	if (process->state == PROCESS_ENDED && !process->followers && process->pipes[0].fd < 0 &&

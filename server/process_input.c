@@ -401,12 +401,25 @@ static void interact_input(struct follower *follower, const ProtobufCBinaryData 
 	process_unref(process);
 }
 
+static void on_resized(const Paddock__Internal__GuestReply *reply, int *fds, unsigned int n_fds,
+		       const struct pdk_error *err, void *arg)
+{
+	struct follower *follower = arg;
+
+	if (reply)
+		guest_cancel(follower->asked, follower->stream);
+	follower->asked = NULL;
+	rpc_read(follower->call);
+}
+
+/* What was typed after it goes straight into the terminal: it is not read before init has resized. */
 static void interact_resize(struct follower *follower, const Paddock__V1__TerminalSize *size)
 {
 	Paddock__Internal__GuestResize message = PADDOCK__INTERNAL__GUEST_RESIZE__INIT;
 	Paddock__Internal__GuestRequest request = PADDOCK__INTERNAL__GUEST_REQUEST__INIT;
 	struct process *process = follower->process;
 	struct pdk_error err;
+	int64_t stream = -1;
 
 	if (validate_range("resize.columns", size->columns, 1, TERMINAL_MAX, &err) < 0 ||
 	    validate_range("resize.rows", size->rows, 1, TERMINAL_MAX, &err) < 0) {
@@ -423,8 +436,13 @@ static void interact_resize(struct follower *follower, const Paddock__V1__Termin
 	request.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_RESIZE;
 	request.resize = &message;
 	if (process->list && process->state == PROCESS_RUNNING)
-		guest_call(process->list->sandbox->guest, &request, 0, close_told, NULL);
-	rpc_read(follower->call);
+		stream = guest_call(process->list->sandbox->guest, &request, 0, on_resized, follower);
+	if (stream < 0) {
+		rpc_read(follower->call);
+		return;
+	}
+	follower->asked = process->list->sandbox->guest;
+	follower->stream = (uint32_t)stream;
 }
 
 static void interact_signal(struct follower *follower, uint32_t signal)

@@ -103,6 +103,8 @@ struct follower {
 	bool start_answered;
 	int commit_rc;
 	struct input *input; /* of an Interact: waits for the pipe */
+	struct guest *asked; /* of an Interact: to resize, on `stream`; NULL: nothing is under way */
+	uint32_t stream;
 };
 
 /* Bytes on their way into stdin: SendInput, or one message of an Interact. */
