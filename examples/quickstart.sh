@@ -185,7 +185,7 @@ echo "sandbox $sandbox"
 
 bold "4. Build it and run its tests inside (no network there)"
 inside sh -c './configure -q && make -j2 -s 2>&1 | tail -3'
-inside sh -c 'make -s check 2>&1 | grep -E "^(PASS|FAIL|ERROR|SKIP|# [A-Z]+:)"'
+inside sh -c 'make -s check 2>&1 | grep --line-buffered -E "^(PASS|FAIL|ERROR|SKIP|# [A-Z]+:)"'
 
 bold "5. Edit a file, build again, see what changed"
 inside sh -c 'sed -i "s/Compress or uncompress FILEs (by default, compress FILES in-place)/Squeeze FILEs, or let them out again/" gzip.c && make -s 2>&1 | tail -3; ./gzip --help | head -3'
