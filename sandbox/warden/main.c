@@ -28,6 +28,7 @@
 #include "loop.h"
 #include "options.h"
 #include "pool.h"
+#include "ranges.h"
 #include "rootfs.h"
 #include "sandbox.h"
 #include "sandbox/base/cleanup.h"
@@ -331,7 +332,7 @@ static int setup(struct pdk_error *err)
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "make an epoll");
 	snprintf(policy, sizeof(policy), "%s/seccomp/default.policy", options.policy_dir);
-	if ((rc = setup_place(err)) < 0 || (rc = setup_signals(err)) < 0 || (rc = seccomp_setup(policy, err)) < 0 ||
+	if ((rc = setup_place(err)) < 0 || (rc = ranges_setup(err)) < 0 || (rc = setup_signals(err)) < 0 || (rc = seccomp_setup(policy, err)) < 0 ||
 	    (rc = cgroup_setup(options.runtime_dir, err)) < 0 || (rc = pool_open(err)) < 0 ||
 	    (rc = rootfs_setup(err)) < 0 || (rc = tools_setup(err)) < 0 || (rc = sandbox_setup(err)) < 0 ||
 	    (rc = checkpoint_setup(err)) < 0 || (rc = import_setup(err)) < 0 || (rc = handover_setup(err)) < 0)

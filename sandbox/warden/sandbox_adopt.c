@@ -108,15 +108,14 @@ static void reconcile_one(const char *id)
 {
 	struct record record;
 	struct sandbox *s;
+	bool has_slot = false;
 
 	if (sandbox_find(id))
 		return;
-	if (sandbox_id_valid(id) && record_load(id, &record) == 0) {
-		if (record.range_base == options.range_base)
-			userns_reserve(record.slot);
-		if (record.ready && record.range_base == options.range_base && adopt(&record) == 0)
-			return;
-	}
+	if (sandbox_id_valid(id) && record_load(id, &record) == 0 && record.range_base == options.range_base)
+		has_slot = userns_reserve(record.slot);
+	if (has_slot && record.ready && adopt(&record) == 0)
+		return;
 	s = sandbox_id_valid(id) ? sandbox_new(id, "") : NULL;
 	if (!s) {
 		/* Not a name we make as a sandbox: a job's leaf. Only our own groups are ever enumerated. */
@@ -124,10 +123,9 @@ static void reconcile_one(const char *id)
 		cgroup_remove(id);
 		return;
 	}
-	if (record_load(id, &record) == 0 && record.range_base == options.range_base) {
+	s->has_slot = has_slot;
+	if (has_slot)
 		s->slot = record.slot;
-		s->has_slot = true;
-	}
 	/* A checkpoint counts as long as nothing has run on the layer since. */
 	s->keep = checkpoint_exists(id, s->template_id) && checkpoint_layer_token(id) != 0;
 	log_info(s->keep ? "sandbox_stored" : "sandbox_removed", id,

@@ -14,15 +14,20 @@
 #include "log.h"
 #include "netns.h"
 #include "options.h"
+#include "ranges.h"
 #include "sandbox/base/cleanup.h"
 
 #define STOCK_MAX 256
 #define HELPER_STACK 65536
+#define EXTEND_AGAIN_MS 1000
 
 enum slot_state { SLOT_FREE, SLOT_USED, SLOT_QUARANTINED };
 
 static uint8_t slots[USERNS_SLOTS];
 static uint32_t next_slot;
+static uint32_t taken;                   /* slots that are not free */
+static uint32_t held;                    /* slots of the blocks that are ours */
+static unsigned long long extend_due_ms; /* not before, after none could be had */
 static struct userns stock[STOCK_MAX];
 static unsigned int stock_count;
 
@@ -31,13 +36,28 @@ uint32_t userns_base(uint32_t slot)
 	return options.range_base + slot * USERNS_IDS;
 }
 
+/* One block more when few are free, so that a slot rests before it is used again. */
+static void keep_enough(void)
+{
+	uint32_t left = held - taken;
+
+	if (left >= RANGES_BLOCK / 2 || (left && clock_ms() < extend_due_ms))
+		return;
+	if (ranges_extend() == 0)
+		held += RANGES_BLOCK;
+	else
+		extend_due_ms = clock_ms() + EXTEND_AGAIN_MS;
+}
+
 static int slot_find(uint32_t *ret)
 {
+	keep_enough();
 	for (uint32_t i = 0; i < USERNS_SLOTS; i++) {
 		uint32_t slot = (next_slot + i) % USERNS_SLOTS;
 
-		if (slots[slot] == SLOT_FREE) {
+		if (slots[slot] == SLOT_FREE && ranges_held(slot)) {
 			slots[slot] = SLOT_USED;
+			taken++;
 			next_slot = (slot + 1) % USERNS_SLOTS;
 			*ret = slot;
 			return 0;
@@ -126,6 +146,7 @@ static int userns_make(struct userns *ret)
 	rc = namespace_make(&made);
 	if (rc < 0) {
 		slots[made.slot] = SLOT_FREE;
+		taken--;
 		return rc;
 	}
 	*ret = made;
@@ -166,12 +187,19 @@ void userns_release(uint32_t slot, bool verified)
 	if (slot >= USERNS_SLOTS)
 		return;
 	slots[slot] = verified ? SLOT_FREE : SLOT_QUARANTINED;
+	taken -= verified;
 	if (!verified)
 		log_warning("range_quarantined", NULL, "uid range %u is not used again", slot);
 }
 
-void userns_reserve(uint32_t slot)
+bool userns_reserve(uint32_t slot)
 {
-	if (slot < USERNS_SLOTS)
-		slots[slot] = SLOT_USED;
+	bool had = ranges_held(slot);
+
+	if (!ranges_reclaim(slot))
+		return false;
+	held += had ? 0 : RANGES_BLOCK;
+	taken += slots[slot] == SLOT_FREE;
+	slots[slot] = SLOT_USED;
+	return true;
 }

@@ -9,10 +9,10 @@
  * User namespaces, each with a network namespace of its own, and the uid ranges they map. They are made ahead of time:
  * a network namespace costs half a millisecond, entering a finished one three microseconds.
  *
- * Slot n is the 65,536 host ids from range_base + n * 65536; no
- * two living sandboxes share one. A slot is given back only when the sandbox's cgroups could be removed,
- * which proves that no process is left; otherwise it stays in quarantine until the host restarts.
- * Slots are handed out in turn, so a slot is reused as late as possible.
+ * Slot n is the 65,536 host ids from range_base + n * 65536; no two living sandboxes share one, also not sandboxes of
+ * two wardens (ranges.h). A slot is given back only when the sandbox's cgroups could be removed, which proves that no
+ * process is left; otherwise it stays in quarantine until the host restarts. Slots are handed out in turn, so of those
+ * at hand each is reused as late as possible.
  */
 
 #define USERNS_IDS 65536u
@@ -39,8 +39,8 @@ int userns_stock(unsigned int wanted);
 unsigned int userns_stocked(void);
 /* `verified`: nothing of the sandbox is left. Otherwise the slot is never used again by this warden. */
 void userns_release(uint32_t slot, bool verified);
-/* A sandbox of an earlier warden holds this slot. */
-void userns_reserve(uint32_t slot);
+/* A sandbox of an earlier warden holds this slot. False: it is another warden's now, so that sandbox cannot live. */
+bool userns_reserve(uint32_t slot);
 uint32_t userns_base(uint32_t slot);
 
 #endif
