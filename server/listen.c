@@ -31,6 +31,8 @@
  */
 
 #define THREADS_MAX 2
+#define CANCEL_MS 3000 /* for calls to end that were cancelled */
+#define GO_AWAY_MS 200 /* for connections without calls */
 #define FRAME_SLACK                                                                                                    \
 	(1u << 20) /* above the largest row, so that rows give the error, with a text that says how much               \
 		    */
@@ -271,13 +273,23 @@ static bool calls_left(void)
 	return left;
 }
 
-static bool wait_until_down(uint64_t ms)
+/* A call can outlive its stream, while its handler or a commit is still busy. */
+static bool is_down(void)
+{
+	return atomic_load(&servers_down) == ARRAY_SIZE(listeners) && !calls_left();
+}
+
+static bool calls_have_ended(void)
+{
+	return !calls_left();
+}
+
+static bool wait_until(bool (*reached)(void), uint64_t ms)
 {
 	const struct timespec step = {.tv_nsec = 5000000};
 	uint64_t until = loop_now_ns() + ms * 1000000;
 
-	/* A call can outlive its stream, while its handler or a commit is still busy. */
-	while (atomic_load(&servers_down) < ARRAY_SIZE(listeners) || calls_left()) {
+	while (!reached()) {
 		if (loop_now_ns() >= until)
 			return false;
 		nanosleep(&step, NULL);
@@ -323,16 +335,17 @@ void rpc_stop(uint32_t grace_ms)
 	rpc_link_stop_listening();
 	for (size_t i = 0; i < ARRAY_SIZE(listeners); i++)
 		grpc_server_shutdown_and_notify(listeners[i].server, queue, &shutdown_tag);
-	if (!wait_until_down(grace_ms)) {
+	if (!wait_until(calls_have_ended, grace_ms)) {
 		cancel_rest();
-		if (!wait_until_down(3000)) {
-			for (size_t i = 0; i < ARRAY_SIZE(listeners); i++)
-				grpc_server_cancel_all_calls(listeners[i].server);
-		}
+		wait_until(calls_have_ended, CANCEL_MS);
 	}
+	/* Clients were told to go. One that has no call does not even look at its connection. */
+	if (!wait_until(is_down, GO_AWAY_MS))
+		for (size_t i = 0; i < ARRAY_SIZE(listeners); i++)
+			grpc_server_cancel_all_calls(listeners[i].server);
 	close_links();
 	remove_sockets();
-	if (!wait_until_down(3000)) {
+	if (!wait_until(is_down, CANCEL_MS)) {
 		log_event(LOG_ERROR, "rpc.stuck", "calls", log_u64(rpc_active()), NULL);
 		return;
 	}

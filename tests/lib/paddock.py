@@ -129,6 +129,11 @@ class Client:
     def close(self):
         self.channel.close()
 
+    def wait_ready(self, seconds):
+        """Until the channel is connected: after a restart of paddockd. Calls that are tried meanwhile do not help: they fail at
+        once, and the core looks at a connection that is being made only while some call waits, or every five seconds."""
+        grpc.channel_ready_future(self.channel).result(timeout=seconds)
+
     # What most tests do.
 
     def create(self, **fields):
