@@ -407,6 +407,7 @@ static int find_attached(struct rpc_call *call, const Paddock__V1__AttachRequest
 
 	if (rc < 0)
 		return rc;
+	sandbox_use(call, sandbox);
 	rpc_audit_object(call, sandbox->id, NULL);
 	if (request->process_id == 0 && request->tag[0] == '\0')
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "process_id: or a tag must be given");

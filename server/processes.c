@@ -356,6 +356,7 @@ int process_lookup(struct rpc_call *call, const char *sandbox_id, uint64_t proce
 		  : sandbox_find(call, sandbox_id, &sandbox, err);
 	if (rc < 0)
 		return rc;
+	sandbox_use(call, sandbox);
 	snprintf(object, sizeof(object), "%llu", (unsigned long long)process_id);
 	rpc_audit_object(call, sandbox->id, object);
 	list = process_list_get(sandbox);

@@ -65,6 +65,9 @@ void rpc_set_events(struct rpc_call *call, const struct rpc_events *events, void
 void *rpc_user(const struct rpc_call *call);
 const struct rpc_method *rpc_method(const struct rpc_call *call);
 const struct principal *rpc_principal(const struct rpc_call *call);
+/* The call needs something named `id` (at most SANDBOX_ID_LEN bytes) until it ends: `release` hears of that, on whichever
+ * stack it happens, once. One for each call: false, it has one. */
+bool rpc_hold(struct rpc_call *call, const char *id, void (*release)(const char *id));
 /* For the contracts that name these beside the request: the sandbox ("e2b-sandbox-id"; NULL: none), and whom to act as
  * in it ("authorization: Basic"; "": not said). */
 const char *rpc_sandbox_id(const struct rpc_call *call);

@@ -46,6 +46,8 @@ static void end(struct rpc_call *call, const struct pdk_error *err)
 	loop_timer_cancel(&call->timer);
 	if (call->end.code != PDK_OK && call->reply)
 		call->transport->drop(STEAL_PTR(call->reply));
+	if (call->release_held)
+		call->release_held(call->held);
 	report(call);
 	rpc_send_end(call);
 	rpc_call_settle(call);
@@ -103,6 +105,15 @@ static void record(struct rpc_call *call, enum pdk_code code)
 	entry = audit_entry_of(call, code);
 	audit_event(&entry);
 	call->recorded = true;
+}
+
+bool rpc_hold(struct rpc_call *call, const char *id, void (*release)(const char *id))
+{
+	if (call->release_held || call->state == RPC_ENDED)
+		return false;
+	snprintf(call->held, sizeof(call->held), "%s", id);
+	call->release_held = release;
+	return true;
 }
 
 void rpc_audit_object(struct rpc_call *call, const char *sandbox_id, const char *object)

@@ -99,6 +99,8 @@ struct rpc_call { /* the first member of the transport's own struct */
 	struct loop_timer timer; /* the deadline; after the end, the patience with the peer */
 
 	char audit_sandbox[SANDBOX_ID_SIZE];
+	char held[SANDBOX_ID_SIZE]; /* rpc_hold() */
+	void (*release_held)(const char *id);
 	char *client_address; /* NULL: not known */
 	char *sandbox_id;     /* as the arrival says; NULL: none */
 	char *signed_path, *signed_user; /* of a signed file URL; NULL: it is none */

@@ -80,6 +80,9 @@ static int validate_create(const Paddock__V1__CreateSandboxRequest *request, str
 		rc = validate_optional_range("timeout_ms", request->timeout_ms, SANDBOX_TIMEOUT_MIN_MS,
 					     SANDBOX_TIMEOUT_MAX_MS, err);
 	if (rc >= 0)
+		rc = validate_optional_range("idle_timeout_ms", request->idle_timeout_ms, SANDBOX_TIMEOUT_MIN_MS,
+					     SANDBOX_TIMEOUT_MAX_MS, err);
+	if (rc >= 0)
 		rc = validate_optional_range("on_timeout", (uint64_t)request->on_timeout, 1, 2, err);
 	if (rc >= 0)
 		rc = validate_map("metadata", (const struct validate_entry *const *)request->metadata,
@@ -213,6 +216,7 @@ static void complete(struct sandbox *sandbox)
 	}
 	private->idempotency = NULL;
 	sandbox_arm_expiry(sandbox);
+	sandbox_idle_watch(sandbox);
 	metric_add(METRIC_SANDBOXES_CREATED, 1);
 	sandbox_event(sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_CREATED);
 	sandbox_copy_over(sandbox);
@@ -391,6 +395,7 @@ static int fill(struct sandbox *sandbox, const struct new_sandbox *wanted)
 	private->on_timeout = request->on_timeout ? request->on_timeout
 						  : PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_KILL;
 	private->auto_resume = request->auto_resume;
+	private->idle_timeout_ms = request->idle_timeout_ms;
 	sandbox->created_unix_ms = loop_wall_ms();
 	sandbox->expires_unix_ms = sandbox->created_unix_ms + (int64_t) private->timeout_ms;
 	private->metadata = text_list_from_map(request->metadata, request->n_metadata, 0);

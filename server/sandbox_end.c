@@ -42,7 +42,7 @@ static struct tenant_kill *tenant_kills;
 
 static bool is_failure(Paddock__V1__EndReason reason)
 {
-	return reason != REASON(KILLED) && reason != REASON(TIMEOUT);
+	return reason != REASON(KILLED) && reason != REASON(TIMEOUT) && reason != REASON(IDLE);
 }
 
 static void store_intent(const struct sandbox *sandbox)
@@ -96,6 +96,7 @@ void sandbox_end(struct sandbox *sandbox, Paddock__V1__EndReason reason, const c
 	if (private->pooled)
 		sandbox_pool_lost(sandbox, was_ready);
 	loop_timer_cancel(&private->detach_timer);
+	sandbox_idle_stop(sandbox);
 	private->settling = false;
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
 	private->paused_unix_ms = 0;
@@ -265,7 +266,7 @@ static void audit_end(struct store_batch *batch, const struct sandbox *sandbox)
 	snprintf(detail, sizeof(detail), "{\"end_reason\":\"%s\"}", reason_name(sandbox->end_reason));
 	if (sandbox->private->discard)
 		sandbox_audit(batch, sandbox, "sandbox.removed", detail);
-	else if (sandbox->end_reason == REASON(TIMEOUT))
+	else if (sandbox->end_reason == REASON(TIMEOUT) || sandbox->end_reason == REASON(IDLE))
 		sandbox_audit(batch, sandbox, "sandbox.expired", detail);
 	else if (is_failure(sandbox->end_reason))
 		sandbox_audit(batch, sandbox, "sandbox.failed", detail);

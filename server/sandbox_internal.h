@@ -88,8 +88,14 @@ struct sandbox_private {
 	Paddock__V1__PauseMode pausing_mode; /* PAUSING: what it will be */
 	Paddock__V1__TimeoutAction on_timeout;
 	bool auto_resume;
+	/* sandbox_idle.c */
+	uint64_t idle_timeout_ms; /* 0: it may be idle for ever */
+	uint32_t uses;            /* open calls and visits that keep it from being idle */
+	uint64_t active_ns;       /* when it was last found in use */
+	uint64_t look_ns, look_cpu_usec, look_io_usec; /* the last look; look_ns 0: none */
+	struct loop_timer idle_timer;
 	bool keep_paused;       /* PAUSING and PAUSED: its timeout stands still; PAUSED: expires_unix_ms is 0 */
-	bool timed_out;         /* PAUSING: because its timeout ran out */
+	bool timed_out;         /* PAUSING: because its timeout ran out, or it was idle */
 	bool freeze_else;       /* PAUSING to disk: freeze it when that is refused */
 	const char *pause_text; /* why it is paused, or is being paused; one of a few constants */
 	bool settling;          /* PAUSED: not durable yet, or its processes are being ended */
@@ -265,6 +271,10 @@ void sandbox_detach(struct sandbox *sandbox, void (*done)(struct sandbox *sandbo
 
 /* RUNNING, and its timeout has run out: pause it. False: kill it. */
 bool sandbox_pause_at_timeout(struct sandbox *sandbox);
+/* RUNNING, and it was idle for too long: pause it. False: kill it. */
+bool sandbox_pause_idle(struct sandbox *sandbox);
+/* The pause that on_timeout asked for failed: END_REASON_IDLE or _TIMEOUT. */
+Paddock__V1__EndReason sandbox_pause_reason(const struct sandbox *sandbox);
 void sandbox_restart_timeout(struct sandbox *sandbox, uint64_t timeout_ms);
 /* For the audit log, or NULL. */
 const char *sandbox_pause_detail(const struct sandbox *sandbox);
@@ -309,6 +319,12 @@ void sandbox_arm_expiry(struct sandbox *sandbox);
 void sandbox_touch(struct sandbox *sandbox);
 void sandbox_arm_retention(struct sandbox *sandbox);
 void sandbox_expiry_stop(void);
+
+/* --- sandbox_idle.c --- */
+/* It runs (again), or its idle timeout has changed: it is in use now, and looked at from now on. */
+void sandbox_idle_watch(struct sandbox *sandbox);
+/* It ends. */
+void sandbox_idle_stop(struct sandbox *sandbox);
 
 /* --- sandbox_pool.c --- */
 /* A ready one of this template with these limits, or NULL. The caller becomes responsible for it. */

@@ -173,13 +173,15 @@ void sandbox_pause_failed(struct sandbox *sandbox, const struct pdk_error *err)
 	}
 	fail_all(&private->pausers, err);
 	answer_all(sandbox, &private->resumers, NULL);
+	if (private->timed_out)
+		sandbox_end_soon(sandbox, sandbox_pause_reason(sandbox),
+				 sandbox_pause_reason(sandbox) == PADDOCK__V1__END_REASON__END_REASON_IDLE
+					 ? "it was idle and could not be paused"
+					 : "its timeout ran out and it could not be paused");
 	private->pause_text = NULL;
 	private->keep_paused = false;
 	if (!sandbox->expires_unix_ms)
 		sandbox_restart_timeout(sandbox, private->timeout_ms);
-	if (private->timed_out)
-		sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_TIMEOUT,
-				 "its timeout ran out and it could not be paused");
 	private->timed_out = false;
 }
 
@@ -245,6 +247,7 @@ void sandbox_resume_done(struct sandbox *sandbox)
 	if (private->resume_timeout_ms || !sandbox->expires_unix_ms)
 		sandbox_restart_timeout(sandbox, private->timeout_ms);
 	private->resume_timeout_ms = 0;
+	sandbox_idle_watch(sandbox);
 	settle(sandbox, &private->resumers, EVENT(RESUMED));
 	sandbox_unpark(sandbox);
 	if (private->pausers)

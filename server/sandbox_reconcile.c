@@ -321,6 +321,7 @@ static void decide(struct sandbox *sandbox, void *arg)
 			sandbox_arm_expiry(sandbox);
 		if (private->pause_mode == PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT)
 			sandbox_give_memory(sandbox);
+		sandbox_idle_watch(sandbox);
 		sandbox_settle_pause(sandbox);
 		if (sandbox->state == RUNNING)
 			sandbox_attach(sandbox);

@@ -97,6 +97,7 @@ static void fill_record(const struct sandbox *sandbox, Paddock__Internal__Stored
 	record->on_timeout = private->on_timeout;
 	record->auto_resume = private->auto_resume;
 	record->timeout_ms = private->timeout_ms;
+	record->idle_timeout_ms = private->idle_timeout_ms;
 	if (private->pause_text && private->paused_unix_ms)
 		record->pause_text = (char *)(uintptr_t) private->pause_text;
 	if (private->end_text)
@@ -188,6 +189,7 @@ static int from_record(struct sandbox *sandbox, const Paddock__Internal__StoredS
 	sandbox->private->on_timeout = record->on_timeout;
 	sandbox->private->auto_resume = record->auto_resume;
 	sandbox->private->timeout_ms = record->timeout_ms;
+	sandbox->private->idle_timeout_ms = record->idle_timeout_ms;
 	sandbox->private->pause_text = sandbox_pause_text(record->pause_text);
 	sandbox->private->keep_paused = record->paused_unix_ms && !record->expires_unix_ms;
 	sandbox->limits.memory_bytes = record->memory_bytes;
@@ -274,6 +276,7 @@ Paddock__V1__Sandbox *sandbox_message(const struct sandbox *sandbox, void *space
 	message->paused_unix_ms = sandbox->private->paused_unix_ms;
 	message->on_timeout = sandbox->private->on_timeout;
 	message->auto_resume = sandbox->private->auto_resume;
+	message->idle_timeout_ms = sandbox->private->idle_timeout_ms;
 	if (sandbox->private->paused_unix_ms && sandbox->private->pause_text)
 		message->pause_text = (char *)(uintptr_t)sandbox->private->pause_text;
 	/* Both are decided when KILLING begins, but "empty while it lives". */

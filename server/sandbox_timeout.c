@@ -15,7 +15,7 @@
 #define STATE(name) PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_##name
 #define AGAIN_MS 1000
 
-static const char *const texts[] = {"paused on request", "its timeout ran out"};
+static const char *const texts[] = {"paused on request", "its timeout ran out", "it was idle"};
 
 const char *sandbox_pause_text(const char *text)
 {
@@ -27,7 +27,15 @@ const char *sandbox_pause_text(const char *text)
 
 const char *sandbox_pause_detail(const struct sandbox *sandbox)
 {
-	return sandbox->private->pause_text == texts[1] ? "{\"reason\":\"timeout\"}" : NULL;
+	const char *text = sandbox->private->pause_text;
+
+	return text == texts[1] ? "{\"reason\":\"timeout\"}" : text == texts[2] ? "{\"reason\":\"idle\"}" : NULL;
+}
+
+Paddock__V1__EndReason sandbox_pause_reason(const struct sandbox *sandbox)
+{
+	return sandbox->private->pause_text == texts[2] ? PADDOCK__V1__END_REASON__END_REASON_IDLE
+							: PADDOCK__V1__END_REASON__END_REASON_TIMEOUT;
 }
 
 void sandbox_stop_timeout(struct sandbox *sandbox)
@@ -54,6 +62,24 @@ static void store(const struct sandbox *sandbox)
 		store_batch_free(batch);
 }
 
+static void pause_itself(struct sandbox *sandbox, const char *text)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	private->pausing_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT;
+	private->keep_paused = private->timed_out = private->freeze_else = true;
+	private->pause_text = text;
+	sandbox_begin_pause(sandbox);
+}
+
+bool sandbox_pause_idle(struct sandbox *sandbox)
+{
+	if (sandbox->private->on_timeout != PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_PAUSE)
+		return false;
+	pause_itself(sandbox, texts[2]);
+	return true;
+}
+
 bool sandbox_pause_at_timeout(struct sandbox *sandbox)
 {
 	struct sandbox_private *private = sandbox->private;
@@ -66,10 +92,7 @@ bool sandbox_pause_at_timeout(struct sandbox *sandbox)
 		sandbox_stop_timeout(sandbox);
 		store(sandbox);
 	} else if (sandbox->state == STATE(RUNNING) && is_ready) {
-		private->pausing_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT;
-		private->keep_paused = private->timed_out = private->freeze_else = true;
-		private->pause_text = texts[1];
-		sandbox_begin_pause(sandbox);
+		pause_itself(sandbox, texts[1]);
 	} else {
 		sandbox_restart_timeout(sandbox, AGAIN_MS);
 	}

@@ -170,6 +170,7 @@ void sandbox_drop(struct sandbox *sandbox)
 	sandbox_uncount(sandbox);
 	loop_timer_cancel(&private->timer);
 	loop_timer_cancel(&private->detach_timer);
+	sandbox_idle_stop(sandbox);
 	sandbox_copy_over(sandbox);
 	disown(sandbox);
 	*table_slot(sandbox->id) = private->next_bucket;
@@ -374,6 +375,7 @@ int sandbox_find_running(const struct rpc_call *call, const char *id, struct san
 		return pdk_fail(err, sandbox_park(call, sandbox) ? -EINPROGRESS : -EAGAIN, PDK_UNAVAILABLE,
 				sandbox->private->snapshot ? "a snapshot of the sandbox is being taken; try again"
 							   : "the link to the sandbox is being made again; try again");
+	sandbox_use(call, sandbox);
 	*ret = sandbox;
 	return 0;
 }

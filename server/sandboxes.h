@@ -39,6 +39,12 @@ int sandbox_find(const struct rpc_call *call, const char *id, struct sandbox **r
 /* As above, and it must be RUNNING (FAILED_PRECONDITION "sandbox has ended" or "sandbox is paused" otherwise). */
 int sandbox_find_running(const struct rpc_call *call, const char *id, struct sandbox **ret, struct pdk_error *err);
 
+/* It is not idle until the call ends. sandbox_find_running() does this. */
+void sandbox_use(const struct rpc_call *call, struct sandbox *sandbox);
+/* The same for what is no call on it: a visit. */
+void sandbox_use_begin(struct sandbox *sandbox);
+void sandbox_use_end(struct sandbox *sandbox);
+
 /* Called by guest.c when the link to init broke for good: ends the sandbox as FAILED unless it is being killed. */
 void sandbox_guest_lost(struct sandbox *sandbox, const char *text);
 
@@ -57,6 +63,7 @@ void sandboxes_create(struct rpc_call *call, const struct ProtobufCMessage *requ
 void sandboxes_get(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_list(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_set_timeout(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_set_idle_timeout(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_kill(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_pause(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_resume(struct rpc_call *call, const struct ProtobufCMessage *request);

@@ -32,6 +32,7 @@ struct fork {
 	uint64_t timeout_ms;
 	Paddock__V1__TimeoutAction on_timeout; /* as the source */
 	bool auto_resume;
+	uint64_t idle_timeout_ms;
 	Paddock__V1__PortAccess port_access; /* as the call says */
 	struct text_list *metadata; /* of the source */
 	bool all;
@@ -134,6 +135,7 @@ static int start_copy(struct fork *fork, struct fork_copy *copy)
 	request.timeout_ms = fork->timeout_ms;
 	request.on_timeout = fork->on_timeout;
 	request.auto_resume = fork->auto_resume;
+	request.idle_timeout_ms = fork->idle_timeout_ms;
 	request.port_access = fork->port_access;
 	request.n_metadata = fork->metadata->count / 2;
 	request.metadata = pointers;
@@ -238,6 +240,7 @@ static struct fork *fork_new(struct rpc_call *call, const Paddock__V1__ForkReque
 	fork->timeout_ms = request->timeout_ms;
 	fork->on_timeout = source->private->on_timeout;
 	fork->auto_resume = source->private->auto_resume;
+	fork->idle_timeout_ms = source->private->idle_timeout_ms;
 	snprintf(fork->tenant, sizeof(fork->tenant), "%s", source->tenant);
 	return fork;
 }

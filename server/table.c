@@ -67,6 +67,7 @@ const struct rpc_method rpc_table[] = {
 	ROW(Sandboxes, Get, RPC_UNARY, RPC_AUDIT_READ, LOOK | TOKEN, MINUTE, SMALL, get_sandbox_request, sandbox, sandboxes_get),
 	ROW(Sandboxes, List, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_sandboxes_request, list_sandboxes_response, sandboxes_list),
 	ROW(Sandboxes, SetTimeout, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, set_timeout_request, sandbox, sandboxes_set_timeout),
+	ROW(Sandboxes, SetIdleTimeout, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, set_idle_timeout_request, sandbox, sandboxes_set_idle_timeout),
 	ROW(Sandboxes, Kill, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, kill_sandbox_request, sandbox, sandboxes_kill),
 	ROW(Sandboxes, Pause, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, pause_sandbox_request, sandbox, sandboxes_pause),
 	ROW(Sandboxes, Resume, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, resume_sandbox_request, sandbox, sandboxes_resume),

@@ -179,6 +179,7 @@ static struct rpc_call *visit_end(struct visit *visit)
 
 	*slot_of(visit->number) = visit->next;
 	record_visit(visit, "preview.left");
+	sandbox_use_end(visit->sandbox);
 	free(visit);
 	return call;
 }
@@ -298,6 +299,7 @@ static int begin(struct rpc_call *call, struct sandbox *sandbox, struct preview 
 	} else
 		event.host_header = sandbox->private->port_host_header;
 	*slot_of(visit->number) = visit;
+	sandbox_use_begin(sandbox);
 	rpc_set_events(call, &events, visit);
 	record_visit(visit, "preview.visit");
 	event.visit = visit->number;

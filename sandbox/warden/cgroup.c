@@ -511,6 +511,25 @@ static void leaf_usage(const struct hierarchy *h, const char *id, struct warden_
 		usage->cpu_usec = file_read_key(leaf, "cpu.stat", "usage_usec", 0);
 }
 
+/* "some avg10=0.00 avg60=0.00 avg300=0.00 total=1234" comes first. */
+static uint64_t io_wait_usec(int leaf)
+{
+	char text[512], *total;
+
+	if (file_read(leaf, "io.pressure", text, sizeof(text)) <= 0)
+		return 0;
+	total = strstr(text, "total=");
+	return total ? strtoull(total + strlen("total="), NULL, 10) : 0;
+}
+
+void cgroup_activity(const char *id, uint64_t *ret_cpu_usec, uint64_t *ret_io_usec)
+{
+	_cleanup_fd_ int leaf = leaf_open(&v2, id);
+
+	*ret_cpu_usec = leaf < 0 ? 0 : file_read_key(leaf, "cpu.stat", "usage_usec", 0);
+	*ret_io_usec = leaf < 0 ? 0 : io_wait_usec(leaf);
+}
+
 void cgroup_usage(const char *id, struct warden_usage *usage)
 {
 	leaf_usage(&v2, id, usage);

@@ -21,7 +21,8 @@ enum warden_op {
 	WARDEN_KILL,            /* id; replies when nothing is left. Unknown id: status 0 (idempotent), value = 0 */
 	WARDEN_ATTACH,          /* id; reply brings a new connected link fd (after a restart of paddockd) */
 	WARDEN_LIMITS,          /* id, limits: set all of them on a living sandbox */
-	WARDEN_USAGE,           /* id; reply.usage */
+	WARDEN_USAGE,           /* id; reply.usage. value = WARDEN_USAGE_BRIEF: only cpu_usec, and reply.value = microseconds
+				 * in which something in it waited for a disk (0 without PSI) */
 	WARDEN_LIST,            /* one reply per living sandbox (flags WARDEN_MORE), then one with an empty id */
 	WARDEN_TEMPLATE_IMPORT, /* brings one fd: the read end of a pipe with a tar. value = limit of unpacked
 				 * bytes; one reply when done: template, size, files, digest; progress replies
@@ -46,6 +47,7 @@ enum warden_op {
 			      * usage; what was left of the sandbox is already being removed */
 };
 
+#define WARDEN_USAGE_BRIEF 1u
 #define WARDEN_MORE 1u   /* reply.flags: further replies with this serial follow */
 #define WARDEN_STORED 4u /* reply.flags of LIST: no process, only a layer and a checkpoint */
 #define WARDEN_FROZEN 2u /* reply.flags of LIST: the sandbox is, or is to be, frozen */

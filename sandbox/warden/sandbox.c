@@ -153,6 +153,16 @@ int sandbox_usage(const char *id, struct warden_usage *usage, struct pdk_error *
 	return 0;
 }
 
+int sandbox_activity(const char *id, uint64_t *ret_cpu_usec, uint64_t *ret_io_usec, struct pdk_error *err)
+{
+	struct sandbox *s = NULL;
+	int rc = find_running(id, &s, err);
+
+	if (rc == 0)
+		cgroup_activity(id, ret_cpu_usec, ret_io_usec);
+	return rc;
+}
+
 /* Processes that fork or sleep uninterruptibly stand still a little later. */
 static void check_freezer(struct sandbox *s, unsigned long long now)
 {

@@ -315,7 +315,11 @@ static void op_usage(const struct warden_request *request, struct ticket ticket)
 	struct pdk_error err;
 	int rc = check_id(request, &err);
 
-	if (rc == 0)
+	if (rc == 0 && request->value > WARDEN_USAGE_BRIEF)
+		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "value: unknown kind of usage");
+	else if (rc == 0 && request->value == WARDEN_USAGE_BRIEF)
+		rc = sandbox_activity(request->id, &reply.usage.cpu_usec, &reply.value, &err);
+	else if (rc == 0)
 		rc = sandbox_usage(request->id, &reply.usage, &err);
 	if (rc < 0) {
 		serve_status(ticket, NULL, rc, &err);

@@ -14,6 +14,9 @@
 	{"template", 't', "TEMPLATE", "name or id (default: base)"},                                                   \
 		{"snapshot", 0, "SNAPSHOT", "a copy of what this snapshot holds, instead of a template"},              \
 		{"lifetime", 0, "DURATION", "time until it is killed (default: 5m)"},                                  \
+		{"idle-timeout", 0, "DURATION", "how long it may be idle (default: for ever)"},                        \
+		{"on-timeout", 0, "ACTION", "what either of these does: kill (default) or pause"},                     \
+		{"auto-resume", 0, NULL, "a call that needs its inside resumes it"},                                   \
 		{"memory", 'm', "SIZE", "limit of memory"}, {"cpu", 0, "CORES", "limit of CPU: 0.5, 2"},               \
 		{"pids", 0, "N", "limit of processes and threads"},                                                    \
 		{"disk", 0, "SIZE", "limit of what it may add to its template"},                                       \
@@ -23,6 +26,11 @@
 	{                                                                                                              \
 		"env", 'e', "NAME[=VALUE]", "environment of all its processes; may be repeated"                        \
 	}
+
+static const struct option_spec timeout_options[] = {
+	{"idle", 0, NULL, "set how long it may be idle instead; 0: for ever"},
+	{},
+};
 
 static const struct option_spec create_options[] = {
 	SANDBOX_OPTIONS,
@@ -207,13 +215,14 @@ const struct command commands[] = {
 	 .group = "Sandboxes",
 	 .summary = "Set the time until a sandbox is killed",
 	 .synopsis = "SANDBOX DURATION",
-	 .options = no_options,
+	 .options = timeout_options,
 	 .run = cmd_timeout,
 	 .min_operands = 2,
 	 .max_operands = 2,
 	 .operand = OPERAND_SANDBOX,
 	 .details = "Counted from now; longer or shorter than what was left.\n\nExamples\n"
-		    "  paddock timeout i4k 2h\n"},
+		    "  paddock timeout i4k 2h\n"
+		    "  paddock timeout i4k 15m --idle\n"},
 	{.name = "pause",
 	 .group = "Sandboxes",
 	 .summary = "Stop everything in sandboxes until they are resumed",

@@ -10,7 +10,8 @@
 
 static const char *const state_names[] = {"?",      "creating", "running", "killing", "killed",
 					  "failed", "pausing",  "paused",  "resuming"};
-static const char *const reason_names[] = {"-", "killed", "timeout", "create failed", "init died", "host lost"};
+static const char *const reason_names[] = {"-", "killed", "timeout", "create failed",
+					   "init died", "host lost", "idle"};
 
 static const char *state_name(Paddock__V1__SandboxState state)
 {
@@ -70,6 +71,22 @@ static int send_create(struct cli *cli, Paddock__V1__CreateSandboxRequest *reque
 	return paddock_sandbox_create(cli->client, request, ret_sandbox, &cli->err);
 }
 
+static int read_on_timeout(struct cli *cli, const struct args *args, Paddock__V1__CreateSandboxRequest *request)
+{
+	const char *action = args_value(args, "on-timeout");
+
+	request->auto_resume = args_has(args, "auto-resume");
+	if (!action)
+		return 0;
+	if (strcmp(action, "pause") == 0)
+		request->on_timeout = PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_PAUSE;
+	else if (strcmp(action, "kill") == 0)
+		request->on_timeout = PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_KILL;
+	else
+		return cli_usage(cli, "--on-timeout: kill or pause, not '%s'", action);
+	return 0;
+}
+
 int sandbox_create_from_args(struct cli *cli, const struct args *args, Paddock__V1__Sandbox **ret_sandbox)
 {
 	Paddock__V1__CreateSandboxRequest request = PADDOCK__V1__CREATE_SANDBOX_REQUEST__INIT;
@@ -86,6 +103,10 @@ int sandbox_create_from_args(struct cli *cli, const struct args *args, Paddock__
 	request.resources = &resources;
 	if (rc == 0)
 		rc = args_duration(cli, args, "lifetime", &request.timeout_ms);
+	if (rc == 0)
+		rc = args_duration(cli, args, "idle-timeout", &request.idle_timeout_ms);
+	if (rc == 0)
+		rc = read_on_timeout(cli, args, &request);
 	if (rc == 0)
 		rc = pairs_parse(cli, args, "env", true, &env);
 	if (rc == 0)
@@ -279,6 +300,10 @@ static void print_sandbox(const struct cli *cli, const Paddock__V1__Sandbox *san
 			 format_age(age, sandbox->expires_unix_ms));
 		field_print(cli->color, "Ends", text);
 	}
+	if (sandbox->idle_timeout_ms) {
+		snprintf(text, sizeof(text), "%.6g s", (double)sandbox->idle_timeout_ms / 1000);
+		field_print(cli->color, "Idle for", text);
+	}
 	if (sandbox->resources)
 		print_resources(cli, sandbox->resources);
 	for (i = 0; i < sandbox->n_metadata; i++) {
@@ -379,6 +404,27 @@ int cmd_kill(struct cli *cli, const struct args *args)
 	return rc < 0 ? rc : first < 0 && args->argc ? EXIT_ERROR : first;
 }
 
+static int set_idle_timeout(struct cli *cli, const char *sandbox_id, uint64_t idle_timeout_ms)
+{
+	Paddock__V1__SetIdleTimeoutRequest request = PADDOCK__V1__SET_IDLE_TIMEOUT_REQUEST__INIT;
+	Paddock__V1__Sandbox *sandbox = NULL;
+	int rc;
+
+	request.sandbox_id = (char *)(uintptr_t)sandbox_id;
+	request.idle_timeout_ms = idle_timeout_ms;
+	rc = paddock_sandbox_set_idle_timeout(cli->client, &request, &sandbox, &cli->err);
+	if (rc < 0)
+		return rc;
+	if (cli->json)
+		json_print_message(sandbox, false);
+	else if (sandbox->idle_timeout_ms)
+		printf("%s may be idle for %.6g s\n", sandbox->id, (double)sandbox->idle_timeout_ms / 1000);
+	else
+		printf("%s may be idle for ever\n", sandbox->id);
+	paddock_free(sandbox);
+	return EXIT_OK;
+}
+
 int cmd_timeout(struct cli *cli, const struct args *args)
 {
 	Paddock__V1__SetTimeoutRequest request = PADDOCK__V1__SET_TIMEOUT_REQUEST__INIT;
@@ -391,6 +437,8 @@ int cmd_timeout(struct cli *cli, const struct args *args)
 		return cli_usage(cli, "timeout: '%s' is not a duration; write 30s, 5m or 1h30m", args->argv[1]);
 	rc = cli_sandbox(cli, args->argv[0], &id);
 	request.sandbox_id = id;
+	if (rc == 0 && args_has(args, "idle"))
+		return set_idle_timeout(cli, id, request.timeout_ms);
 	if (rc == 0)
 		rc = paddock_sandbox_set_timeout(cli->client, &request, &sandbox, &cli->err);
 	if (rc < 0)

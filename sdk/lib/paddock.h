@@ -115,6 +115,7 @@ void paddock_stream_free(struct paddock_stream *stream);
 	X(sandbox_get, Sandboxes, Get, GetSandboxRequest, Sandbox)                                                     \
 	X(sandbox_list, Sandboxes, List, ListSandboxesRequest, ListSandboxesResponse)                                  \
 	X(sandbox_set_timeout, Sandboxes, SetTimeout, SetTimeoutRequest, Sandbox)                                      \
+	X(sandbox_set_idle_timeout, Sandboxes, SetIdleTimeout, SetIdleTimeoutRequest, Sandbox)                         \
 	X(sandbox_kill, Sandboxes, Kill, KillSandboxRequest, Sandbox)                                                  \
 	X(sandbox_pause, Sandboxes, Pause, PauseSandboxRequest, Sandbox)                                               \
 	X(sandbox_resume, Sandboxes, Resume, ResumeSandboxRequest, Sandbox)                                            \

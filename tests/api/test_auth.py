@@ -16,7 +16,7 @@ LIST = "read or template"
 OPERATOR = "admin"
 
 METHODS = {
-    "Sandboxes": {"Create": USE, "Get": READ, "List": READ, "SetTimeout": USE, "Kill": USE, "Pause": USE, "Resume": USE, "WatchEvents": READ,
+    "Sandboxes": {"Create": USE, "Get": READ, "List": READ, "SetTimeout": USE, "SetIdleTimeout": USE, "Kill": USE, "Pause": USE, "Resume": USE, "WatchEvents": READ,
                   "GetUsage": READ, "GetAccess": USE},
     "Processes": {"Start": USE, "Attach": READ, "Interact": USE, "List": READ, "SendInput": USE, "CloseStdin": USE, "Resize": USE,
                   "Signal": USE, "Wait": READ},
@@ -138,6 +138,7 @@ class Ownership(Case):
         box = dict(sandbox_id=id)
         yield "/paddock.v1.Sandboxes/Get", box
         yield "/paddock.v1.Sandboxes/SetTimeout", dict(box, timeout_ms=60000)
+        yield "/paddock.v1.Sandboxes/SetIdleTimeout", dict(box, idle_timeout_ms=60000)
         yield "/paddock.v1.Sandboxes/Kill", box
         yield "/paddock.v1.Sandboxes/Pause", box
         yield "/paddock.v1.Sandboxes/Resume", box

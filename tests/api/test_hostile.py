@@ -208,7 +208,7 @@ class Numbers(Case):
                 getattr(request, key).extend(given)
             elif key in names:
                 setattr(request, key, given)
-        if name == "paddock.v1.SetTimeoutRequest":
+        if name in ("paddock.v1.SetTimeoutRequest", "paddock.v1.SetIdleTimeoutRequest"):
             request.sandbox_id = self.timed
         target = request
         for step in path[:-1]:

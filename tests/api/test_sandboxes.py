@@ -101,7 +101,7 @@ class Ids(Case):
         texts = set()
         service = self.client.Sandboxes
         for id in ("", "x", "../etc", "I" + "a" * 20, "i" + "a" * 19, "i" + "a" * 20, "i" + "a" * 21, "i" * 4000, "i\n" + "a" * 19):
-            for call, fields in ((service.Get, {}), (service.SetTimeout, {"timeout_ms": 5000}), (service.Kill, {}),
+            for call, fields in ((service.Get, {}), (service.SetTimeout, {"timeout_ms": 5000}), (service.SetIdleTimeout, {"idle_timeout_ms": 5000}), (service.Kill, {}),
                                  (service.GetUsage, {})):
                 with self.subTest(id=id[:24]):
                     texts.add(self.refused(Code.NOT_FOUND, call, sandbox_id=id, **fields))

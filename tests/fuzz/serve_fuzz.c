@@ -72,6 +72,12 @@ int sandbox_usage(const char *id, struct warden_usage *usage, struct pdk_error *
 	return 0;
 }
 
+int sandbox_activity(const char *id, uint64_t *ret_cpu_usec, uint64_t *ret_io_usec, struct pdk_error *err)
+{
+	MUST(sandbox_id_valid(id));
+	return 0;
+}
+
 void sandbox_freeze(const char *id, bool frozen, struct ticket ticket)
 {
 	MUST(sandbox_id_valid(id));

@@ -11,6 +11,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
+from paddock import enum
 from preview import PORT, Visitor, World, frame, frame_of, parse, read_until_end, receive, wait_until
 import tap
 
@@ -196,11 +197,14 @@ class Ends(unittest.TestCase):
         quiet, alive = world.visitor(box=box).enter(), world.visitor(box=box, counts_as_activity=True).enter()
         before = client.Sandboxes.Get(sandbox_id=box).expires_unix_ms
         self.assertEqual(quiet.ask("GET", "/")[0], 200)
+        client.Sandboxes.SetIdleTimeout(sandbox_id=box, idle_timeout_ms=1000)
         time.sleep(3)
         self.assertEqual(client.Sandboxes.Get(sandbox_id=box).expires_unix_ms, before)
         self.assertEqual(alive.ask("GET", "/")[0], 200)
         wait_until(lambda: client.Sandboxes.Get(sandbox_id=box).expires_unix_ms > before + 2000, 10, "the timeout starts again")
-        client.Sandboxes.Kill(sandbox_id=box)
+        for preview in client.Previews.List(sandbox_id=box).previews:
+            client.Previews.Revoke(preview_id=preview.id)
+        wait_until(lambda: client.Sandboxes.Get(sandbox_id=box).end_reason == enum("END_REASON_IDLE"), 20, "idle without visits")
 
 
 class Passing(unittest.TestCase):
