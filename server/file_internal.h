@@ -15,7 +15,7 @@
 int file_begin(struct rpc_call *call, const char *sandbox_id, const ProtobufCBinaryData *path, const char *user,
 	       struct sandbox **ret, struct pdk_error *err);
 /* "user" when none is given. */
-char *file_user(const char *user);
+char *file_user(const struct sandbox *sandbox, const char *user);
 /* `ret` points into `file` and the call's arena. */
 void file_fill_info(struct rpc_call *call, const Paddock__Internal__GuestFile *file, Paddock__V1__FileInfo *ret);
 /* The error of a guest_call() that failed. */

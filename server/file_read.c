@@ -208,7 +208,7 @@ void files_read(struct rpc_call *call, const ProtobufCMessage *message)
 		return;
 	}
 	read_request.path = request->path;
-	read_request.user = file_user(request->user);
+	read_request.user = file_user(sandbox, request->user);
 	read_request.offset = request->offset;
 	read_request.length = request->length;
 	question.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_READ;
@@ -247,7 +247,7 @@ void files_pack_archive(struct rpc_call *call, const ProtobufCMessage *message)
 		return;
 	}
 	pack.path = request->path;
-	pack.user = file_user(request->user);
+	pack.user = file_user(sandbox, request->user);
 	pack.exclude = request->exclude;
 	pack.n_exclude = request->n_exclude;
 	pack.compression = request->compression;

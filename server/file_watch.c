@@ -152,7 +152,7 @@ static int start_watch(struct watching *watching, const Paddock__V1__WatchReques
 	if (rc < 0)
 		return rc;
 	watch.path = request->path;
-	watch.user = file_user(request->user);
+	watch.user = file_user(sandbox, request->user);
 	watch.recursive = request->recursive;
 	question.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_WATCH;
 	question.watch = &watch;

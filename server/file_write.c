@@ -248,7 +248,7 @@ static int begin_write(struct writing *writing, const Paddock__V1__WriteFileHead
 	if (rc < 0)
 		return rc;
 	write_request.path = header->path;
-	write_request.user = file_user(header->user);
+	write_request.user = file_user(sandbox, header->user);
 	write_request.mode = header->mode ? header->mode : 0644;
 	write_request.in_place = header->in_place;
 	write_request.offset = header->offset;
@@ -274,7 +274,7 @@ static int begin_unpack(struct writing *writing, const Paddock__V1__UnpackArchiv
 	if (rc < 0)
 		return rc;
 	unpack.path = header->path;
-	unpack.user = file_user(header->user);
+	unpack.user = file_user(sandbox, header->user);
 	unpack.max_bytes = header->max_bytes ? header->max_bytes : MAX_BYTES_DEFAULT;
 	unpack.max_entries = header->max_entries ? header->max_entries : MAX_ENTRIES_DEFAULT;
 	request.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_UNPACK;

@@ -42,9 +42,9 @@ int file_begin(struct rpc_call *call, const char *sandbox_id, const ProtobufCBin
 	return rc;
 }
 
-char *file_user(const char *user)
+char *file_user(const struct sandbox *sandbox, const char *user)
 {
-	return (char *)(user[0] ? user : "user");
+	return (char *)(uintptr_t)(user[0] ? user : sandbox_default_user(sandbox));
 }
 
 /* A name that init read from the sandbox's passwd file; what is no text becomes the number. */
@@ -121,7 +121,7 @@ void files_stat(struct rpc_call *call, const ProtobufCMessage *message)
 		return;
 	}
 	stat.path = request->path;
-	stat.user = file_user(request->user);
+	stat.user = file_user(sandbox, request->user);
 	stat.follow = request->follow;
 	question.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_STAT;
 	question.stat = &stat;
@@ -142,7 +142,7 @@ void files_make_dir(struct rpc_call *call, const ProtobufCMessage *message)
 		return;
 	}
 	make_dir.path = request->path;
-	make_dir.user = file_user(request->user);
+	make_dir.user = file_user(sandbox, request->user);
 	make_dir.mode = request->mode ? request->mode : 0755;
 	make_dir.parents = request->parents;
 	question.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_MAKE_DIR;
@@ -170,7 +170,7 @@ void files_move(struct rpc_call *call, const ProtobufCMessage *message)
 	}
 	move.from = request->from;
 	move.to = request->to;
-	move.user = file_user(request->user);
+	move.user = file_user(sandbox, request->user);
 	move.no_replace = request->no_replace;
 	question.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_MOVE;
 	question.move = &move;
@@ -198,7 +198,7 @@ void files_remove(struct rpc_call *call, const ProtobufCMessage *message)
 		return;
 	}
 	remove.path = request->path;
-	remove.user = file_user(request->user);
+	remove.user = file_user(sandbox, request->user);
 	remove.recursive = request->recursive;
 	question.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_REMOVE;
 	question.remove = &remove;
@@ -265,7 +265,7 @@ void files_list(struct rpc_call *call, const ProtobufCMessage *message)
 	int rc = begin_list(call, request, &sandbox, &err);
 
 	if (rc == 0) {
-		check = file_token_check(sandbox->id, &request->path, file_user(request->user),
+		check = file_token_check(sandbox->id, &request->path, file_user(sandbox, request->user),
 					 request->depth ? request->depth : 1);
 		list.after.data = after;
 		rc = file_token_parse(request->page_token, check, after, &list.after.len, &err);
@@ -275,7 +275,7 @@ void files_list(struct rpc_call *call, const ProtobufCMessage *message)
 		return;
 	}
 	list.path = request->path;
-	list.user = file_user(request->user);
+	list.user = file_user(sandbox, request->user);
 	list.depth = request->depth ? request->depth : 1;
 	list.limit = request->page_size ? request->page_size : PAGE_DEFAULT;
 	question.op_case = PADDOCK__INTERNAL__GUEST_REQUEST__OP_LIST;

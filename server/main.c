@@ -212,6 +212,8 @@ static int start_state(struct pdk_error *err)
 	if (rc >= 0)
 		rc = snapshots_start(err);
 	if (rc >= 0)
+		rc = templates_bind(err);
+	if (rc >= 0)
 		rc = sandboxes_start(err);
 	if (rc >= 0)
 		rc = previews_start(err);

@@ -70,14 +70,14 @@ static int make_env(struct rpc_call *call, const Paddock__V1__StartProcessReques
 }
 
 static void fill_stored(Paddock__Internal__StoredProcess *ret, const Paddock__V1__StartProcessRequest *request,
-			uint64_t id, char **names, size_t n_names)
+			const struct sandbox *sandbox, uint64_t id, char **names, size_t n_names)
 {
 	paddock__internal__stored_process__init(ret);
 	ret->id = id;
 	ret->n_argv = request->n_argv;
 	ret->argv = request->argv;
-	ret->cwd = request->cwd;
-	ret->user = request->user[0] ? request->user : (char *)"user";
+	ret->cwd = request->cwd[0] ? request->cwd : (char *)(uintptr_t)sandbox_default_cwd(sandbox);
+	ret->user = request->user[0] ? request->user : (char *)(uintptr_t)sandbox_default_user(sandbox);
 	ret->tag = request->tag;
 	ret->terminal = request->terminal != NULL;
 	ret->open_stdin = request->open_stdin || request->terminal;
@@ -126,7 +126,7 @@ static int ask_init(struct process *process, const Paddock__V1__StartProcessRequ
 	start.n_argv = request->n_argv;
 	start.env = env;
 	start.n_env = n_env;
-	start.cwd = request->cwd;
+	start.cwd = stored->cwd;
 	start.user = stored->user;
 	start.open_stdin = stored->open_stdin;
 	start.columns = request->terminal ? request->terminal->columns : 0;
@@ -240,7 +240,7 @@ static int start_process(struct rpc_call *call, struct process_list *list,
 
 	if (make_env(call, request, &env, &names, &n_env) < 0)
 		return pdk_fail(err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "env: too large");
-	fill_stored(&stored, request, list->next_id, names, n_env);
+	fill_stored(&stored, request, list->sandbox, list->next_id, names, n_env);
 	process = create_listed(list, &stored);
 	if (!process)
 		return fail_ask(-ENOMEM, err);

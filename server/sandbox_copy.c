@@ -25,8 +25,10 @@ void sandbox_copy_request(const struct sandbox *sandbox, struct warden_request *
 {
 	const Paddock__Internal__StoredSnapshot *stored = sandbox->private->origin->stored;
 
-	request->op = WARDEN_COPY;
 	memcpy(request->snapshot_id, stored->id, SANDBOX_ID_SIZE);
+	if (sandbox->private->bare)
+		return;
+	request->op = WARDEN_COPY;
 	request->value = stored->token;
 }
 
@@ -72,7 +74,7 @@ struct text_list *sandbox_copy_env(const struct snapshot *snapshot, const struct
 }
 
 /* Another machine, as far as its programs can tell. */
-static int rename_machine(struct sandbox *sandbox)
+int sandbox_copy_rename(struct sandbox *sandbox)
 {
 	const struct text_list *env = sandbox->private->env;
 	char id[33];
@@ -97,7 +99,7 @@ void sandbox_copy_fill(struct sandbox *sandbox, void (*done)(struct sandbox *san
 	}
 	/* Before the record of RUNNING: commits keep their order. */
 	store_commit(batch, NULL, NULL);
-	rc = rename_machine(sandbox);
+	rc = sandbox_copy_rename(sandbox);
 	if (rc < 0)
 		done(sandbox, rc);
 	else

@@ -251,7 +251,11 @@ static void on_guest_ready(struct guest *guest, int rc, void *arg)
 				 "the sandbox's init did not answer");
 		return;
 	}
-	if (sandbox->private->origin) {
+	if (sandbox->private->bare && sandbox_copy_rename(sandbox) < 0) {
+		sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED, "the server is out of memory");
+		return;
+	}
+	if (sandbox->private->origin && !sandbox->private->bare) {
 		sandbox_copy_fill(sandbox, on_copy_filled);
 		return;
 	}
@@ -357,6 +361,7 @@ struct new_sandbox {
 	char template_name[64];
 	struct idempotency *key;
 	struct snapshot *snapshot; /* to be a copy of, or NULL */
+	bool by_template;          /* which is what the template is made of */
 	struct fork_copy *copy;
 };
 
@@ -369,10 +374,17 @@ static int fill_copy(struct sandbox *sandbox, const struct new_sandbox *wanted)
 		return -ENOMEM;
 	free(private->env);
 	private->env = env;
-	if (!wanted->request->hostname[0])
+	if (!wanted->request->hostname[0] && !wanted->by_template)
 		snprintf(sandbox->hostname, sizeof(sandbox->hostname), "%s", sandbox->id);
 	private->inherited_bytes = wanted->snapshot->stored->layer_bytes;
 	private->origin = wanted->snapshot;
+	private->bare = wanted->snapshot->stored->files_only || wanted->request->files_only;
+	private->default_user = strcmp(wanted->snapshot->stored->default_user, "root") == 0 ? "root" : "user";
+	if (wanted->snapshot->stored->default_cwd[0]) {
+		private->default_cwd = strdup(wanted->snapshot->stored->default_cwd);
+		if (!private->default_cwd)
+			return -ENOMEM;
+	}
 	snapshot_use(wanted->snapshot);
 	private->copy = wanted->copy;
 	return 0;
@@ -477,9 +489,13 @@ static int find_origin(struct new_sandbox *wanted, struct pdk_error *err)
 {
 	const char *name = wanted->request->template_;
 
-	if (!wanted->snapshot)
-		return template_find(wanted->tenant, name[0] ? name : server_config.default_template,
-				     wanted->template_id, wanted->template_name, err);
+	if (!wanted->snapshot) {
+		int rc = template_find(wanted->tenant, name[0] ? name : server_config.default_template,
+				       wanted->template_id, wanted->template_name, &wanted->snapshot, err);
+
+		wanted->by_template = wanted->snapshot;
+		return rc;
+	}
 	snprintf(wanted->template_id, sizeof(wanted->template_id), "%s", wanted->snapshot->stored->template_id);
 	snprintf(wanted->template_name, sizeof(wanted->template_name), "%s", wanted->snapshot->stored->template_name);
 	return 0;
@@ -494,12 +510,12 @@ static int let_in(struct new_sandbox *wanted, struct pdk_error *err)
 
 	if (wanted->request->resources)
 		asked = *wanted->request->resources;
-	if (wanted->snapshot)
+	rc = find_origin(wanted, err);
+	if (rc >= 0 && wanted->snapshot)
 		sandbox_copy_limits(wanted->snapshot, &asked);
 	tenant_get_quota(wanted->tenant, &quota);
-	rc = decide_limits(&asked, &quota, &wanted->limits, err);
 	if (rc >= 0)
-		rc = find_origin(wanted, err);
+		rc = decide_limits(&asked, &quota, &wanted->limits, err);
 	if (rc >= 0)
 		rc = check_quota(wanted->tenant, &quota, &wanted->limits, err);
 	if (rc >= 0)
@@ -553,7 +569,7 @@ void sandboxes_create(struct rpc_call *call, const struct ProtobufCMessage *mess
 	int rc = validate_create(request, &err);
 
 	if (rc >= 0 && request->snapshot[0])
-		rc = snapshot_find(rpc_principal(call), request->snapshot, &wanted.snapshot, &err);
+		rc = snapshot_find_origin(rpc_principal(call), request->snapshot, &wanted.snapshot, &err);
 	if (rc >= 0)
 		rc = tenant_take_create(wanted.tenant, &err);
 	if (rc >= 0)

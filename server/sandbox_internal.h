@@ -109,7 +109,10 @@ struct sandbox_private {
 	struct snapshot *snapshot; /* RUNNING: one that is being taken of it; pauses wait until that is whole */
 	struct snapshot *origin;   /* CREATING: what it is made from */
 	struct fork_copy *copy;    /* CREATING: the fork that asked for it */
+	bool bare;                 /* CREATING: only the layer of `origin`, nothing that runs */
 	uint64_t inherited_bytes;  /* of the snapshot that it was made from, in its layer */
+	const char *default_user;  /* of commands and files: "user" or "root" */
+	char *default_cwd;         /* of commands; NULL: the home directory */
 	bool thawed; /* RESUMING: the warden has done its part */
 	bool frozen, in_store; /* reconciliation: as the warden's list says */
 	Paddock__V1__PortAccess port_access;
@@ -220,6 +223,8 @@ void sandbox_copy_request(const struct sandbox *sandbox, struct warden_request *
 /* What the snapshot says where a create says nothing. */
 void sandbox_copy_limits(const struct snapshot *snapshot, Paddock__V1__Resources *resources);
 struct text_list *sandbox_copy_env(const struct snapshot *snapshot, const struct text_list *asked);
+/* Another machine id than the one in its layer. */
+int sandbox_copy_rename(struct sandbox *sandbox);
 /* Its init has answered: it gets its processes; `done` when they are taken over. */
 void sandbox_copy_fill(struct sandbox *sandbox, void (*done)(struct sandbox *sandbox, int rc));
 /* It runs, or is gone: the snapshot is not needed for it any more. */

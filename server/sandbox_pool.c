@@ -117,10 +117,13 @@ void sandbox_pool_evict(const char *template_id)
 static bool find_template(char template_id[TEMPLATE_ID_SIZE])
 {
 	const char *name = server_config.default_template;
+	struct snapshot *snapshot = NULL;
 	char found[64];
 
-	return template_find("", name, template_id, found, NULL) >= 0 ||
-	       template_find("default", name, template_id, found, NULL) >= 0;
+	/* Of one that is made of a snapshot none is kept. */
+	return (template_find("", name, template_id, found, &snapshot, NULL) >= 0 ||
+		template_find("default", name, template_id, found, &snapshot, NULL) >= 0) &&
+	       !snapshot;
 }
 
 static void make_one(const char *template_id)

@@ -94,6 +94,10 @@ static void fill_record(const struct sandbox *sandbox, Paddock__Internal__Stored
 	record->paused_unix_ms = private->paused_unix_ms;
 	record->checkpoint_token = private->checkpoint_token;
 	record->inherited_bytes = private->inherited_bytes;
+	if (private->default_user)
+		record->default_user = (char *)(uintptr_t) private->default_user;
+	if (private->default_cwd)
+		record->default_cwd = private->default_cwd;
 	record->on_timeout = private->on_timeout;
 	record->auto_resume = private->auto_resume;
 	record->timeout_ms = private->timeout_ms;
@@ -162,7 +166,10 @@ static int copy_lists(struct sandbox *sandbox, const Paddock__Internal__StoredSa
 	private->metadata = text_list_copy(items, 2 * record->n_metadata);
 	private->env = text_list_copy(record->env, record->n_env);
 	if (record->end_text[0])
-	private->end_text = strdup(record->end_text);
+		private->end_text = strdup(record->end_text);
+	if (record->default_cwd[0] && !(private->default_cwd = strdup(record->default_cwd)))
+		return -ENOMEM;
+	private->default_user = strcmp(record->default_user, "root") == 0 ? "root" : NULL;
 	return private->metadata && private->env && (private->end_text || !record->end_text[0]) ? 0 : -ENOMEM;
 }
 

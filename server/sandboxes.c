@@ -93,7 +93,7 @@ struct sandbox_owner *sandbox_owner_get(const char *tenant)
 
 void sandbox_owner_put(struct sandbox_owner *owner)
 {
-	if (!owner || owner->known > 0 || owner->keys > 0 || owner->snapshots > 0)
+	if (!owner || owner->known > 0 || owner->keys > 0 || owner->snapshots > 0 || owner->snapshot_bytes > 0)
 		return;
 	*owner_slot(owner->name) = owner->next_bucket;
 	free(owner);
@@ -177,6 +177,7 @@ void sandbox_drop(struct sandbox *sandbox)
 	free(private->metadata);
 	free(private->env);
 	free(private->end_text);
+	free(private->default_cwd);
 	free((struct whole_sandbox *)sandbox);
 }
 
@@ -394,4 +395,14 @@ uint32_t sandboxes_of_template(const char *template_id)
 			return use->count;
 	}
 	return 0;
+}
+
+const char *sandbox_default_user(const struct sandbox *sandbox)
+{
+	return sandbox->private->default_user ? sandbox->private->default_user : "user";
+}
+
+const char *sandbox_default_cwd(const struct sandbox *sandbox)
+{
+	return sandbox->private->default_cwd ? sandbox->private->default_cwd : "";
 }

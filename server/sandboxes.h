@@ -45,6 +45,10 @@ void sandbox_use(const struct rpc_call *call, struct sandbox *sandbox);
 void sandbox_use_begin(struct sandbox *sandbox);
 void sandbox_use_end(struct sandbox *sandbox);
 
+/* Who commands and files belong to, and where commands begin, if the call does not say. "" is the home directory. */
+const char *sandbox_default_user(const struct sandbox *sandbox);
+const char *sandbox_default_cwd(const struct sandbox *sandbox);
+
 /* Called by guest.c when the link to init broke for good: ends the sandbox as FAILED unless it is being killed. */
 void sandbox_guest_lost(struct sandbox *sandbox, const char *text);
 

@@ -18,6 +18,9 @@
  *
  * There is no record of one that is being taken or removed: what the warden has and the store does not know is nobody's,
  * and is removed at the next start or reconnect.
+ *
+ * One that is UNLISTED (in its record) is in no list and no quota of snapshots: a template is made of it, or it is a layer that
+ * a build has left for the next. When it is neither any more, it goes.
  */
 enum snapshot_state { SNAPSHOT_TAKING, SNAPSHOT_READY, SNAPSHOT_REMOVING };
 
@@ -36,9 +39,10 @@ struct snapshot {
 	bool asked;	 /* TAKING: the warden's last answer is still to come */
 	bool over;	 /* TAKING: it has come, or will not; the source's link is being made again */
 	struct pdk_error err;
-	bool counted;
+	bool counted, counted_listed;
 	uint64_t counted_bytes;
 	uint32_t users; /* copies that are being made from it */
+	uint32_t names; /* templates that are made of it: templates.c */
 	struct loop_timer expiry;
 	struct snapshot_take take;
 };
@@ -53,6 +57,14 @@ void snapshot_drop(struct snapshot *snapshot);
 /* READY, by id or name, of the caller's tenant; the operator may name any by its id. NOT_FOUND "snapshot not found". */
 int snapshot_find(const struct principal *principal, const char *name_or_id, struct snapshot **ret,
 		  struct pdk_error *err);
+/* The same for a create: an unlisted one of the caller's, by its id, too. */
+int snapshot_find_origin(const struct principal *principal, const char *name_or_id, struct snapshot **ret,
+			 struct pdk_error *err);
+struct snapshot *snapshot_get(const char *id); /* by exact id, or NULL */
+/* Nobody lists it any more: its record goes, or says so because it is needed. -ENOMEM. */
+int snapshot_unlist(struct snapshot *snapshot, struct store_batch *batch);
+/* One template less is made of it, or it is in no cache any more: it goes if that was the last reason. */
+void snapshot_release(struct snapshot *snapshot);
 /* Bytes of its owner and of the box: from now on these, instead of what was said before. */
 void snapshot_count(struct snapshot *snapshot, uint64_t bytes);
 /* RESOURCE_EXHAUSTED if the tenant or the box has no room for one more of this size. */
@@ -69,5 +81,12 @@ void snapshot_unuse(struct snapshot *snapshot);
 /* Begin to take one of a RUNNING sandbox. `take->done` runs when it is over, perhaps before this returns. */
 int snapshot_take(struct sandbox *source, const char *name, uint64_t ttl_ms, bool own, const struct snapshot_take *take,
 		  struct pdk_error *err);
+
+/* A layer alone, unlisted; nothing of the source is let go of. Otherwise as above. */
+int snapshot_take_layer(struct sandbox *source, const struct snapshot_take *take, struct pdk_error *err);
+
+/* --- templates.c --- */
+/* The warden has lost it: what is made of it is gone. */
+void templates_forget_snapshot(const struct snapshot *snapshot);
 
 #endif

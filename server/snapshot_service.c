@@ -181,7 +181,9 @@ void snapshots_remove(struct rpc_call *call, const struct ProtobufCMessage *mess
 
 	if (rc >= 0) {
 		batch = store_batch_create();
-		if (!batch || snapshot_unstore(batch, snapshot) < 0)
+		/* Should the commit fail, the store takes no change any more, and the next start finds a record without
+		 * images. */
+		if (!batch || snapshot_unlist(snapshot, batch) < 0)
 			rc = pdk_fail_errno(&err, -ENOMEM, "removing the snapshot");
 	}
 	if (rc < 0) {
@@ -189,8 +191,6 @@ void snapshots_remove(struct rpc_call *call, const struct ProtobufCMessage *mess
 		rpc_fail(call, &err);
 		return;
 	}
-	/* Should the commit fail, the store takes no change any more, and the next start finds a record without images. */
-	snapshot_discard(snapshot);
 	rpc_finish_commit(call, batch, &reply.base);
 }
 
@@ -201,7 +201,7 @@ static bool is_listed(const struct snapshot *snapshot, const char *tenant,
 {
 	const Paddock__Internal__StoredSnapshot *stored = snapshot->stored;
 
-	if (snapshot->state != SNAPSHOT_READY || snapshot->own || strcmp(stored->tenant, tenant) != 0)
+	if (snapshot->state != SNAPSHOT_READY || snapshot->own || stored->unlisted || strcmp(stored->tenant, tenant) != 0)
 		return false;
 	if (request->sandbox_id[0] && strcmp(stored->sandbox_id, request->sandbox_id) != 0)
 		return false;

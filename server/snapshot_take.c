@@ -170,7 +170,8 @@ static void on_detached(struct sandbox *source, int rc)
 }
 
 /* The record without what is known only later. Every field is copied. */
-static Paddock__Internal__StoredSnapshot *make_record(const struct sandbox *source, const char *name, uint64_t ttl_ms)
+static Paddock__Internal__StoredSnapshot *make_record(const struct sandbox *source, const char *name, uint64_t ttl_ms,
+						      bool is_layer)
 {
 	Paddock__Internal__StoredSnapshot record = PADDOCK__INTERNAL__STORED_SNAPSHOT__INIT;
 	const struct text_list *env = source->private->env;
@@ -195,6 +196,9 @@ static Paddock__Internal__StoredSnapshot *make_record(const struct sandbox *sour
 	record.max_inodes = source->limits.max_inodes;
 	record.n_env = env ? env->count : 0;
 	record.env = env ? (char **)(uintptr_t)env->item : NULL;
+	record.default_user = (char *)(uintptr_t)sandbox_default_user(source);
+	record.default_cwd = (char *)(uintptr_t)sandbox_default_cwd(source);
+	record.unlisted = record.files_only = is_layer;
 	record.token = checkpoint_token_make();
 	length = paddock__internal__stored_snapshot__get_packed_size(&record);
 	packed = malloc(length);
@@ -237,7 +241,7 @@ int snapshot_take(struct sandbox *source, const char *name, uint64_t ttl_ms, boo
 		rc = snapshot_check_quota(source->tenant, bytes, err);
 	if (rc < 0)
 		return rc;
-	stored = make_record(source, name, ttl_ms);
+	stored = make_record(source, name, ttl_ms, false);
 	snapshot = stored ? snapshot_new(stored) : NULL;
 	if (!snapshot) {
 		if (stored)
@@ -250,4 +254,55 @@ int snapshot_take(struct sandbox *source, const char *name, uint64_t ttl_ms, boo
 	source->private->snapshot = snapshot;
 	sandbox_detach(source, on_detached);
 	return 0;
+}
+
+/* --- a layer alone --- */
+
+static void on_layer(const struct warden_reply *reply, int *fd, void *arg)
+{
+	struct snapshot *snapshot = arg;
+
+	if (reply->flags & WARDEN_MORE)
+		return;
+	snapshot->asked = false;
+	if (reply->status < 0) {
+		sandbox_explain(reply, "layer could not be taken", &snapshot->err);
+		snapshot->take.done(snapshot, &snapshot->err, snapshot->take.arg);
+		snapshot_drop(snapshot);
+		return;
+	}
+	snapshot->stored->layer_bytes += reply->size_bytes;
+	snapshot->stored->stopped_us = reply->stopped_usec;
+	snapshot_count(snapshot, snapshot->stored->layer_bytes);
+	snapshot->state = SNAPSHOT_READY;
+	snapshot->take.done(snapshot, NULL, snapshot->take.arg);
+}
+
+int snapshot_take_layer(struct sandbox *source, const struct snapshot_take *take, struct pdk_error *err)
+{
+	struct warden_request request = {.op = WARDEN_LAYER};
+	Paddock__Internal__StoredSnapshot *stored;
+	struct snapshot *snapshot;
+	int rc = check_source(source, err);
+
+	if (rc < 0)
+		return rc;
+	stored = make_record(source, "", 0, true);
+	snapshot = stored ? snapshot_new(stored) : NULL;
+	if (!snapshot) {
+		if (stored)
+			paddock__internal__stored_snapshot__free_unpacked(stored, NULL);
+		return pdk_fail_errno(err, -ENOMEM, "taking the layer");
+	}
+	snapshot->take = *take;
+	snapshot_count(snapshot, 0);
+	memcpy(request.id, source->id, SANDBOX_ID_SIZE);
+	memcpy(request.snapshot_id, stored->id, SANDBOX_ID_SIZE);
+	rc = warden_call(&request, -1, on_layer, snapshot);
+	if (rc >= 0) {
+		snapshot->asked = true;
+		return 0;
+	}
+	snapshot_drop(snapshot);
+	return pdk_fail(err, rc, PDK_UNAVAILABLE, "the sandbox manager is away; try again");
 }

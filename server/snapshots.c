@@ -40,7 +40,8 @@ static void uncount(struct snapshot *snapshot)
 	if (!owner)
 		return;
 	snapshot->counted = false;
-	owner->snapshots--;
+	owner->snapshots -= snapshot->counted_listed;
+	snapshot->counted_listed = false;
 	owner->snapshot_bytes -= snapshot->counted_bytes;
 	admission_hold_disk(-(int64_t)snapshot->counted_bytes);
 	sandbox_owner_put(owner);
@@ -52,8 +53,9 @@ void snapshot_count(struct snapshot *snapshot, uint64_t bytes)
 
 	if (!owner)
 		return;
-	if (!snapshot->counted)
-		owner->snapshots++;
+	if (snapshot->counted_listed == snapshot->stored->unlisted)
+		owner->snapshots += snapshot->stored->unlisted ? -1u : 1u;
+	snapshot->counted_listed = !snapshot->stored->unlisted;
 	snapshot->counted = true;
 	owner->snapshot_bytes += bytes - snapshot->counted_bytes;
 	admission_hold_disk((int64_t)(bytes - snapshot->counted_bytes));
@@ -75,8 +77,8 @@ void snapshot_drop(struct snapshot *snapshot)
 	free(snapshot);
 }
 
-int snapshot_find(const struct principal *principal, const char *name_or_id, struct snapshot **ret,
-		  struct pdk_error *err)
+static int find(const struct principal *principal, const char *name_or_id, bool unlisted, struct snapshot **ret,
+		struct pdk_error *err)
 {
 	for (struct snapshot *snapshot = snapshot_newest; snapshot; snapshot = snapshot->next) {
 		const Paddock__Internal__StoredSnapshot *stored = snapshot->stored;
@@ -84,7 +86,7 @@ int snapshot_find(const struct principal *principal, const char *name_or_id, str
 		bool by_id = strcmp(stored->id, name_or_id) == 0;
 		bool by_name = stored->name[0] && strcmp(stored->name, name_or_id) == 0;
 
-		if (snapshot->state != SNAPSHOT_READY || snapshot->own)
+		if (snapshot->state != SNAPSHOT_READY || snapshot->own || (stored->unlisted && !unlisted))
 			continue;
 		if ((is_callers && (by_id || by_name)) || (principal->is_operator && by_id)) {
 			*ret = snapshot;
@@ -92,6 +94,18 @@ int snapshot_find(const struct principal *principal, const char *name_or_id, str
 		}
 	}
 	return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "snapshot not found");
+}
+
+int snapshot_find(const struct principal *principal, const char *name_or_id, struct snapshot **ret,
+		  struct pdk_error *err)
+{
+	return find(principal, name_or_id, false, ret, err);
+}
+
+int snapshot_find_origin(const struct principal *principal, const char *name_or_id, struct snapshot **ret,
+			 struct pdk_error *err)
+{
+	return find(principal, name_or_id, true, ret, err);
 }
 
 int snapshot_check_quota(const char *tenant, uint64_t bytes, struct pdk_error *err)
@@ -180,6 +194,27 @@ static void audit(struct store_batch *batch, const struct snapshot *snapshot, co
 		audit_event(&entry);
 }
 
+int snapshot_unlist(struct snapshot *snapshot, struct store_batch *batch)
+{
+	int rc;
+
+	if (!snapshot->names) {
+		rc = snapshot_unstore(batch, snapshot);
+		if (rc >= 0)
+			snapshot_discard(snapshot);
+		return rc;
+	}
+	snapshot->stored->unlisted = true;
+	snapshot->stored->expires_unix_ms = 0;
+	if (snapshot->stored->name[0]) /* else it is protobuf-c's own, which is constant */
+		snapshot->stored->name[0] = '\0';
+	loop_timer_cancel(&snapshot->expiry);
+	rc = snapshot_store(batch, snapshot);
+	if (rc >= 0)
+		snapshot_count(snapshot, snapshot->counted_bytes);
+	return rc;
+}
+
 /* Its end, without a call: the record first, as then nobody can ask for it any more. */
 static void end_unasked(struct snapshot *snapshot, const char *action)
 {
@@ -195,14 +230,36 @@ static void end_unasked(struct snapshot *snapshot, const char *action)
 	snapshot_discard(snapshot);
 }
 
+void snapshot_release(struct snapshot *snapshot)
+{
+	if (!snapshot->names && snapshot->state == SNAPSHOT_READY && snapshot->stored->unlisted &&
+	    !snapshot->stored->cache_key.len)
+		end_unasked(snapshot, "layer.removed");
+}
+
+/* A template is made of it: it stays for that alone. */
+static void expire_listing(struct snapshot *snapshot)
+{
+	struct store_batch *batch = store_batch_create();
+
+	if (!batch || snapshot_unlist(snapshot, batch) < 0) {
+		store_batch_free(batch);
+		return;
+	}
+	audit(batch, snapshot, "snapshot.expired");
+	store_commit(batch, NULL, NULL);
+}
+
 static void on_expiry(void *arg)
 {
 	struct snapshot *snapshot = arg;
 
-	if (snapshot->stored->expires_unix_ms <= loop_wall_ms())
-		end_unasked(snapshot, "snapshot.expired");
-	else
+	if (snapshot->stored->expires_unix_ms > loop_wall_ms())
 		snapshot_arm_expiry(snapshot);
+	else if (snapshot->names)
+		expire_listing(snapshot);
+	else
+		end_unasked(snapshot, "snapshot.expired");
 }
 
 void snapshot_arm_expiry(struct snapshot *snapshot)
@@ -256,7 +313,7 @@ static int load_one(const void *key, size_t key_length, const void *value, size_
 	return 0;
 }
 
-static struct snapshot *get(const char *id)
+struct snapshot *snapshot_get(const char *id)
 {
 	for (struct snapshot *snapshot = snapshot_newest; snapshot; snapshot = snapshot->next)
 		if (strcmp(snapshot->stored->id, id) == 0)
@@ -266,7 +323,7 @@ static struct snapshot *get(const char *id)
 
 static void list_entry(const struct warden_reply *reply)
 {
-	struct snapshot *snapshot = snapshot_id_valid(reply->id) ? get(reply->id) : NULL;
+	struct snapshot *snapshot = snapshot_id_valid(reply->id) ? snapshot_get(reply->id) : NULL;
 
 	if (snapshot) {
 		snapshot->seen = true;
@@ -286,8 +343,10 @@ static void end_unseen(void)
 {
 	for (struct snapshot *snapshot = snapshot_newest, *next; snapshot; snapshot = next) {
 		next = snapshot->next;
-		if (!snapshot->seen && snapshot->state == SNAPSHOT_READY)
-			end_unasked(snapshot, "snapshot.lost");
+		if (snapshot->seen || snapshot->state != SNAPSHOT_READY)
+			continue;
+		templates_forget_snapshot(snapshot);
+		end_unasked(snapshot, "snapshot.lost");
 	}
 }
 

@@ -24,6 +24,7 @@ enum store_db {
 	STORE_PREVIEWS,	 /* preview id -> StoredPreview */
 	STORE_SNAPSHOTS, /* snapshot id -> internal StoredSnapshot */
 	STORE_CHECKPOINTS, /* 8-byte big-endian number of records -> signed checkpoint of the audit log (text) */
+	STORE_BUILDS,	   /* build id -> internal StoredBuild */
 	STORE_DB_COUNT
 };
 

@@ -35,6 +35,7 @@ static const char *const db_names[STORE_DB_COUNT] = {
 	[STORE_PREVIEWS] = "previews",
 	[STORE_SNAPSHOTS] = "snapshots",
 	[STORE_CHECKPOINTS] = "checkpoints",
+	[STORE_BUILDS] = "builds",
 };
 
 int store_errno(int mdb_rc)

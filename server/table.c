@@ -111,6 +111,9 @@ const struct rpc_method rpc_table[] = {
 	ROW(Templates, List, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL, list_templates_request, list_templates_response, templates_list),
 	ROW(Templates, Get, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL, get_template_request, template, templates_get),
 	ROW(Templates, Build, RPC_BIDI, RPC_AUDIT_CHANGE, TEMPLATE, 0, LARGE, build_template_request, build_template_progress, templates_build),
+	ROW(Templates, CreateFromSnapshot, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, create_template_from_snapshot_request, template, templates_create_from_snapshot),
+	ROW(Templates, SetTags, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, set_template_tags_request, set_template_tags_response, templates_set_tags),
+	ROW(Templates, RemoveTags, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, remove_template_tags_request, remove_template_tags_response, templates_remove_tags),
 	ROW(Templates, Remove, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, remove_template_request, remove_template_response, templates_remove),
 
 	ROW(Admin, CreateTenant, RPC_UNARY, RPC_AUDIT_CHANGE, ADMIN, MINUTE, SMALL, create_tenant_request, tenant, admin_create_tenant),

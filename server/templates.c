@@ -4,6 +4,7 @@
 #include "log.h"
 #include "rpc.h"
 #include "sandbox/base/cleanup.h"
+#include "snapshot_internal.h"
 #include "status.h"
 #include "template_internal.h"
 #include "validate.h"
@@ -13,7 +14,7 @@
 #include <string.h>
 
 /*
- * Names and contents. A content is a root file system that the warden holds, known by its digest and kept once;
+ * Names and contents, and snapshots that names are made of. A content is a root file system that the warden holds, known by its digest and kept once;
  * a name belongs to a tenant, or to nobody (public), and points to a content. Names are in the store;
  * contents are what WARDEN_TEMPLATE_LIST says. A content goes with its last name and its last sandbox: the
  * warden refuses while one uses it (-EBUSY), and template_released() asks again whenever a sandbox has ended.
@@ -134,10 +135,24 @@ static struct template_name *name_insert(const char *tenant, const char *name)
 	return entry;
 }
 
-/* The name goes; its content, if that was the last. */
+/* What a name meant is needed by one name less. */
+static void let_go(struct template_content *content, struct snapshot *snapshot)
+{
+	if (content) {
+		content->names--;
+		template_content_release(content);
+	}
+	if (snapshot) {
+		snapshot->names--;
+		snapshot_release(snapshot);
+	}
+}
+
+/* The name goes; what it meant, if that was the last. */
 static void name_remove(struct template_name *entry)
 {
 	struct template_content *content = entry->content;
+	struct snapshot *snapshot = entry->snapshot;
 	struct template_name **slot = &names;
 
 	while (*slot != entry)
@@ -145,35 +160,41 @@ static void name_remove(struct template_name *entry)
 	*slot = entry->next;
 	free(entry->labels);
 	free(entry);
-	if (!content)
-		return;
-	content->names--;
-	template_content_release(content);
+	let_go(content, snapshot);
 }
 
-static size_t make_key(const char *tenant, const char *name, char key[TENANT_NAME_MAX + TEMPLATE_NAME_SIZE + 2])
+#define KEY_SIZE (TENANT_NAME_MAX + TEMPLATE_REF_SIZE + 2)
+
+static size_t make_key(const char *tenant, const char *name, char key[KEY_SIZE])
 {
-	return (size_t)snprintf(key, TENANT_NAME_MAX + TEMPLATE_NAME_SIZE + 2, "%s/%s", tenant, name);
+	return (size_t)snprintf(key, KEY_SIZE, "%s/%s", tenant, name);
 }
 
 #define LABELS_MAX 16
 
 static int name_store(struct store_batch *batch, const struct template_name *entry,
-		      const struct template_content *content, const struct text_list *labels, int64_t created)
+		      const struct template_content *content, const struct snapshot *snapshot,
+		      const struct text_list *labels, int64_t created)
 {
 	Paddock__Internal__StoredTemplate record = PADDOCK__INTERNAL__STORED_TEMPLATE__INIT;
 	Paddock__Internal__StoredPair pairs[LABELS_MAX], *pointers[LABELS_MAX];
-	char key[TENANT_NAME_MAX + TEMPLATE_NAME_SIZE + 2];
+	char key[KEY_SIZE];
 	_cleanup_free_ uint8_t *packed = NULL;
 	size_t length;
 
 	record.name = (char *)entry->name;
 	record.tenant = (char *)entry->tenant;
 	record.public_ = entry->tenant[0] == '\0';
-	record.id = (char *)content->id;
-	record.digest = (char *)content->digest;
-	record.size_bytes = content->size_bytes;
-	record.files = content->files;
+	if (content) {
+		record.id = (char *)content->id;
+		record.digest = (char *)content->digest;
+		record.size_bytes = content->size_bytes;
+		record.files = content->files;
+	}
+	if (snapshot) {
+		record.id = snapshot->stored->template_id;
+		record.snapshot_id = snapshot->stored->id;
+	}
 	record.created_unix_ms = created;
 	for (size_t i = 0; i < labels->count / 2; i++) {
 		paddock__internal__stored_pair__init(&pairs[i]);
@@ -191,11 +212,13 @@ static int name_store(struct store_batch *batch, const struct template_name *ent
 	return store_put(batch, STORE_TEMPLATES, key, make_key(entry->tenant, entry->name, key), packed, length);
 }
 
-int template_name_set(const char *tenant, const char *name, struct template_content *content, struct text_list *labels,
-		      struct store_batch *batch)
+/* `content` or `snapshot`. Takes over `labels` on success. */
+static int name_set(const char *tenant, const char *name, struct template_content *content, struct snapshot *snapshot,
+		    struct text_list *labels, struct store_batch *batch)
 {
 	struct template_name *entry = template_name_find(tenant, name);
-	struct template_content *before = entry ? entry->content : NULL;
+	struct template_content *content_before = entry ? entry->content : NULL;
+	struct snapshot *snapshot_before = entry ? entry->snapshot : NULL;
 	int64_t created = loop_wall_ms();
 	bool is_new = !entry;
 
@@ -203,7 +226,7 @@ int template_name_set(const char *tenant, const char *name, struct template_cont
 		entry = name_insert(tenant, name);
 	if (!entry)
 		return -ENOMEM;
-	if (name_store(batch, entry, content, labels, created) < 0) {
+	if (name_store(batch, entry, content, snapshot, labels, created) < 0) {
 		if (is_new)
 			name_remove(entry);
 		return -ENOMEM;
@@ -212,12 +235,30 @@ int template_name_set(const char *tenant, const char *name, struct template_cont
 	entry->labels = labels;
 	entry->created_unix_ms = created;
 	entry->content = content;
-	content->names++;
-	if (before) {
-		before->names--;
-		template_content_release(before);
-	}
+	entry->snapshot = snapshot;
+	if (content)
+		content->names++;
+	if (snapshot)
+		snapshot->names++;
+	let_go(content_before, snapshot_before);
 	return 0;
+}
+
+int template_name_set(const char *tenant, const char *name, struct template_content *content, struct text_list *labels,
+		      struct store_batch *batch)
+{
+	return name_set(tenant, name, content, NULL, labels, batch);
+}
+
+int template_name_set_snapshot(const char *tenant, const char *name, struct snapshot *snapshot,
+			       struct store_batch *batch)
+{
+	struct text_list *labels = text_list_copy(NULL, 0);
+	int rc = labels ? name_set(tenant, name, NULL, snapshot, labels, batch) : -ENOMEM;
+
+	if (rc < 0)
+		free(labels);
+	return rc;
 }
 
 /* The caller's own name for this content, else a public one. */
@@ -226,7 +267,7 @@ static struct template_name *name_of_content(const char *tenant, const char *id)
 	struct template_name *found = NULL;
 
 	for (struct template_name *entry = names; entry; entry = entry->next) {
-		if (strcmp(entry->content->id, id) != 0)
+		if (!entry->content || strcmp(entry->content->id, id) != 0)
 			continue;
 		if (strcmp(entry->tenant, tenant) == 0)
 			return entry;
@@ -238,24 +279,29 @@ static struct template_name *name_of_content(const char *tenant, const char *id)
 
 static struct template_name *find(const char *tenant, const char *name_or_id)
 {
-	struct template_name *entry = template_name_find(tenant, name_or_id);
+	struct template_name *entry;
+	char ref[TEMPLATE_REF_SIZE];
 
+	if (template_ref("template", name_or_id, ref, NULL) < 0)
+		return NULL;
+	entry = template_name_find(tenant, ref);
 	if (!entry)
-		entry = template_name_find("", name_or_id);
+		entry = template_name_find("", ref);
 	if (!entry && template_id_valid(name_or_id))
 		entry = name_of_content(tenant, name_or_id);
 	return entry;
 }
 
 int template_find(const char *tenant, const char *name_or_id, char ret_id[TEMPLATE_ID_SIZE], char ret_name[64],
-		  struct pdk_error *err)
+		  struct snapshot **ret_snapshot, struct pdk_error *err)
 {
 	const struct template_name *entry = find(tenant, name_or_id);
 
 	if (!entry)
 		return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "template not found");
-	memcpy(ret_id, entry->content->id, TEMPLATE_ID_SIZE);
-	memcpy(ret_name, entry->name, TEMPLATE_NAME_SIZE);
+	snprintf(ret_id, TEMPLATE_ID_SIZE, "%s", entry->content ? entry->content->id : entry->snapshot->stored->template_id);
+	snprintf(ret_name, TEMPLATE_NAME_SIZE, "%.*s", (int)strcspn(entry->name, ":"), entry->name);
+	*ret_snapshot = entry->snapshot;
 	return 0;
 }
 
@@ -311,7 +357,9 @@ static int load_record(const void *key, size_t key_length, const void *value, si
 		paddock__internal__stored_template__unpack(NULL, value_length, value);
 	int rc = 0;
 
-	if (record && strlen(record->name) < TEMPLATE_NAME_SIZE && strlen(record->tenant) <= TENANT_NAME_MAX)
+	if (record && record->snapshot_id[0])
+		; /* templates_bind() */
+	else if (record && strlen(record->name) < TEMPLATE_REF_SIZE && strlen(record->tenant) <= TENANT_NAME_MAX)
 		rc = load_name(record, arg, key, key_length);
 	else
 		log_event(LOG_ERROR, "store.bad_record", "kind", "template", NULL);
@@ -354,6 +402,81 @@ int templates_start(struct pdk_error *err)
 	store_commit(stale, NULL, NULL);
 	release_nameless();
 	return 0;
+}
+
+/* One that is made of a snapshot. */
+static int bind_name(const Paddock__Internal__StoredTemplate *record, struct store_batch *stale, const void *key,
+		     size_t key_length)
+{
+	struct snapshot *snapshot = snapshot_get(record->snapshot_id);
+	struct template_name *entry;
+
+	if (!snapshot || strcmp(snapshot->stored->tenant, record->tenant) != 0) {
+		log_event(LOG_WARN, "template.lost", "template", record->snapshot_id, "name", record->name, "tenant",
+			  record->tenant, "reason", "its snapshot is not there", NULL);
+		return store_delete(stale, STORE_TEMPLATES, key, key_length);
+	}
+	entry = name_insert(record->tenant, record->name);
+	if (!entry)
+		return -ENOMEM;
+	entry->snapshot = snapshot;
+	snapshot->names++;
+	entry->created_unix_ms = record->created_unix_ms;
+	entry->labels = load_labels(record);
+	return entry->labels ? 0 : -ENOMEM;
+}
+
+static int bind_record(const void *key, size_t key_length, const void *value, size_t value_length, void *arg)
+{
+	Paddock__Internal__StoredTemplate *record =
+		paddock__internal__stored_template__unpack(NULL, value_length, value);
+	int rc = 0;
+
+	if (record && record->snapshot_id[0] && strlen(record->name) < TEMPLATE_REF_SIZE &&
+	    strlen(record->tenant) <= TENANT_NAME_MAX)
+		rc = bind_name(record, arg, key, key_length);
+	if (record)
+		paddock__internal__stored_template__free_unpacked(record, NULL);
+	return rc;
+}
+
+int templates_bind(struct pdk_error *err)
+{
+	struct store_batch *stale = store_batch_create();
+	int rc = stale ? store_each(STORE_TEMPLATES, NULL, 0, bind_record, stale) : -ENOMEM;
+
+	if (rc < 0) {
+		store_batch_free(stale);
+		return pdk_fail_errno(err, rc, "loading templates from the store");
+	}
+	store_commit(stale, NULL, NULL);
+	for (struct snapshot *snapshot = snapshot_newest, *next; snapshot; snapshot = next) {
+		next = snapshot->next;
+		snapshot_release(snapshot);
+	}
+	return 0;
+}
+
+static int forget_record(struct store_batch *batch, const struct template_name *entry);
+
+void templates_forget_snapshot(const struct snapshot *snapshot)
+{
+	struct store_batch *batch = snapshot->names ? store_batch_create() : NULL;
+
+	for (struct template_name *entry = names, *next; entry && snapshot->names; entry = next) {
+		next = entry->next;
+		if (entry->snapshot != snapshot)
+			continue;
+		log_event(LOG_WARN, "template.lost", "template", snapshot->stored->id, "name", entry->name, "tenant",
+			  entry->tenant, "reason", "its snapshot is not there", NULL);
+		if (batch)
+			(void)forget_record(batch, entry);
+		entry->snapshot->names--;
+		entry->snapshot = NULL;
+		name_remove(entry);
+	}
+	if (batch)
+		store_commit(batch, NULL, NULL);
 }
 
 /* Frees what memory holds; after warden_client_stop(), whose replies name contents. */
@@ -418,14 +541,21 @@ Paddock__V1__Template *template_message(struct rpc_call *call, const struct temp
 	if (!message || !pointers || !entries)
 		return NULL;
 	paddock__v1__template__init(message);
-	message->id = name->content->id;
 	message->name = (char *)name->name;
-	message->digest = name->content->digest;
 	message->tenant = (char *)name->tenant;
-	message->size_bytes = name->content->size_bytes;
-	message->files = name->content->files;
 	message->created_unix_ms = name->created_unix_ms;
-	message->sandboxes = name->content->users;
+	if (name->content) {
+		message->id = name->content->id;
+		message->digest = name->content->digest;
+		message->size_bytes = name->content->size_bytes;
+		message->files = name->content->files;
+		message->sandboxes = name->content->users;
+	} else {
+		message->id = name->snapshot->stored->template_id;
+		message->build_id = name->snapshot->stored->build_id;
+		message->size_bytes = name->snapshot->stored->layer_bytes + name->snapshot->stored->image_bytes;
+		message->has_memory = !name->snapshot->stored->files_only;
+	}
 	fill_labels(name->labels, message, pointers, entries);
 	return message;
 }
@@ -504,7 +634,7 @@ static int check_removal(struct rpc_call *call, const struct template_name *entr
 	if (entry->tenant[0] == '\0' && !rpc_principal(call)->is_operator)
 		return pdk_fail(err, -EPERM, PDK_PERMISSION_DENIED, "template: a public one is the operator's");
 	count_users(call);
-	if (entry->content->users > 0 && !force)
+	if (entry->content && entry->content->users > 0 && !force)
 		return pdk_fail(err, -EBUSY, PDK_FAILED_PRECONDITION, "%u sandboxes use this template",
 				entry->content->users);
 	return 0;
@@ -512,7 +642,7 @@ static int check_removal(struct rpc_call *call, const struct template_name *entr
 
 static int forget_record(struct store_batch *batch, const struct template_name *entry)
 {
-	char key[TENANT_NAME_MAX + TEMPLATE_NAME_SIZE + 2];
+	char key[KEY_SIZE];
 
 	return store_delete(batch, STORE_TEMPLATES, key, make_key(entry->tenant, entry->name, key));
 }
@@ -541,6 +671,16 @@ void templates_remove(struct rpc_call *call, const ProtobufCMessage *message)
 	rpc_audit_object(call, NULL, entry->name);
 	name_remove(entry);
 	rpc_finish_commit(call, batch, &reply.base);
+}
+
+int templates_remove_names(struct template_name *const *entries, size_t count, struct store_batch *batch)
+{
+	for (size_t i = 0; i < count; i++)
+		if (forget_record(batch, entries[i]) < 0)
+			return -ENOMEM;
+	for (size_t i = 0; i < count; i++)
+		name_remove(entries[i]);
+	return 0;
 }
 
 int templates_remove_tenant(const char *tenant, struct store_batch *batch)

@@ -53,6 +53,16 @@ bool snapshot_id_valid(const char *text)
 	return valid('s', text);
 }
 
+void build_id_make(char id[SANDBOX_ID_SIZE])
+{
+	make('b', id);
+}
+
+bool build_id_valid(const char *text)
+{
+	return valid('b', text);
+}
+
 bool template_id_valid(const char *text)
 {
 	if (!text || text[0] != 't' || strlen(text) != TEMPLATE_ID_LEN)

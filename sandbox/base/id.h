@@ -20,6 +20,8 @@ bool snapshot_id_valid(const char *text);
 /* A template id: "t" and 40 hexadecimal digits. */
 #define TEMPLATE_ID_LEN 41
 #define TEMPLATE_ID_SIZE (TEMPLATE_ID_LEN + 1)
+void build_id_make(char id[SANDBOX_ID_SIZE]); /* as a sandbox id, but starts with "b" */
+bool build_id_valid(const char *text);
 bool template_id_valid(const char *text);
 
 #endif

@@ -51,6 +51,8 @@ const char *checkpoint_missing(void);
 void checkpoint_run_dump(const struct checkpoint_plan *plan) __attribute__((noreturn));
 /* The same into a snapshot. The sandbox is let go on as soon as its memory and its layer are copied. */
 void checkpoint_run_snapshot(const struct checkpoint_plan *plan) __attribute__((noreturn));
+/* Its layer alone, without processes and memory. */
+void checkpoint_run_layer(const struct checkpoint_plan *plan) __attribute__((noreturn));
 void checkpoint_run_restore(const struct checkpoint_plan *plan) __attribute__((noreturn));
 
 /* Is a whole one there? Its template, unless `template_id` is NULL. */

@@ -341,6 +341,37 @@ static int snapshot(const struct checkpoint_plan *plan, struct checkpoint_result
 	return seal_snapshot(plan, dir, aside, result, err);
 }
 
+/* What stands in for the images is their folder with the notes alone. */
+static int layer(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err)
+{
+	struct checkpoint_notes notes = {0};
+	_cleanup_fd_ int dir = -1;
+	char aside[40];
+	int rc = dir = make_directory(POOL_SNAPSHOTS, plan->snapshot, aside);
+
+	snprintf(notes.template_id, sizeof(notes.template_id), "%s", plan->rootfs.template_id);
+	if (rc >= 0)
+		rc = checkpoint_write_notes(dir, &notes);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "make a place for the layer");
+	settle(plan->id);
+	FAULT("layer_begun");
+	rc = snapshot_copy_layer(plan->id, plan->snapshot);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "copy the disk layer");
+	pool_layer_usage(plan->id, &result->layer_bytes, &(uint64_t){0}); /* exact: the copy was a commit */
+	rc = run_on(plan, result);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "let the sandbox go on");
+	rc = snapshot_finish_layer(plan->snapshot, 0);
+	if (rc == 0)
+		rc = btrfs_subvolume_set_readonly(dir, true);
+	FAULT("layer_finished");
+	if (rc == 0)
+		rc = commit(POOL_SNAPSHOTS, aside, plan->snapshot);
+	return rc < 0 ? pdk_fail_errno(err, rc, "store the layer") : 0;
+}
+
 static void __attribute__((noreturn))
 run(const struct checkpoint_plan *plan,
     int (*work)(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err))
@@ -362,4 +393,9 @@ void checkpoint_run_dump(const struct checkpoint_plan *plan)
 void checkpoint_run_snapshot(const struct checkpoint_plan *plan)
 {
 	run(plan, snapshot);
+}
+
+void checkpoint_run_layer(const struct checkpoint_plan *plan)
+{
+	run(plan, layer);
 }

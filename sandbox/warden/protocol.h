@@ -13,11 +13,12 @@
  * (SO_PEERCRED). Sandboxes live on when that connection ends; the next one asks WARDEN_LIST.
  */
 
-#define WARDEN_PROTOCOL_VERSION 3u
+#define WARDEN_PROTOCOL_VERSION 4u
 
 enum warden_op {
 	WARDEN_HELLO = 1,       /* -> version in `value` of the request; reply.value = warden's version */
-	WARDEN_CREATE,          /* id, template, limits; reply brings one fd: the link to init, connected */
+	WARDEN_CREATE,          /* id, template, limits; reply brings one fd: the link to init, connected. With a
+				 * snapshot_id: on a copy of its layer, which must be of this template */
 	WARDEN_KILL,            /* id; replies when nothing is left. Unknown id: status 0 (idempotent), value = 0 */
 	WARDEN_ATTACH,          /* id; reply brings a new connected link fd (after a restart of paddockd) */
 	WARDEN_LIMITS,          /* id, limits: set all of them on a living sandbox */
@@ -43,6 +44,8 @@ enum warden_op {
 	WARDEN_COPY,	     /* id (a new one), snapshot_id, value = its token, hostname, limits: as CREATE, from it */
 	WARDEN_SNAPSHOT_REMOVE, /* snapshot_id; -EBUSY while a sandbox is made from it */
 	WARDEN_SNAPSHOT_LIST,	/* one reply per whole snapshot (WARDEN_MORE; id, template), then one without an id */
+	WARDEN_LAYER, /* id, snapshot_id: as SNAPSHOT, but of the layer alone: there is nothing to make a COPY from, only to
+		       * CREATE on. Replies as SNAPSHOT does */
 	WARDEN_EVENT_EXITED, /* warden -> paddockd, serial 0: the sandbox's init died; id, value = wait status,
 			      * usage; what was left of the sandbox is already being removed */
 };

@@ -37,7 +37,7 @@ enum sandbox_state {
 };
 
 /* What the child of a sandbox does. A dump is done in RUNNING, a restore in RESTORING; either may outlive that. */
-enum sandbox_job { SANDBOX_JOB_DUMP, SANDBOX_JOB_SNAPSHOT, SANDBOX_JOB_RESTORE };
+enum sandbox_job { SANDBOX_JOB_DUMP, SANDBOX_JOB_SNAPSHOT, SANDBOX_JOB_LAYER, SANDBOX_JOB_RESTORE };
 
 #define SANDBOX_KILLERS_MAX 4
 
@@ -71,7 +71,8 @@ struct sandbox {
 	struct watch job_watch, job_status_watch;
 	enum sandbox_job job;
 	struct checkpoint_result *job_result; /* its last word, while there is one */
-	char snapshot_id[SANDBOX_ID_SIZE];    /* which the job writes, or makes a copy of; empty: its own checkpoint */
+	/* Which the job writes, or it is made from; empty: its own checkpoint, or nothing but its template. */
+	char snapshot_id[SANDBOX_ID_SIZE];
 	struct ticket dumper;
 	bool keep; /* DYING: layer and checkpoint stay, it becomes STORED */
 	struct ticket killers[SANDBOX_KILLERS_MAX];
@@ -84,9 +85,10 @@ int sandbox_setup(struct pdk_error *err);
 /* Adopt or remove what earlier wardens left. */
 void sandbox_reconcile(void);
 
-/* Answers later, by `ticket`. The arguments are checked by the caller. */
-void sandbox_create(const char *id, const char *template_id, const char *hostname, const struct warden_limits *limits,
-		    struct ticket ticket);
+/* Answers later, by `ticket`. The arguments are checked by the caller. `snapshot_id`: on a copy of its layer; empty: on
+ * none. */
+void sandbox_create(const char *id, const char *template_id, const char *snapshot_id, const char *hostname,
+		    const struct warden_limits *limits, struct ticket ticket);
 /* The template of waiting sandboxes is now verified (rc 0) or damaged. */
 void sandbox_template_ready(const char *template_id, int rc);
 void sandbox_kill(const char *id, struct ticket ticket);
@@ -106,6 +108,8 @@ void sandbox_restore(const char *id, const char *hostname, const struct warden_l
 		     struct ticket ticket);
 /* What it is now, into a snapshot that does not exist yet. It is let go on before that is whole. */
 void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, struct ticket ticket);
+/* The same of its layer alone. */
+void sandbox_layer(const char *id, const char *snapshot_id, struct ticket ticket);
 /* As sandbox_create(), from a snapshot. */
 void sandbox_copy(const char *id, const char *snapshot_id, const char *hostname, const struct warden_limits *limits,
 		  uint64_t token, struct ticket ticket);

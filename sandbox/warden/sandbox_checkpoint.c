@@ -30,7 +30,7 @@
  * RELEASE nothing is lost by THAW, and after a crash of either its record decides which of the two comes.
  *
  * SNAPSHOT is a dump into a place of its own, which lets the sandbox go on by itself as soon as it is copied; COPY is a
- * restore from there, into a new layer.
+ * restore from there, into a new layer. LAYER is the same without the dump.
  *
  * A dump and a restore are children; each answers with one struct on a pipe and ends (a snapshot with two).
  */
@@ -63,8 +63,8 @@ void sandbox_job_cancel(struct sandbox *s)
 /* It runs on as if nothing had been asked. */
 static void dump_failed(struct sandbox *s, const struct pdk_error *err)
 {
-	log_error(s->job == SANDBOX_JOB_SNAPSHOT ? "snapshot_failed" : "checkpoint_failed", s->id, err);
-	if (s->job == SANDBOX_JOB_SNAPSHOT) {
+	log_error(s->job == SANDBOX_JOB_DUMP ? "checkpoint_failed" : "snapshot_failed", s->id, err);
+	if (s->job != SANDBOX_JOB_DUMP) {
 		snapshot_discard(s->snapshot_id);
 	} else {
 		checkpoint_set_layer_token(s->id, 0);
@@ -82,7 +82,7 @@ static void dump_done(struct sandbox *s, int rc, const struct checkpoint_result 
 
 	if (s->state != SANDBOX_RUNNING) {
 		/* Nobody was told of it. */
-		if (s->job == SANDBOX_JOB_SNAPSHOT)
+		if (s->job != SANDBOX_JOB_DUMP)
 			snapshot_discard(s->snapshot_id);
 		return;
 	}
@@ -128,7 +128,6 @@ static void restore_done(struct sandbox *s, int rc, const struct pdk_error *err)
 	/* What runs now is newer than its checkpoint. */
 	if (!s->snapshot_id[0])
 		checkpoint_discard(s->id);
-	s->snapshot_id[0] = '\0';
 	FAULT("restore_recorded");
 	log_info("sandbox_restored", s->id, "init is process %d", s->pid);
 	sandbox_started(s);
@@ -190,6 +189,7 @@ static void on_job(struct watch *watch, uint32_t events)
 static void (*const job_runs[])(const struct checkpoint_plan *plan) = {
 	[SANDBOX_JOB_DUMP] = checkpoint_run_dump,
 	[SANDBOX_JOB_SNAPSHOT] = checkpoint_run_snapshot,
+	[SANDBOX_JOB_LAYER] = checkpoint_run_layer,
 	[SANDBOX_JOB_RESTORE] = checkpoint_run_restore,
 };
 
@@ -255,7 +255,7 @@ static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, s
 {
 	_cleanup_fd_ int leaf = cgroup_open_leaf(s->id);
 	struct checkpoint_plan plan = {.id = s->id,
-				       .snapshot = job == SANDBOX_JOB_SNAPSHOT ? s->snapshot_id : NULL,
+				       .snapshot = job == SANDBOX_JOB_DUMP ? NULL : s->snapshot_id,
 				       .token = token,
 				       .cgroup = leaf,
 				       .pid = s->pid,
@@ -271,11 +271,11 @@ static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, s
 	return rc;
 }
 
-static int check_dump(const struct sandbox *s, struct pdk_error *err)
+static int check_dump(const struct sandbox *s, enum sandbox_job job, struct pdk_error *err)
 {
 	if (!s || s->state != SANDBOX_RUNNING)
 		return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "no such sandbox");
-	if (checkpoint_missing())
+	if (job != SANDBOX_JOB_LAYER && checkpoint_missing())
 		return pdk_fail(err, -ENOSYS, PDK_FAILED_PRECONDITION, "%s on this host", checkpoint_missing());
 	if (s->job_watch.fd >= 0 || s->freezer.connection)
 		return pdk_fail(err, -EBUSY, PDK_ABORTED, "a checkpoint is being made already");
@@ -286,7 +286,7 @@ void sandbox_checkpoint(const char *id, uint64_t token, struct ticket ticket)
 {
 	struct sandbox *s = sandbox_find(id);
 	struct pdk_error err;
-	int rc = check_dump(s, &err);
+	int rc = check_dump(s, SANDBOX_JOB_DUMP, &err);
 
 	if (rc == 0)
 		rc = begin_dump(s, token, SANDBOX_JOB_DUMP, &err);
@@ -296,11 +296,11 @@ void sandbox_checkpoint(const char *id, uint64_t token, struct ticket ticket)
 		s->dumper = ticket;
 }
 
-void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, struct ticket ticket)
+static void take(const char *id, const char *snapshot_id, uint64_t token, enum sandbox_job job, struct ticket ticket)
 {
 	struct sandbox *s = sandbox_find(id);
 	struct pdk_error err;
-	int rc = check_dump(s, &err);
+	int rc = check_dump(s, job, &err);
 
 	if (rc == 0 && cgroup_freezing(id))
 		rc = pdk_fail(&err, -EINVAL, PDK_FAILED_PRECONDITION, "the sandbox is frozen");
@@ -308,7 +308,7 @@ void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, s
 		rc = pdk_fail(&err, -EEXIST, PDK_ALREADY_EXISTS, "a snapshot with this id exists");
 	if (rc == 0) {
 		snprintf(s->snapshot_id, sizeof(s->snapshot_id), "%s", snapshot_id);
-		rc = begin_dump(s, token, SANDBOX_JOB_SNAPSHOT, &err);
+		rc = begin_dump(s, token, job, &err);
 		if (rc < 0)
 			s->snapshot_id[0] = '\0';
 	}
@@ -316,6 +316,16 @@ void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, s
 		serve_status(ticket, id, rc, &err);
 	else
 		s->dumper = ticket;
+}
+
+void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, struct ticket ticket)
+{
+	take(id, snapshot_id, token, SANDBOX_JOB_SNAPSHOT, ticket);
+}
+
+void sandbox_layer(const char *id, const char *snapshot_id, struct ticket ticket)
+{
+	take(id, snapshot_id, 0, SANDBOX_JOB_LAYER, ticket);
 }
 
 void sandbox_release(const char *id, uint64_t token, struct ticket ticket)

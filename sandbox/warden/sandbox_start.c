@@ -20,6 +20,7 @@
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/fault.h"
 #include "sandbox_private.h"
+#include "snapshot.h"
 #include "template.h"
 #include "tools.h"
 #include "userns.h"
@@ -84,6 +85,7 @@ void sandbox_started(struct sandbox *s)
 	struct warden_reply reply = {.value = (uint64_t)(unsigned int)s->pid};
 
 	s->state = SANDBOX_RUNNING;
+	s->snapshot_id[0] = '\0';
 	inodes_reset(&s->inodes); /* it is looked at from now on */
 	s->announce = true;
 	sandbox_set_busy(s, false);
@@ -153,7 +155,8 @@ static void start_fds_close(struct start_fds *fds)
 
 static int prepare(struct sandbox *s, struct start_fds *fds, int netns, struct pdk_error *err)
 {
-	int rc = pool_layer_take(s->id, s->limits.disk_bytes, err);
+	int rc = s->snapshot_id[0] ? snapshot_give_bare_layer(s->snapshot_id, s->id, s->limits.disk_bytes, err)
+				   : pool_layer_take(s->id, s->limits.disk_bytes, err);
 
 	if (rc < 0)
 		return rc;
@@ -286,8 +289,17 @@ int sandbox_check_new(const char *id, struct pdk_error *err)
 	return 0;
 }
 
-void sandbox_create(const char *id, const char *template_id, const char *hostname, const struct warden_limits *limits,
-		    struct ticket ticket)
+static int check_layer(const char *snapshot_id, const char *template_id, struct pdk_error *err)
+{
+	char below[TEMPLATE_ID_SIZE];
+
+	if (!snapshot_id[0] || (snapshot_exists(snapshot_id, below) && strcmp(below, template_id) == 0))
+		return 0;
+	return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "no such layer of this template");
+}
+
+void sandbox_create(const char *id, const char *template_id, const char *snapshot_id, const char *hostname,
+		    const struct warden_limits *limits, struct ticket ticket)
 {
 	struct template_info *info = template_find(template_id);
 	struct sandbox *s = NULL;
@@ -296,6 +308,8 @@ void sandbox_create(const char *id, const char *template_id, const char *hostnam
 
 	if (rc == 0 && (!info || info->state == TEMPLATE_DAMAGED))
 		rc = pdk_fail(&err, -ENOENT, PDK_NOT_FOUND, info ? "the template is damaged" : "no such template");
+	if (rc == 0)
+		rc = check_layer(snapshot_id, template_id, &err);
 	if (rc == 0 && !(s = sandbox_new(id, template_id)))
 		rc = pdk_fail_errno(&err, -ENOMEM, "hold another sandbox");
 	if (rc < 0) {
@@ -305,6 +319,7 @@ void sandbox_create(const char *id, const char *template_id, const char *hostnam
 	s->limits = *limits;
 	s->creator = ticket;
 	snprintf(s->hostname, sizeof(s->hostname), "%s", hostname);
+	snprintf(s->snapshot_id, sizeof(s->snapshot_id), "%s", snapshot_id);
 	if (info->state == TEMPLATE_READY)
 		start_or_fail(s);
 }

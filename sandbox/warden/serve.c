@@ -180,6 +180,8 @@ static void op_create(const struct warden_request *request, struct ticket ticket
 
 	if (rc == 0)
 		rc = check_template(request, &err);
+	if (rc == 0 && request->snapshot_id[0] && !snapshot_id_valid(request->snapshot_id))
+		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "not a snapshot id");
 	if (rc == 0 && !hostname_ok(request->hostname))
 		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "not a host name");
 	if (rc == 0)
@@ -187,7 +189,8 @@ static void op_create(const struct warden_request *request, struct ticket ticket
 	if (rc < 0)
 		serve_status(ticket, NULL, rc, &err);
 	else
-		sandbox_create(request->id, request->template_id, request->hostname, &request->limits, ticket);
+		sandbox_create(request->id, request->template_id, request->snapshot_id, request->hostname,
+			       &request->limits, ticket);
 }
 
 static void op_kill(const struct warden_request *request, struct ticket ticket)
@@ -255,7 +258,7 @@ static void op_checkpoint(const struct warden_request *request, struct ticket ti
 		sandbox_restore(request->id, request->hostname, &request->limits, request->value, ticket);
 }
 
-/* SNAPSHOT and COPY. */
+/* SNAPSHOT, LAYER and COPY. */
 static void op_snapshot(const struct warden_request *request, struct ticket ticket)
 {
 	struct pdk_error err;
@@ -263,7 +266,7 @@ static void op_snapshot(const struct warden_request *request, struct ticket tick
 
 	if (rc == 0 && !snapshot_id_valid(request->snapshot_id))
 		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "not a snapshot id");
-	if (rc == 0 && request->value == 0)
+	if (rc == 0 && request->op != WARDEN_LAYER && request->value == 0)
 		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "not a token");
 	if (rc == 0 && request->op == WARDEN_COPY && !hostname_ok(request->hostname))
 		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "not a host name");
@@ -273,6 +276,8 @@ static void op_snapshot(const struct warden_request *request, struct ticket tick
 		serve_status(ticket, NULL, rc, &err);
 	else if (request->op == WARDEN_SNAPSHOT)
 		sandbox_snapshot(request->id, request->snapshot_id, request->value, ticket);
+	else if (request->op == WARDEN_LAYER)
+		sandbox_layer(request->id, request->snapshot_id, ticket);
 	else
 		sandbox_copy(request->id, request->snapshot_id, request->hostname, &request->limits, request->value,
 			     ticket);
@@ -452,6 +457,7 @@ static void dispatch(const struct warden_request *request, int *fd)
 		op_checkpoint(request, ticket);
 		return;
 	case WARDEN_SNAPSHOT:
+	case WARDEN_LAYER:
 	case WARDEN_COPY:
 		op_snapshot(request, ticket);
 		return;

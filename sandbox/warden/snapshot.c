@@ -71,6 +71,16 @@ int snapshot_give_layer(const char *id, const char *sandbox_id, uint64_t bytes, 
 	return pool_layer_limit(sandbox_id, bytes, err);
 }
 
+int snapshot_give_bare_layer(const char *id, const char *sandbox_id, uint64_t bytes, struct pdk_error *err)
+{
+	int rc = snapshot_give_layer(id, sandbox_id, bytes, err);
+
+	if (rc < 0)
+		return rc;
+	rc = checkpoint_set_layer_token(sandbox_id, 0);
+	return rc < 0 ? pdk_fail_errno(err, rc, "take the layer into use") : 0;
+}
+
 bool snapshot_exists(const char *id, char template_id[TEMPLATE_ID_SIZE])
 {
 	_cleanup_fd_ int images = pool_open_directory(POOL_SNAPSHOTS, id);

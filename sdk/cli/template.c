@@ -1,4 +1,4 @@
-#include "template.h"
+#include "template_private.h"
 
 #include "format.h"
 #include "json.h"
@@ -57,7 +57,7 @@ static int cmd_template_list(struct cli *cli, const struct args *args)
 	return EXIT_OK;
 }
 
-static void print_template(const struct cli *cli, const Paddock__V1__Template *template)
+void template_print(const struct cli *cli, const Paddock__V1__Template *template)
 {
 	char text[FORMAT_SIZE], size[FORMAT_SIZE], line[512];
 	size_t i;
@@ -68,10 +68,17 @@ static void print_template(const struct cli *cli, const Paddock__V1__Template *t
 	}
 	field_print(cli->color, "Template", template->name);
 	field_print(cli->color, "Id", template->id);
-	field_print(cli->color, "Digest", template->digest);
-	snprintf(line, sizeof(line), "%s in %llu files", format_size(size, template->size_bytes),
-		 (unsigned long long)template->files);
+	if (*template->digest) {
+		field_print(cli->color, "Digest", template->digest);
+		snprintf(line, sizeof(line), "%s in %llu files", format_size(size, template->size_bytes),
+			 (unsigned long long)template->files);
+	} else {
+		snprintf(line, sizeof(line), "%s on what is below it%s", format_size(size, template->size_bytes),
+			 template->has_memory ? ", with memory" : "");
+	}
 	field_print(cli->color, "Size", line);
+	if (*template->build_id)
+		field_print(cli->color, "Build", template->build_id);
 	field_print(cli->color, "Owner", *template->tenant ? template->tenant : "(public)");
 	field_print(cli->color, "Created", format_time(text, template->created_unix_ms));
 	for (i = 0; i < template->n_labels; i++) {
@@ -98,7 +105,7 @@ static int cmd_template_get(struct cli *cli, const struct args *args)
 
 	if (rc < 0)
 		return rc;
-	print_template(cli, template);
+	template_print(cli, template);
 	paddock_free(template);
 	return EXIT_OK;
 }
@@ -286,7 +293,7 @@ static int cmd_template_import(struct cli *cli, const struct args *args)
 	rc = rc == 0 ? upload_end(&upload) : upload_reason(&upload, rc);
 	progress_end(&upload.progress);
 	if (rc == 0)
-		print_template(cli, upload.result);
+		template_print(cli, upload.result);
 	else if (rc == -EEXIST)
 		snprintf(cli->hint, sizeof(cli->hint), "--replace lets the name move to the new content");
 	upload_clear(&upload);
@@ -304,7 +311,7 @@ static bool is_built(struct cli *cli, const char *name, const char *digest)
 	for (i = 0; i < template->n_labels; i++)
 		same |= !strcmp(template->labels[i]->key, "recipe") && !strcmp(template->labels[i]->value, digest);
 	if (same)
-		print_template(cli, template);
+		template_print(cli, template);
 	paddock_free(template);
 	return same;
 }
@@ -357,7 +364,7 @@ static int run_recipe(struct cli *cli, char *const argv[], Paddock__V1__BuildTem
 		rc = finish < 0 ? finish : upload_end(&upload);
 	progress_end(&upload.progress);
 	if (rc == 0)
-		print_template(cli, upload.result);
+		template_print(cli, upload.result);
 	upload_clear(&upload);
 	return rc;
 }
@@ -484,6 +491,11 @@ static const struct option_spec remove_options[] = {
 	{},
 };
 
+static const struct option_spec from_snapshot_options[] = {
+	{"replace", 0, NULL, "let the name move to the snapshot"},
+	{},
+};
+
 static const struct option_spec import_options[] = {
 	{"replace", 0, NULL, "let the name move to the new content"},
 	{"public", 0, NULL, "for all tenants (operator only)"},
@@ -543,6 +555,36 @@ const struct command template_commands[] = {
 	 .details = "The tar (plain, gzip, zstd or xz) holds a root file system with /bin/sh.\n\nExamples\n"
 		    "  docker export $(docker create alpine) | paddock template import alpine -\n"
 		    "  paddock template import mine rootfs.tar.zst --replace\n"},
+	{.name = "from-snapshot",
+	 .group = "",
+	 .summary = "Make a template of a snapshot",
+	 .synopsis = "SNAPSHOT NAME[:TAG]",
+	 .options = from_snapshot_options,
+	 .run = cmd_template_from_snapshot,
+	 .min_operands = 2,
+	 .max_operands = 2,
+	 .operand = OPERAND_SNAPSHOT,
+	 .details = "It stays when the snapshot is removed. Processes of the snapshot go on in every sandbox that is made\n"
+		    "from it.\n\nExamples\n"
+		    "  paddock template from-snapshot warm web:v2\n  paddock create --template web:v2\n"},
+	{.name = "tag",
+	 .group = "",
+	 .summary = "Let tags of a template mean what it means now",
+	 .synopsis = "NAME[:TAG] TAG...",
+	 .options = no_options,
+	 .run = cmd_template_tag,
+	 .min_operands = 2,
+	 .max_operands = -1,
+	 .operand = OPERAND_TEMPLATE},
+	{.name = "untag",
+	 .group = "",
+	 .summary = "Take tags away",
+	 .synopsis = "NAME TAG...",
+	 .options = no_options,
+	 .run = cmd_template_untag,
+	 .min_operands = 2,
+	 .max_operands = -1,
+	 .operand = OPERAND_TEMPLATE},
 	{.name = "remove",
 	 .group = "",
 	 .summary = "Take a template's name away",

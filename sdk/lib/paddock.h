@@ -145,6 +145,9 @@ void paddock_stream_free(struct paddock_stream *stream);
 	X(template_list, Templates, List, ListTemplatesRequest, ListTemplatesResponse)                                 \
 	X(template_get, Templates, Get, GetTemplateRequest, Template)                                                  \
 	X(template_remove, Templates, Remove, RemoveTemplateRequest, RemoveTemplateResponse)                           \
+	X(template_create_from_snapshot, Templates, CreateFromSnapshot, CreateTemplateFromSnapshotRequest, Template)   \
+	X(template_set_tags, Templates, SetTags, SetTemplateTagsRequest, SetTemplateTagsResponse)                      \
+	X(template_remove_tags, Templates, RemoveTags, RemoveTemplateTagsRequest, RemoveTemplateTagsResponse)          \
 	X(tenant_create, Admin, CreateTenant, CreateTenantRequest, Tenant)                                             \
 	X(tenant_list, Admin, ListTenants, ListTenantsRequest, ListTenantsResponse)                                    \
 	X(tenant_set_quota, Admin, SetQuota, SetQuotaRequest, Tenant)                                                  \

@@ -38,10 +38,11 @@ static void must_be_limits(const struct warden_limits *l)
 	MUST(l->max_pids >= LIMIT_PIDS_MIN && l->max_pids <= LIMIT_PIDS_MAX);
 }
 
-void sandbox_create(const char *id, const char *template_id, const char *hostname, const struct warden_limits *limits,
-		    struct ticket ticket)
+void sandbox_create(const char *id, const char *template_id, const char *snapshot_id, const char *hostname,
+		    const struct warden_limits *limits, struct ticket ticket)
 {
 	MUST(sandbox_id_valid(id) && template_id_valid(template_id) && hostname_ok(hostname));
+	MUST(!snapshot_id[0] || snapshot_id_valid(snapshot_id));
 	must_be_limits(limits);
 	serve_status(ticket, id, 0, NULL);
 }
@@ -107,6 +108,12 @@ void sandbox_restore(const char *id, const char *hostname, const struct warden_l
 void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, struct ticket ticket)
 {
 	MUST(sandbox_id_valid(id) && snapshot_id_valid(snapshot_id) && token);
+	serve_status(ticket, id, 0, NULL);
+}
+
+void sandbox_layer(const char *id, const char *snapshot_id, struct ticket ticket)
+{
+	MUST(sandbox_id_valid(id) && snapshot_id_valid(snapshot_id));
 	serve_status(ticket, id, 0, NULL);
 }
 

@@ -198,6 +198,16 @@ void sandbox_use(const struct rpc_call *call, struct sandbox *sandbox)
 {
 }
 
+const char *sandbox_default_user(const struct sandbox *sandbox)
+{
+	return "user";
+}
+
+const char *sandbox_default_cwd(const struct sandbox *sandbox)
+{
+	return "";
+}
+
 int sandbox_find_running(const struct rpc_call *call, const char *id, struct sandbox **ret, struct pdk_error *err)
 {
 	int rc = sandbox_find(call, id, ret, err);

@@ -209,6 +209,7 @@ static void serve(const struct warden_request *request, int fd)
 	case WARDEN_SNAPSHOT:
 	case WARDEN_COPY:
 	case WARDEN_SNAPSHOT_REMOVE:
+	case WARDEN_LAYER:
 	case WARDEN_SNAPSHOT_LIST:
 	case WARDEN_STOCK:
 	case WARDEN_EVENT_EXITED:

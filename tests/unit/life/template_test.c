@@ -320,18 +320,19 @@ static void own_names_come_before_public_ones(void **state)
 {
 	header_t header = named("base");
 	char id[TEMPLATE_ID_SIZE], name[64];
+	struct snapshot *snapshot;
 
 	build_ok("a", &header, ONE_ID);
-	assert_int_equal(template_find("a", "base", id, name, NULL), 0);
+	assert_int_equal(template_find("a", "base", id, name, &snapshot, NULL), 0);
 	assert_string_equal(id, ONE_ID);
-	assert_int_equal(template_find("b", "base", id, name, NULL), 0);
+	assert_int_equal(template_find("b", "base", id, name, &snapshot, NULL), 0);
 	assert_string_equal(id, BASE_ID);
 	header = named("shared");
 	header.public_ = true;
 	build_ok("operator", &header, TWO_ID);
 	expect_names("b", "base shared ");
-	assert_true(template_find("b", ONE_ID, id, name, NULL) < 0);
-	assert_int_equal(template_find("b", TWO_ID, id, name, NULL), 0);
+	assert_true(template_find("b", ONE_ID, id, name, &snapshot, NULL) < 0);
+	assert_int_equal(template_find("b", TWO_ID, id, name, &snapshot, NULL), 0);
 	assert_string_equal(name, "shared");
 }
 
