@@ -1,3 +1,4 @@
+#include "boot.h"
 #include "config.h"
 #include "guest.h"
 #include "log.h"
@@ -17,7 +18,7 @@
  *	store		warden	  then
  *	CREATING	any	  removed; nobody was told that it exists
  *	RUNNING		alive	  adopted: new link, its processes taken over; killed at once if it expired
- *	RUNNING		gone	  FAILED, HOST_LOST
+ *	RUNNING		gone	  FAILED, HOST_LOST; the text says so when the machine was started anew (boot.c)
  *	PAUSED		alive	  kept; frozen again if it is not (and a RUNNING one that is frozen goes on)
  *	PAUSED		gone	  FAILED, HOST_LOST
  *	KILLING		any	  the tear-down is finished, with the reason that was decided
@@ -247,6 +248,7 @@ struct loading {
 	struct sandbox **ended;
 	size_t n_ended, room;
 	unsigned int adopted, removed, lost;
+	bool new_boot;
 };
 
 static int remember_ended(struct loading *loading, struct sandbox *sandbox)
@@ -327,7 +329,9 @@ static void decide(struct sandbox *sandbox, void *arg)
 			sandbox_attach(sandbox);
 	} else {
 		loading->lost++;
-		sandbox_end(sandbox, HOST_LOST, "it was gone when the server started");
+		sandbox_end(sandbox, HOST_LOST,
+			    loading->new_boot ? "the machine was started anew; only what is paused to disk outlives that"
+					      : "it was gone when the server started");
 	}
 }
 
@@ -379,7 +383,9 @@ int sandboxes_start(struct pdk_error *err)
 			qsort(loading.ended, loading.n_ended, sizeof(struct sandbox *), compare_end);
 		for (size_t i = 0; i < loading.n_ended; i++)
 			sandbox_arm_retention(loading.ended[i]);
+		loading.new_boot = boot_is_new();
 		sandbox_each(decide, &loading);
+		boot_remember();
 		log_event(LOG_INFO, "sandboxes.reconciled", "adopted", log_u64(loading.adopted), "removed",
 			  log_u64(loading.removed), "lost", log_u64(loading.lost), "ended", log_u64(loading.n_ended),
 			  NULL);

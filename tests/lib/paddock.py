@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import uuid
 
 # A child of ours makes no calls; with it, a fork waits for ever for the threads of newer versions (Debian 13).
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -279,6 +280,11 @@ def mini_template():
     return data.getvalue()
 
 
+def leaves(group):
+    """The cgroups directly below one."""
+    return [entry.path for entry in os.scandir(group) if entry.is_dir()]
+
+
 class Instance:
     """The warden and paddockd on folders of their own. Use as a context manager."""
 
@@ -368,12 +374,14 @@ class Instance:
         with contextlib.suppress(FileNotFoundError):
             return os.stat(self.run + "/warden.sock").st_ctime_ns
 
-    def start_paddockd(self, env=None, files=None):
-        """`files`: how many descriptors it may have."""
+    def start_paddockd(self, env=None, files=None, boot_id=None):
+        """`files`: how many descriptors it may have. `boot_id`: a file that it sees as the kernel's boot id."""
         if self.paddockd:
             self.deaths.append(self.paddockd.poll())
         with open(self.log, "ab") as log:
             limit = ["prlimit", f"--nofile={files}:{files}"] if files else []
+            if boot_id:
+                limit += ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"', boot_id]
             self.paddockd = subprocess.Popen(limit + [PADDOCKD, "--config", self.conf], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                              env={**os.environ, **(env or {})})
         self._wait(self.paddockd, self._listens, self.log)
@@ -437,6 +445,37 @@ class Instance:
         for word in ("AddressSanitizer", "LeakSanitizer", "runtime error:", "ThreadSanitizer"):
             if word in text:
                 self.complaints.append(f"{name}: {text[text.index(word):][:1500]}")
+
+    def reboot(self):
+        """What a start of the machine leaves: the data directory, and nothing that ran, was mounted or was on tmpfs. The kernel
+        stays the same, so its page cache is not lost; paddockd sees another boot id."""
+        for process in (self.paddockd, self.warden):
+            process.kill()
+            process.wait()
+        for parent in self._end_stock():
+            wait_until(lambda: not any(open(leaf + "/cgroup.procs").read() for leaf in leaves(parent)), 20, "no process is left")
+            for leaf in leaves(parent):
+                os.rmdir(leaf)
+            os.rmdir(parent)
+        helpers = [p for p in os.listdir("/proc") if p.isdigit() and self._is_helper(p)]
+        for pid in helpers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        used = lambda: subprocess.run(["losetup", "-j", self.data + "/pool.btrfs"], capture_output=True, text=True).stdout
+        wait_until(lambda: not used(), 20, "the pool is unmounted")
+        shutil.rmtree(self.run)
+        os.mkdir(self.run)
+        with open(self.dir + "/boot_id", "w") as f:
+            f.write(str(uuid.uuid4()) + "\n")
+        self.warden = self.paddockd = None
+        self.start_warden()
+        self.start_paddockd(boot_id=self.dir + "/boot_id")
+
+    def _is_helper(self, pid):
+        """A process that a warden of this instance started for itself."""
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as f:
+            return f.read().startswith(WARDEN.encode() + b"\0") and self.data.encode() in open(f"/proc/{pid}/cmdline", "rb").read()
+        return False
 
     def kill_sandboxes(self):
         with contextlib.suppress(Exception):
