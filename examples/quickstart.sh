@@ -64,7 +64,8 @@ make_package() {
 }
 
 install_package() {
-	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends --reinstall "$BUILD"/paddock_*.deb
+	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends --reinstall "$BUILD"/paddock_*.deb &&
+		{ paddock-fetch-criu || true; }
 }
 
 start_directly() {

@@ -500,6 +500,7 @@ const struct command commands[] = {
 	 .options = no_options,
 	 .run = cmd_doctor,
 	 .details = "Prints what is missing and how to mend it. As root it also checks the kernel's features.\n"
+		    "With a key that may create sandboxes it tries a pause to disk and back.\n"
 		    "Exit status 1 if anything is missing.\n"},
 	{.name = "version",
 	 .group = "Server",

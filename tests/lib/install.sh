@@ -41,22 +41,9 @@ paddock_resolve() {
 	esac
 }
 
-# CRIU 4.1 or newer in DIR (usr/sbin/criu with its own loader and libraries), unless the system has one. Debian 12's is too
-# old for its own backported kernels, so there it is unpacked from Debian 13: nothing of the system changes.
+# CRIU 4.1 or newer in DIR (usr/sbin/criu with its own loader and libraries), unless the system has one.
 paddock_criu() {
-	local dir=$1 version
-	version=$(/usr/sbin/criu --version 2>/dev/null | sed -n 's/^Version: //p')
-	[ "$(printf '%s\n4.1\n' "$version" | sort -V | head -1)" = 4.1 ] && return 0
-	[ ! -x "$dir/usr/sbin/criu" ] || return 0
-	echo "unpacking CRIU into $dir"
-	mkdir -p "$(dirname "$dir")"
-	rm -rf "$dir.new"
-	mmdebstrap --quiet --variant=extract --include=criu trixie "$dir.new" >/dev/null 2>&1 || {
-		rm -rf "$dir.new"
-		echo "install.sh: CRIU could not be fetched: sandboxes can be frozen, but not paused to disk" >&2
-		return 1
-	}
-	rm -rf "$dir" && mv "$dir.new" "$dir" && chmod 755 "$dir"
+	"$(dirname "${BASH_SOURCE[0]}")/../../sandbox/criu/paddock-fetch-criu" "$1"
 }
 
 # Node.js 20 or newer in DIR (bin/node), unless the system has one: the SDKs that are tested need it, and Debian 12 has 18.

@@ -72,11 +72,27 @@ finds_a_soft_program() {
 }
 no_privilege_bits() { [ -z "$(find "$ROOT" -perm /6000)" ] && [ -z "$(getcap -r "$ROOT" 2>/dev/null)" ]; }
 
+# CRIU is a program of its own licence, so it is not in the package; what fetches it is, and leaves nothing when it cannot.
+fetches_criu() {
+	local fetch=$ROOT/usr/sbin/paddock-fetch-criu fake=$WORK/fake
+	dpkg-deb -f "$BUILD"/paddock_*.deb Recommends | grep -q 'criu (>= 4.1)' && grep -q '^libexec=/usr/libexec/paddock$' "$fetch" || return 1
+	mkdir -p "$fake" "$WORK/criu" && printf '#!/bin/sh\nexit 1\n' >"$fake/mmdebstrap" && chmod 755 "$fake/mmdebstrap"
+	! PATH=$fake:$PATH "$fetch" "$WORK/criu/new" 2>"$WORK/err" && grep -q 'could not be fetched' "$WORK/err" && [ -z "$(ls "$WORK/criu")" ] || return 1
+	cat >"$fake/mmdebstrap" <<-'END'
+		#!/bin/sh
+		for root; do :; done
+		mkdir -p "$root/usr/sbin" && cp /bin/true "$root/usr/sbin/criu"
+	END
+	PATH=$fake:$PATH "$fetch" "$WORK/criu/new" && [ -x "$WORK/criu/new/usr/sbin/criu" ] && [ "$(ls "$WORK/criu")" = new ] &&
+		[ -z "$(PATH=$fake:$PATH "$fetch" "$WORK/criu/new")" ]
+}
+
 check package package
 check lintian lints
 check systemd-paddockd exposure paddockd 2.0
 check systemd-warden exposure paddock-warden 7.5
 check manuals manuals
+[ -x /usr/sbin/criu ] || check fetches-criu fetches_criu
 check hardening programs
 check hardening-control finds_a_soft_program
 check no-privilege-bits no_privilege_bits

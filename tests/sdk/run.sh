@@ -234,10 +234,24 @@ ended_meanwhile() {
 doctor() {
 	local warden=$BUILD/sandbox/warden/paddock-warden root=$WORK/root
 	p doctor >"$WORK/out" && grep -q 'ok *namespaces' "$WORK/out" && ! grep -q MISSING "$WORK/out" || { cat "$WORK/out"; return 1; }
+	# A pause to disk was tried, with a sandbox that is gone again.
+	grep -q 'ok *pause to disk and back (' "$WORK/out" && p doctor -o json | grep -q '"pause_ms": [1-9]' && same "$(p list -q)" "$id" || { cat "$WORK/out"; return 1; }
 	mkdir -p "$root"
 	unshare -m sh -c 'mount --rbind / "$1" && chroot "$1" "$2" --check; echo "exit $?"' - "$root" "$warden" >"$WORK/out"
 	rmdir "$root"
 	grep -q 'namespaces *MISSING: enable' "$WORK/out" && [ "$(grep -c MISSING "$WORK/out")" = 1 ] && grep -q 'exit 1' "$WORK/out" || { cat "$WORK/out"; return 1; }
+}
+# A warden that finds no CRIU: said, with what to do.
+doctor_without_criu() {
+	local rc=0
+	[ ! -x /usr/sbin/criu ] || return 0
+	mv "$INSTANCE/libexec/criu" "$INSTANCE/libexec/gone" && stop_pid "$warden_pid" && daemon_start_warden && wait_for 20 p usage $id || return 1
+	! p doctor >"$WORK/out" && grep -A1 'MISSING *pause to disk and back' "$WORK/out" | grep -q 'CRIU is not installed.*paddock-fetch-criu' &&
+		{ p doctor -o json || true; } | grep -q '"mend": ".*paddock-fetch-criu' && same "$(p list -q)" "$id" || rc=1
+	mv "$INSTANCE/libexec/gone" "$INSTANCE/libexec/criu" && stop_pid "$warden_pid" && daemon_start_warden && wait_for 20 p usage $id &&
+		wait_for 20 p doctor || rc=1
+	[ $rc = 0 ] || cat "$WORK/out"
+	return $rc
 }
 killed() { p kill $id >/dev/null && status 125 exec $id true && p list --all | grep -q "$id"; }
 
@@ -245,7 +259,7 @@ daemon_start && daemon_template >&2 || { echo "FAIL instance: it does not start"
 id=$(p create --lifetime 30m) || { echo "FAIL create: no sandbox"; exit 1; }
 tests="exit_codes streams_apart input_whole input_unread closed_descriptors closed_reader output_whole environment json_result detached signalled ctrl_c
 	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys previews run_and_gone snapshots
-	terminal json_everywhere audited says_what_to_do helps_on doctor ended_meanwhile survives_restart killed"
+	terminal json_everywhere audited says_what_to_do helps_on doctor doctor_without_criu ended_meanwhile survives_restart killed"
 for name in ${*:-$tests}; do
 	check $name $name
 done
