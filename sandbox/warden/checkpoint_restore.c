@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bootid.h"
 #include "cgroup.h"
 #include "checkpoint_private.h"
 #include "child.h"
@@ -59,6 +60,8 @@ static int stage(const struct checkpoint_plan *plan, int work)
 	    setresuid(plan->rootfs.base, plan->rootfs.base, 0) < 0)
 		return -errno;
 	rc = rootfs_prepare(&plan->rootfs, &parts, &step);
+	if (rc == 0)
+		rc = bootid_protect();
 	if (rc < 0)
 		return rc;
 	snprintf(path, sizeof(path), "%s/root", options.runtime_dir);
@@ -108,12 +111,14 @@ static int execute(const struct checkpoint_plan *plan, unsigned long listener)
 {
 	static struct mounts mounts;
 	const char *arguments[CRIU_ARGS_MAX];
-	char images[700], root[600], work[600], inherit[64];
+	char images[700], root[600], work[600], inherit[64], boot[64];
 	size_t n;
 
 	add_mount(&mounts, "/dev", "dev");
 	add_mount(&mounts, "/dev/pts", "stage");
 	add_mount(&mounts, "/run/init", "programs");
+	snprintf(boot, sizeof(boot), "boot/%s", plan->id);
+	add_mount(&mounts, BOOTID_PLACE, boot);
 	rootfs_each_cover(add_cover, &mounts);
 	snprintf(images, sizeof(images), "%s/%s/%s", pool_path(), plan->snapshot ? "snapshots" : "checkpoints",
 		 images_name(plan));

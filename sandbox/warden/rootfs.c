@@ -11,6 +11,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "bootid.h"
 #include "kernel.h"
 #include "netns.h"
 #include "options.h"
@@ -425,6 +426,7 @@ int rootfs_prepare(const struct rootfs_plan *plan, struct rootfs_parts *parts, c
 {
 	int rc;
 
+	parts->id = plan->id;
 	*ret_step = "map the storage pool into the sandbox's ids";
 	rc = attach_idmapped(pool_path(), plan->userns, pool_path());
 	if (rc < 0)
@@ -447,6 +449,13 @@ int rootfs_prepare(const struct rootfs_plan *plan, struct rootfs_parts *parts, c
 	return parts->tmp < 0 ? parts->tmp : parts->run < 0 ? parts->run : 0;
 }
 
+static int cover_boot_id(const struct rootfs_parts *parts)
+{
+	_cleanup_fd_ int proc = inside(parts->root, "proc");
+
+	return proc < 0 ? proc : bootid_cover(proc, parts->id);
+}
+
 int rootfs_enter(const struct rootfs_parts *parts, const char **ret_step)
 {
 	int rc;
@@ -464,6 +473,10 @@ int rootfs_enter(const struct rootfs_parts *parts, const char **ret_step)
 	if (rc < 0)
 		return rc;
 	FAULT("child_before_tmp");
+	*ret_step = "give it a boot id of its own";
+	rc = cover_boot_id(parts);
+	if (rc < 0)
+		return rc;
 	*ret_step = "mount /tmp and /run";
 	rc = attach(parts->tmp, parts->root, "tmp");
 	if (rc == 0)

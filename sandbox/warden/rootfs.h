@@ -23,6 +23,7 @@ struct rootfs_plan {
 /* Detached mounts on their way from the builder to the sandbox's first process. */
 struct rootfs_parts {
 	int root, pts, shm, tmp, run;
+	const char *id;
 };
 /* With the host's capabilities and the file-system ids of the sandbox's root: make the parts. 0 or a negative errno,
  * with `*ret_step` naming what failed. The descriptors end with the process. */

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bootid.h"
 #include "cgroup.h"
 #include "checkpoint_private.h"
 #include "kernel.h"
@@ -388,6 +389,9 @@ static int begin_restore(struct sandbox *s, uint64_t token, struct pdk_error *er
 	s->link = listener < 0 ? listener : record_connect(s->id);
 	if (s->link < 0)
 		return pdk_fail_errno(err, s->link, "make the sandbox's socket");
+	rc = bootid_make(s->id, userns.base);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "make the sandbox's boot id");
 	FAULT("restore_prepared");
 	if (is_copy) {
 		plan.snapshot = s->snapshot_id;

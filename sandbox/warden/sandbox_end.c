@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bootid.h"
 #include "cgroup.h"
 #include "checkpoint_private.h"
 #include "handover.h"
@@ -65,6 +66,7 @@ static int remove_remains(struct sandbox *s)
 	if (rc < 0)
 		return rc;
 	FAULT("kill_record");
+	bootid_remove(s->id);
 	return record_remove(s->id);
 }
 

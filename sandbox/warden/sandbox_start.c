@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bootid.h"
 #include "cgroup.h"
 #include "child.h"
 #include "handover.h"
@@ -207,7 +208,12 @@ static int spawn(struct sandbox *s, struct start_fds *fds, const struct userns *
 		.cgroup = (uint64_t)fds->cgroup,
 	};
 	pid_t pid;
+	int rc = bootid_make(s->id, userns->base);
 
+	if (rc < 0) {
+		handover_release(plan.place);
+		return pdk_fail_errno(err, rc, "make the sandbox's boot id");
+	}
 	if (plan.place >= 0) {
 		args.flags |= CLONE_FILES;
 		plan.status = handover_fd(plan.place, HANDOVER_STATUS);

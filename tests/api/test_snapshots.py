@@ -111,6 +111,21 @@ class Snapshots(Base):
         boxes = [self.box] + [self.new(snapshot=shot.id) for _ in range(2)]
         self.assertEqual(len({self.client.run(b, "hostname").out for b in boxes}), 3)
         self.assertEqual(len({self.client.run(b, machine).out for b in boxes}), 3)
+        boot = "cat /proc/sys/kernel/random/boot_id"
+        boots = [self.client.run(b, boot).out for b in boxes]
+        for one in boots:
+            self.assertRegex(one, b"^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\n$")
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            self.assertEqual(len({*boots, file.read()}), 4, "nor is it the host's")
+        self.client.Sandboxes.Pause(sandbox_id=boxes[1], mode=enum("PAUSE_MODE_CHECKPOINT"))
+        self.client.Sandboxes.Resume(sandbox_id=boxes[1])
+        self.assertEqual(self.client.run(boxes[1], boot).out, boots[1], "a pause is no boot")
+        for attempt in ("echo x > /proc/sys/kernel/random/boot_id", "umount /proc/sys/kernel/random/boot_id",
+                        "mount -o remount,bind,rw /proc/sys/kernel/random/boot_id"):
+            for box in (boxes[0], boxes[1]):
+                self.assertNotEqual(self.client.run(box, "/bin/sh", "-c", attempt, user="root").code, 0, attempt)
+        self.assertEqual([self.client.run(b, boot).out for b in boxes], boots)
+        self.assertIn(b" ro,", self.client.run(boxes[1], "grep boot_id /proc/self/mountinfo").out, "restored as it was made")
         self.assertEqual(len({self.client.run(b, "head -c 16 /dev/urandom | od -t x1").out for b in boxes}), 3)
         self.assertEqual(len({self.client.Sandboxes.GetAccess(sandbox_id=b).access_token for b in boxes}), 3)
         self.assertEqual(len({self.range_of(b) for b in boxes}), 3, "each has user ids of its own")
