@@ -4,7 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* FIPS 180-4. Small enough to have here, so that the helper needs no cryptography library. */
+/* FIPS 180-4. Small enough to have here, so that neither warden nor helper needs a cryptography library. With the
+ * processor's instructions for it, where there are any. */
 
 #define SHA256_SIZE 32
 
