@@ -1,11 +1,13 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -33,6 +35,7 @@
 
 #define MOUNTS_MAX 64
 #define SETTLE_TRIES 100
+#define FOLLOW_MS 2
 
 struct arguments {
 	const char *list[CRIU_ARGS_MAX];
@@ -205,7 +208,23 @@ static int make_directory(enum pool_dir parent, const char *name, char aside[40]
 	return dir < 0 || fchmod(dir, 0700) < 0 ? -errno : dir;
 }
 
-static int take_images(const struct checkpoint_plan *plan, int dir, struct pdk_error *err)
+static void followed(struct images_follower **follower)
+{
+	images_follower_free(*follower);
+}
+
+/* Until CRIU ends. */
+static void follow(pid_t criu, struct images_follower *follower)
+{
+	_cleanup_fd_ int pidfd = pidfd_open(criu, 0);
+	struct pollfd end = {.fd = pidfd, .events = POLLIN};
+
+	while (pidfd >= 0 && poll(&end, 1, FOLLOW_MS) == 0)
+		images_follow(follower);
+}
+
+static int take_images(const struct checkpoint_plan *plan, int dir, struct images_follower *follower,
+		       struct pdk_error *err)
 {
 	struct checkpoint_notes notes = {0};
 	pid_t criu;
@@ -222,11 +241,13 @@ static int take_images(const struct checkpoint_plan *plan, int dir, struct pdk_e
 		execute(plan, dir);
 		_exit(127);
 	}
+	if (criu > 0 && follower)
+		follow(criu, follower);
 	return checkpoint_wait(criu, dir, "dump.log", err);
 }
 
-/* The layer was mounted "volatile", and a mark in it forbids another mount. Its data is on disk when the pool is synced,
- * which is after the images are sealed. */
+/* The layer was mounted "volatile", and a mark in it forbids another mount. Its data is on disk when the pool is
+ * synced, which is after the images are sealed. */
 static int finish_layer(const struct checkpoint_plan *plan)
 {
 	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, plan->id);
@@ -249,6 +270,7 @@ static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *re
 {
 	const struct images_binding binding = {
 		.id = plan->id, .template_id = plan->rootfs.template_id, .token = plan->token};
+	_cleanup_(followed) struct images_follower *follower = NULL;
 	_cleanup_fd_ int dir = -1;
 	char aside[40];
 	int rc = place_cache();
@@ -257,9 +279,10 @@ static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *re
 		rc = dir = make_directory(POOL_CHECKPOINTS, plan->id, aside);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "make a place for the checkpoint");
+	follower = images_follower_create(dir);
 	settle(plan->id);
 	FAULT("dump_begun");
-	rc = take_images(plan, dir, err);
+	rc = take_images(plan, dir, follower, err);
 	if (rc < 0)
 		return rc;
 	FAULT("dump_written");
@@ -268,7 +291,7 @@ static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *re
 		rc = finish_layer(plan);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "finish the checkpoint");
-	rc = images_seal(dir, &binding, &result->bytes, err);
+	rc = images_seal(dir, follower, &binding, &result->bytes, err);
 	if (rc < 0)
 		return rc;
 	FAULT("dump_sealed");
@@ -286,15 +309,14 @@ static int run_on(const struct checkpoint_plan *plan, struct checkpoint_result *
 		return rc;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	result->runs_on = true;
-	result->stopped_usec =
-		((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - plan->frozen_ns) / 1000;
+	result->stopped_usec = ((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - plan->frozen_ns) / 1000;
 	rc = write(plan->status, result, sizeof(*result)) == (ssize_t)sizeof(*result) ? 0 : -EPIPE;
 	result->runs_on = false;
 	return rc;
 }
 
-static int seal_snapshot(const struct checkpoint_plan *plan, int dir, const char *aside,
-			 struct checkpoint_result *result, struct pdk_error *err)
+static int seal_snapshot(const struct checkpoint_plan *plan, int dir, struct images_follower *follower,
+			 const char *aside, struct checkpoint_result *result, struct pdk_error *err)
 {
 	const struct images_binding binding = {
 		.id = plan->snapshot, .template_id = plan->rootfs.template_id, .token = plan->token};
@@ -304,7 +326,7 @@ static int seal_snapshot(const struct checkpoint_plan *plan, int dir, const char
 		rc = snapshot_finish_layer(plan->snapshot, plan->token);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "finish the snapshot");
-	rc = images_seal(dir, &binding, &result->bytes, err);
+	rc = images_seal(dir, follower, &binding, &result->bytes, err);
 	if (rc < 0)
 		return rc;
 	FAULT("snapshot_sealed");
@@ -316,6 +338,7 @@ static int seal_snapshot(const struct checkpoint_plan *plan, int dir, const char
 
 static int snapshot(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err)
 {
+	_cleanup_(followed) struct images_follower *follower = NULL;
 	_cleanup_fd_ int dir = -1;
 	char aside[40];
 	int rc = place_cache();
@@ -324,9 +347,10 @@ static int snapshot(const struct checkpoint_plan *plan, struct checkpoint_result
 		rc = dir = make_directory(POOL_SNAPSHOTS, plan->snapshot, aside);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "make a place for the snapshot");
+	follower = images_follower_create(dir);
 	settle(plan->id);
 	FAULT("snapshot_begun");
-	rc = take_images(plan, dir, err);
+	rc = take_images(plan, dir, follower, err);
 	if (rc < 0)
 		return rc;
 	FAULT("snapshot_written");
@@ -338,7 +362,7 @@ static int snapshot(const struct checkpoint_plan *plan, struct checkpoint_result
 	rc = run_on(plan, result);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "let the sandbox go on");
-	return seal_snapshot(plan, dir, aside, result, err);
+	return seal_snapshot(plan, dir, follower, aside, result, err);
 }
 
 /* What stands in for the images is their folder with the notes alone. */

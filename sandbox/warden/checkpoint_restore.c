@@ -31,8 +31,9 @@
  * CRIU.
  *
  * CRIU calls back when all processes are there and none has run (its "pre-resume" script: one line of shell on two
- * pipes). The supervisor then verifies every one of them, and ends the cgroup if it finds anything. Only after that is
- * the layer's token removed: until then a failure leaves the checkpoint as it was.
+ * pipes). The supervisor then waits for the check of their pages, which went on meanwhile, verifies every one of them,
+ * and ends the cgroup if it finds anything. Only after that is the layer's token removed: until then a failure leaves
+ * the checkpoint as it was.
  */
 
 #define FD_LISTENER (CHECKPOINT_FD + 2)
@@ -200,6 +201,59 @@ static int refuse_memory_programs(pid_t first)
 	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0 ? 0 : -EPERM;
 }
 
+/* The child that looks at the pages while CRIU restores them. */
+struct checker {
+	pid_t pid; /* 0: there is none, as there is no need */
+	int fd;    /* it says what it found, once */
+};
+
+struct finding {
+	int rc;
+	struct pdk_error err;
+};
+
+static int checker_start(struct checker *checker, int dir, const struct images_binding *binding, struct pdk_error *err)
+{
+	struct finding finding = {.rc = 0};
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return pdk_fail_errno(err, -errno, "make a pipe");
+	checker->fd = ends[0];
+	checker->pid = fork();
+	if (checker->pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		finding.rc = images_check(dir, binding, IMAGES_PAGES, &finding.err);
+		_exit(write(ends[1], &finding, sizeof(finding)) != (ssize_t)sizeof(finding));
+	}
+	close(ends[1]);
+	return checker->pid < 0 ? pdk_fail_errno(err, -errno, "start a child") : 0;
+}
+
+/* 0: the pages are good. */
+static int checker_wait(const struct checker *checker, struct pdk_error *err)
+{
+	struct finding finding;
+
+	if (!checker->pid)
+		return 0;
+	if (read(checker->fd, &finding, sizeof(finding)) != (ssize_t)sizeof(finding))
+		return pdk_fail(err, -EIO, PDK_UNAVAILABLE, "the check of the checkpoint was ended");
+	if (finding.rc < 0)
+		*err = finding.err;
+	return finding.rc;
+}
+
+static void checker_end(struct checker *checker)
+{
+	if (checker->pid > 0) {
+		kill(checker->pid, SIGKILL);
+		waitpid(checker->pid, NULL, 0);
+	}
+	if (checker->fd >= 0)
+		close(checker->fd);
+}
+
 /* CRIU has put everything together: look at it, then let it go. */
 static int admit(const struct checkpoint_plan *plan, const char *word, int answer, pid_t *ret_first,
 		 struct pdk_error *err)
@@ -225,18 +279,18 @@ static int admit(const struct checkpoint_plan *plan, const char *word, int answe
 	return 0;
 }
 
-static int watch_over(const struct checkpoint_plan *plan, int work, pid_t runner, int hook, int answer, pid_t *ret_first,
-		      struct pdk_error *err)
+static int watch_over(const struct checkpoint_plan *plan, int work, pid_t runner, int hook, int answer,
+		      struct checker *checker, pid_t *ret_first, struct pdk_error *err)
 {
 	char word[32] = "";
 	ssize_t n = read(hook, word, sizeof(word) - 1);
-	int rc = 0, ended;
+	/* Also where CRIU has failed: damage is the better reason. */
+	int rc = checker_wait(checker, err), ended;
 
-	if (n > 0) {
+	if (n > 0 && rc == 0)
 		rc = admit(plan, word, answer, ret_first, err);
-		if (rc < 0)
-			cgroup_kill(plan->id);
-	}
+	if (rc < 0)
+		cgroup_kill(plan->id);
 	ended = checkpoint_wait(runner, work, "restore.log", rc < 0 ? NULL : err);
 	if (rc == 0 && ended == 0 && n <= 0)
 		rc = pdk_fail(err, -EPROTO, PDK_INTERNAL, "CRIU ended without asking");
@@ -261,8 +315,8 @@ int checkpoint_make_work(const struct checkpoint_plan *plan)
 	return mnt < 0 ? -errno : mnt;
 }
 
-static int start_runner(const struct checkpoint_plan *plan, unsigned long listener, pid_t *ret_first,
-			struct pdk_error *err)
+static int start_runner(const struct checkpoint_plan *plan, unsigned long listener, struct checker *checker,
+			pid_t *ret_first, struct pdk_error *err)
 {
 	_cleanup_fd_ int work = checkpoint_make_work(plan);
 	struct clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)plan->cgroup};
@@ -285,25 +339,43 @@ static int start_runner(const struct checkpoint_plan *plan, unsigned long listen
 		return pdk_fail_errno(err, -errno, "start CRIU");
 	close(hook[1]);
 	close(answer[0]);
-	return watch_over(plan, work, runner, hook[0], answer[1], ret_first, err);
+	return watch_over(plan, work, runner, hook[0], answer[1], checker, ret_first, err);
 }
 
 /* Images of a snapshot are good for as many copies as are made while they are in the state that was checked. */
-static int check_images(const struct checkpoint_plan *plan, int dir, uint64_t *ret_generation, struct pdk_error *err)
+static bool is_known_good(const struct checkpoint_plan *plan, int dir, uint64_t *ret_generation)
+{
+	*ret_generation = plan->snapshot ? snapshot_generation(dir) : 0;
+	return *ret_generation && *ret_generation == plan->checked_generation;
+}
+
+/* All that CRIU interprets is good before it runs. The pages are looked at meanwhile, by a child. */
+static int check_images(const struct checkpoint_plan *plan, int dir, struct checker *checker, uint64_t *ret_generation,
+			struct pdk_error *err)
 {
 	const struct images_binding binding = {
 		.id = images_name(plan), .template_id = plan->rootfs.template_id, .token = plan->token};
+	int rc;
 
-	*ret_generation = plan->snapshot ? snapshot_generation(dir) : 0;
-	if (*ret_generation && *ret_generation == plan->checked_generation)
+	if (is_known_good(plan, dir, ret_generation))
 		return images_check_binding(dir, &binding, err);
-	return images_check(dir, &binding, err);
+	rc = checker_start(checker, dir, &binding, err);
+	return rc < 0 ? rc : images_check(dir, &binding, IMAGES_STRUCTURE, err);
+}
+
+/* A restore that failed before anything ran has mounted the layer, and left its mark. */
+static int unmark_layer(const struct checkpoint_plan *plan)
+{
+	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, plan->id);
+
+	return layer < 0 ? layer : checkpoint_unmark_layer(layer);
 }
 
 static int restore(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err)
 {
 	_cleanup_fd_ int dir = openat(pool_dir(plan->snapshot ? POOL_SNAPSHOTS : POOL_CHECKPOINTS), images_name(plan),
 				      O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_(checker_end) struct checker checker = {.fd = -1};
 	struct checkpoint_notes notes;
 	int rc;
 
@@ -311,14 +383,17 @@ static int restore(const struct checkpoint_plan *plan, struct checkpoint_result 
 		return pdk_fail(err, -ENOENT, PDK_DATA_LOSS, "the checkpoint is gone");
 	if (checkpoint_layer_token(plan->id) != plan->token)
 		return pdk_fail(err, -EBADMSG, PDK_DATA_LOSS, "the checkpoint does not belong to what is on the disk");
-	rc = check_images(plan, dir, &result->generation, err);
+	rc = check_images(plan, dir, &checker, &result->generation, err);
 	if (rc < 0)
 		return rc;
 	rc = checkpoint_read_notes(dir, &notes);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "read the notes of the checkpoint");
+	rc = unmark_layer(plan);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "take the layer into use");
 	FAULT("restore_checked");
-	return start_runner(plan, notes.listener, &result->pid, err);
+	return start_runner(plan, notes.listener, &checker, &result->pid, err);
 }
 
 void checkpoint_run_restore(const struct checkpoint_plan *plan)

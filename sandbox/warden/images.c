@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,22 @@
 #define MANIFEST_MAX (4u << 20)
 #define KEY_SIZE 32
 #define FILES_MAX 65536
+
+#define FOLLOW_MAX 64 /* those behind are read when they are sealed */
+
+/* A file on its way into the manifest. */
+struct image {
+	char name[256];
+	int fd;
+	uint64_t size; /* read so far */
+	struct sha256 sha;
+};
+
+struct images_follower {
+	int dir;
+	unsigned int n;
+	struct image image[FOLLOW_MAX]; /* number i holds pages-(i + 1).img */
+};
 
 static uint8_t key[KEY_SIZE];
 
@@ -97,30 +114,109 @@ static void cpu_text(char text[160])
 	}
 }
 
-static int file_line(int dir, const char *name, struct buffer *text, uint64_t *bytes)
+/* Where the lines of files come from. */
+struct source {
+	struct images_follower *follower; /* what it has read need not be read again; or NULL */
+	const char *
+		sealed; /* a manifest to take the lines of all other parts from; NULL: there is none, or nothing else */
+	enum images_part part;
+};
+
+static int open_image(int dir, const char *name, struct image *image)
 {
-	static uint8_t chunk[1 << 17];
-	_cleanup_fd_ int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	uint8_t digest[SHA256_SIZE];
-	char hex[2 * SHA256_SIZE + 1], line[400];
-	struct sha256 sha;
-	uint64_t size = 0;
+	image->fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (image->fd < 0)
+		return -errno;
+	snprintf(image->name, sizeof(image->name), "%s", name);
+	image->size = 0;
+	sha256_init(&image->sha);
+	return 0;
+}
+
+/* What there is behind what was read. */
+static int digest_image(struct image *image)
+{
+	static uint8_t chunk[1 << 18];
 	ssize_t n;
 
-	if (fd < 0)
-		return -errno;
-	sha256_init(&sha);
-	while ((n = read(fd, chunk, sizeof(chunk))) > 0) {
-		sha256_update(&sha, chunk, (size_t)n);
-		size += (uint64_t)n;
+	while ((n = read(image->fd, chunk, sizeof(chunk))) > 0) {
+		sha256_update(&image->sha, chunk, (size_t)n);
+		image->size += (uint64_t)n;
 	}
-	if (n < 0)
-		return -errno;
-	sha256_finish(&sha, digest);
+	return n < 0 ? -errno : 0;
+}
+
+/* Its line of the manifest. Closes it. */
+static int finish_image(struct image *image, struct buffer *text, uint64_t *bytes)
+{
+	uint8_t digest[SHA256_SIZE];
+	char hex[2 * SHA256_SIZE + 1], line[400];
+	int n, rc = digest_image(image);
+
+	close(image->fd);
+	image->fd = -1;
+	if (rc < 0)
+		return rc;
+	sha256_finish(&image->sha, digest);
 	sha256_hex(digest, hex);
-	*bytes += size;
-	n = snprintf(line, sizeof(line), "file %.255s %" PRIu64 " %s\n", name, size, hex);
+	*bytes += image->size;
+	n = snprintf(line, sizeof(line), "file %.255s %" PRIu64 " %s\n", image->name, image->size, hex);
 	return buffer_append(text, line, (size_t)n);
+}
+
+static bool is_pages(const char *name)
+{
+	return strncmp(name, "pages-", 6) == 0;
+}
+
+struct images_follower *images_follower_create(int dir)
+{
+	struct images_follower *follower = calloc(1, sizeof(*follower));
+
+	if (follower)
+		follower->dir = dir;
+	return follower;
+}
+
+void images_follower_free(struct images_follower *follower)
+{
+	for (unsigned int i = 0; follower && i < follower->n; i++)
+		if (follower->image[i].fd >= 0)
+			close(follower->image[i].fd);
+	free(follower);
+}
+
+static struct image *find_followed(struct images_follower *follower, const char *name)
+{
+	for (unsigned int i = 0; follower && i < follower->n; i++)
+		if (strcmp(follower->image[i].name, name) == 0)
+			return &follower->image[i];
+	return NULL;
+}
+
+/* CRIU numbers them as it comes to them. */
+static void find_more(struct images_follower *follower)
+{
+	char name[32];
+
+	for (; follower->n < FOLLOW_MAX; follower->n++) {
+		snprintf(name, sizeof(name), "pages-%u.img", follower->n + 1);
+		if (open_image(follower->dir, name, &follower->image[follower->n]) < 0)
+			return;
+	}
+}
+
+void images_follow(struct images_follower *follower)
+{
+	find_more(follower);
+	for (unsigned int i = 0; i < follower->n; i++) {
+		struct image *image = &follower->image[i];
+		uint64_t before = image->size;
+
+		/* What cannot be read now cannot be when it is sealed, which says so. */
+		if (digest_image(image) == 0 && image->size > before)
+			sync_file_range(image->fd, (off_t)before, (off_t)(image->size - before), SYNC_FILE_RANGE_WRITE);
+	}
 }
 
 static int is_image(const struct dirent *entry)
@@ -145,8 +241,34 @@ static int describe_binding(const struct images_binding *binding, struct buffer 
 	return buffer_append(text, head, (size_t)n);
 }
 
+/* The line of a file in a manifest, as it stands there. */
+static int copy_line(const char *manifest, const char *name, struct buffer *text)
+{
+	char start[280];
+	const char *line;
+	size_t n = (size_t)snprintf(start, sizeof(start), "\nfile %.255s ", name);
+
+	line = strstr(manifest, start);
+	n = line ? strcspn(line + 1, "\n") + 1 : 0;
+	return line ? buffer_append(text, line + 1, n) : 0;
+}
+
+static int describe_file(int dir, const char *name, const struct source *source, struct buffer *text, uint64_t *bytes)
+{
+	struct image *followed = find_followed(source->follower, name), whole;
+	int rc;
+
+	if (source->sealed && !(source->part & (is_pages(name) ? IMAGES_PAGES : IMAGES_STRUCTURE)))
+		return copy_line(source->sealed, name, text);
+	if (followed)
+		return finish_image(followed, text, bytes);
+	rc = open_image(dir, name, &whole);
+	return rc < 0 ? rc : finish_image(&whole, text, bytes);
+}
+
 /* Everything that the HMAC covers, computed from what is there now. */
-static int describe(int dir, const struct images_binding *binding, struct buffer *text, uint64_t *bytes)
+static int describe(int dir, const struct images_binding *binding, const struct source *source, struct buffer *text,
+		    uint64_t *bytes)
 {
 	struct dirent **entries = NULL;
 	char path[32];
@@ -160,21 +282,23 @@ static int describe(int dir, const struct images_binding *binding, struct buffer
 		rc = -EFBIG;
 	for (int i = 0; i < n; i++) {
 		if (rc == 0)
-			rc = file_line(dir, entries[i]->d_name, text, bytes);
+			rc = describe_file(dir, entries[i]->d_name, source, text, bytes);
 		free(entries[i]);
 	}
 	free(entries);
 	return rc;
 }
 
-int images_seal(int dir, const struct images_binding *binding, uint64_t *ret_bytes, struct pdk_error *err)
+int images_seal(int dir, struct images_follower *follower, const struct images_binding *binding, uint64_t *ret_bytes,
+		struct pdk_error *err)
 {
+	const struct source source = {.follower = follower};
 	_cleanup_(buffer_free) struct buffer text = BUFFER(MANIFEST_MAX);
 	_cleanup_fd_ int fd = -1;
 	uint8_t digest[SHA256_SIZE];
 	char hex[2 * SHA256_SIZE + 1], line[100];
 	uint64_t bytes = 0;
-	int n, rc = describe(dir, binding, &text, &bytes);
+	int n, rc = describe(dir, binding, &source, &text, &bytes);
 
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "digest the images");
@@ -185,8 +309,8 @@ int images_seal(int dir, const struct images_binding *binding, uint64_t *ret_byt
 	fd = openat(dir, MANIFEST, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		rc = -errno;
-	if (rc == 0 && (write(fd, buffer_data(&text), buffer_length(&text)) != (ssize_t)buffer_length(&text) ||
-			syncfs(dir) < 0))
+	if (rc == 0 &&
+	    (write(fd, buffer_data(&text), buffer_length(&text)) != (ssize_t)buffer_length(&text) || syncfs(dir) < 0))
 		rc = -EIO;
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "write the manifest");
@@ -272,7 +396,7 @@ int images_check_binding(int dir, const struct images_binding *binding, struct p
 		      : explain(sealed, (const char *)buffer_data(&wanted), err);
 }
 
-int images_check(int dir, const struct images_binding *binding, struct pdk_error *err)
+int images_check(int dir, const struct images_binding *binding, enum images_part part, struct pdk_error *err)
 {
 	_cleanup_(buffer_free) struct buffer found = BUFFER(MANIFEST_MAX);
 	_cleanup_free_ char *sealed = NULL;
@@ -281,7 +405,7 @@ int images_check(int dir, const struct images_binding *binding, struct pdk_error
 
 	if (rc < 0)
 		return pdk_fail(err, -EBADMSG, PDK_DATA_LOSS, "the checkpoint is damaged: its manifest");
-	rc = describe(dir, binding, &found, &bytes);
+	rc = describe(dir, binding, &(struct source){.sealed = sealed, .part = part}, &found, &bytes);
 	if (rc == 0)
 		rc = buffer_append(&found, "", 1);
 	if (rc < 0)

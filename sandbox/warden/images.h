@@ -9,8 +9,8 @@
  *
  * CRIU restores a damaged or foreign image without a word, and an image decides what runs. So a set of images has a
  * manifest: one line for each file with its size and SHA-256, lines that bind it to one checkpoint of one sandbox on
- * this kernel, and an HMAC over all of that under a key that only the warden has. Nothing is restored before
- * all of it was checked.
+ * this kernel, and an HMAC over all of that under a key that only the warden has. Nothing that was restored runs
+ * before all of it was checked.
  */
 
 struct images_binding {
@@ -27,12 +27,29 @@ int images_setup(struct pdk_error *err);
  * namespaces (the root task's become those that CRIU runs in) and the cgroups of threads.
  */
 int images_adapt(int dir);
-/* Write the manifest and make everything in the pool durable, in one go. `ret_bytes`: the size of all files. */
-int images_seal(int dir, const struct images_binding *binding, uint64_t *ret_bytes, struct pdk_error *err);
+/*
+ * The pages of processes are nearly all that there is. They are digested, and on their way to the disk, while CRIU
+ * still writes them: it only ever appends. images_follow() takes what is there by now.
+ */
+struct images_follower;
+/* NULL without memory: then they are read when they are sealed. */
+struct images_follower *images_follower_create(int dir);
+void images_follow(struct images_follower *follower);
+void images_follower_free(struct images_follower *follower);
+
+/* Write the manifest and make everything in the pool durable, in one go. `follower` may be NULL, and is used up;
+ * `ret_bytes`: the size of all files. */
+int images_seal(int dir, struct images_follower *follower, const struct images_binding *binding, uint64_t *ret_bytes,
+		struct pdk_error *err);
+
+/* What CRIU interprets, which must be known to be good before it runs; and what it only copies, which must be before
+ * what is restored runs. */
+enum images_part { IMAGES_STRUCTURE = 1, IMAGES_PAGES = 2 };
 /* -EBADMSG, DATA_LOSS: damaged, or not what `binding` says. -EPERM, FAILED_PRECONDITION: made by another kernel, CPU or
  * version of CRIU. */
-int images_check(int dir, const struct images_binding *binding, struct pdk_error *err);
-/* The same without the files, for images that are known to be what the manifest says: is it theirs, and of this host? */
+int images_check(int dir, const struct images_binding *binding, enum images_part part, struct pdk_error *err);
+/* The same without the files, for images that are known to be what the manifest says: is it theirs, and of this host?
+ */
 int images_check_binding(int dir, const struct images_binding *binding, struct pdk_error *err);
 
 #endif
