@@ -42,16 +42,21 @@ static Filesystem__FileType type_of(const Paddock__V1__FileInfo *file)
 	return FILESYSTEM__FILE_TYPE__FILE_TYPE_UNSPECIFIED;
 }
 
-static char *copy_bytes(struct rpc_call *call, const ProtobufCBinaryData *bytes)
+static char *copy_bytes(struct arena *arena, const ProtobufCBinaryData *bytes)
 {
-	char *text = rpc_alloc(call, bytes->len + 1);
+	char *text = arena_alloc(arena, bytes->len + 1);
 
 	if (text && bytes->len)
 		memcpy(text, bytes->data, bytes->len);
 	return text;
 }
 
-int e2b_entry_fill(struct rpc_call *call, struct e2b_entry *entry, const Paddock__V1__FileInfo *file)
+static char *copy_text(struct arena *arena, const char *text)
+{
+	return copy_bytes(arena, &(ProtobufCBinaryData){.len = strlen(text), .data = (uint8_t *)(uintptr_t)text});
+}
+
+int e2b_entry_fill(struct arena *arena, struct e2b_entry *entry, const Paddock__V1__FileInfo *file)
 {
 	Filesystem__EntryInfo *info = &entry->info;
 	char *slash;
@@ -61,9 +66,9 @@ int e2b_entry_fill(struct rpc_call *call, struct e2b_entry *entry, const Paddock
 	filesystem__entry_info__init(info);
 	google__protobuf__timestamp__init(&entry->time);
 	write_permissions(entry->permissions, file);
-	info->path = copy_bytes(call, &file->path);
-	info->owner = rpc_strdup(call, file->user);
-	info->group = rpc_strdup(call, file->group);
+	info->path = copy_bytes(arena, &file->path);
+	info->owner = copy_text(arena, file->user);
+	info->group = copy_text(arena, file->group);
 	if (!info->path || !info->owner || !info->group)
 		return -ENOMEM;
 	slash = strrchr(info->path, '/');
@@ -77,7 +82,7 @@ int e2b_entry_fill(struct rpc_call *call, struct e2b_entry *entry, const Paddock
 	entry->time.nanos = (int32_t)(file->modified_unix_ms - entry->time.seconds * 1000) * 1000000;
 	if (!e2b_entry_is_link(entry) || !utf8_valid((const char *)file->symlink_target.data, file->symlink_target.len))
 		return 0;
-	info->symlink_target = copy_bytes(call, &file->symlink_target);
+	info->symlink_target = copy_bytes(arena, &file->symlink_target);
 	info->optional_symlink_target_case = FILESYSTEM__ENTRY_INFO__OPTIONAL_SYMLINK_TARGET_SYMLINK_TARGET;
 	return info->symlink_target ? 0 : -ENOMEM;
 }

@@ -155,7 +155,7 @@ static void entry_known(struct step *step, const ProtobufCMessage *reply, const 
 		return;
 	}
 	step->entry = rpc_alloc(call, sizeof(*step->entry));
-	rc = step->entry ? e2b_entry_fill(call, step->entry, (const void *)reply) : -ENOMEM;
+	rc = step->entry ? e2b_entry_fill(rpc_arena(call), step->entry, (const void *)reply) : -ENOMEM;
 	if (rc < 0)
 		e2b_fail(step->e2b, rc == -ENOMEM ? PDK_RESOURCE_EXHAUSTED : PDK_INVALID_ARGUMENT,
 			 rc == -ENOMEM ? "the server is out of memory" : "path: is not UTF-8");
@@ -327,7 +327,7 @@ static int add_entry(struct step *step, const Paddock__V1__FileInfo *file)
 		step->room = room;
 	}
 	entry = rpc_alloc(call, sizeof(*entry));
-	rc = entry ? e2b_entry_fill(call, entry, file) : -ENOMEM;
+	rc = entry ? e2b_entry_fill(rpc_arena(call), entry, file) : -ENOMEM;
 	if (rc == -EILSEQ) /* this contract has no name for it */
 		return 0;
 	if (rc == 0)

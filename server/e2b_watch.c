@@ -1,25 +1,50 @@
+#include <stdio.h>
 #include <string.h>
 
+#include "arena.h"
 #include "e2b.h"
+#include "e2b_entry.h"
 #include "e2b_watch.h"
 #include "sandbox/base/cleanup.h"
 #include "validate.h"
 
 /*
  * filesystem.Filesystem WatchDir. A renaming is one event of ours and two of this contract: the old name goes (RENAME),
- * the new one is made (CREATE).
+ * the new one is made (CREATE). With include_entry a change is told when what is there has been looked at.
  */
 
-static void send_event(struct e2b_call *e2b, Filesystem__EventType type, const char *name)
+#define ENTRY_MAX (64u << 10)
+#define STAT "/paddock.v1.Files/Stat"
+
+/* One WatchDir: the changes of the event that is being sent, and what is asked about them. */
+struct watching {
+	struct e2b_call *e2b;
+	const char *path;
+	bool include_entry;
+	struct {
+		Filesystem__EventType type;
+		char name[E2B_NAME_MAX];
+	} changes[2];
+	unsigned int n_changes, sent;
+	struct rpc_local *stat;
+	bool following;     /* `stat` is of what a link leads to */
+	struct arena arena; /* of `entry` */
+	struct e2b_entry entry;
+};
+
+static void send_change(struct watching *watching, Filesystem__EntryInfo *entry)
 {
 	Filesystem__WatchDirResponse reply = FILESYSTEM__WATCH_DIR_RESPONSE__INIT;
 	Filesystem__FilesystemEvent event = FILESYSTEM__FILESYSTEM_EVENT__INIT;
 
-	event.type = type;
-	event.name = (char *)(uintptr_t)name;
+	event.type = watching->changes[watching->sent].type;
+	event.name = watching->changes[watching->sent].name;
+	event.entry = entry;
+	event.optional_entry_case = entry ? FILESYSTEM__FILESYSTEM_EVENT__OPTIONAL_ENTRY_ENTRY : 0;
 	reply.event_case = FILESYSTEM__WATCH_DIR_RESPONSE__EVENT_FILESYSTEM;
 	reply.filesystem = &event;
-	rpc_send(e2b->call, &reply.base);
+	rpc_send(watching->e2b->call, &reply.base);
+	arena_clear(&watching->arena);
 }
 
 static void send_start(struct e2b_call *e2b)
@@ -85,18 +110,90 @@ unsigned int e2b_watch_translate(const Paddock__V1__WatchEvent *event, struct e2
 	return 0;
 }
 
+/* include_entry: what is there now. Without it the change is told all the same: it may be gone already. */
+
+static void ask(struct watching *watching, bool follow);
+
+static void on_stat(void *arg, const ProtobufCMessage *message)
+{
+	struct watching *watching = arg;
+
+	rpc_local_cancel(STEAL_PTR(watching->stat));
+	if (watching->following)
+		e2b_entry_resolve(&watching->entry, (const void *)message);
+	else if (e2b_entry_fill(&watching->arena, &watching->entry, (const void *)message) < 0) {
+		send_change(watching, NULL);
+		return;
+	}
+	if (!watching->following && e2b_entry_is_link(&watching->entry))
+		ask(watching, true);
+	else
+		send_change(watching, &watching->entry.info);
+}
+
+static void on_stat_end(void *arg, const struct pdk_error *end)
+{
+	struct watching *watching = arg;
+
+	watching->stat = NULL;
+	if (watching->following)
+		e2b_entry_resolve(&watching->entry, NULL);
+	send_change(watching, watching->following ? &watching->entry.info : NULL);
+}
+
+static void ask(struct watching *watching, bool follow)
+{
+	static const struct rpc_local_events events = {.on_message = on_stat, .on_end = on_stat_end};
+	Paddock__V1__StatRequest request = PADDOCK__V1__STAT_REQUEST__INIT;
+	struct rpc_call *call = watching->e2b->call;
+	char path[2 * E2B_NAME_MAX + 2];
+
+	watching->following = follow;
+	request.path.len =
+		(size_t)snprintf(path, sizeof(path), "%s/%s", watching->path, watching->changes[watching->sent].name);
+	if (request.path.len < sizeof(path)) {
+		request.sandbox_id = watching->e2b->sandbox_id;
+		request.path.data = (uint8_t *)path;
+		request.user = (char *)(uintptr_t)rpc_client_user(call);
+		request.follow = follow;
+		watching->stat = rpc_local_open(call, STAT, &request.base, &events, watching);
+	}
+	if (!watching->stat)
+		send_change(watching, NULL);
+}
+
+static void tell_change(struct watching *watching)
+{
+	Filesystem__EventType type = watching->changes[watching->sent].type;
+
+	if (watching->include_entry && type != FILESYSTEM__EVENT_TYPE__EVENT_TYPE_REMOVE &&
+	    type != FILESYSTEM__EVENT_TYPE__EVENT_TYPE_RENAME)
+		ask(watching, false);
+	else
+		send_change(watching, NULL);
+}
+
+static void stop(struct watching *watching)
+{
+	rpc_local_cancel(STEAL_PTR(watching->stat));
+	arena_clear(&watching->arena);
+}
+
 static void on_message(void *arg, const ProtobufCMessage *message)
 {
 	const Paddock__V1__WatchEvent *event = (const void *)message;
-	struct e2b_call *e2b = arg;
+	struct watching *watching = arg;
+	struct e2b_call *e2b = watching->e2b;
 	struct e2b_change changes[2];
-	unsigned int n = e2b_watch_translate(event, changes);
-	char name[E2B_NAME_MAX];
 
-	if (n == 2)
-		e2b->state = rpc_strdup(e2b->call, e2b_watch_name(name, changes[1].path));
-	if (n) {
-		send_event(e2b, changes[0].type, e2b_watch_name(name, changes[0].path));
+	watching->sent = 0;
+	watching->n_changes = e2b_watch_translate(event, changes);
+	for (unsigned int i = 0; i < watching->n_changes; i++) {
+		watching->changes[i].type = changes[i].type;
+		e2b_watch_name(watching->changes[i].name, changes[i].path);
+	}
+	if (watching->n_changes) {
+		tell_change(watching);
 	} else if (event->type == PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_READY) {
 		send_start(e2b);
 	} else if (event->type == PADDOCK__V1__WATCH_EVENT__TYPE__TYPE_KEEPALIVE) {
@@ -118,9 +215,11 @@ void e2b_watch_fail(struct e2b_call *e2b, const struct pdk_error *end)
 
 static void on_end(void *arg, const struct pdk_error *end)
 {
-	struct e2b_call *e2b = arg;
+	struct watching *watching = arg;
+	struct e2b_call *e2b = watching->e2b;
 
 	e2b->inner = NULL;
+	stop(watching);
 	if (end->code == PDK_OK)
 		rpc_finish(e2b->call, NULL);
 	else
@@ -129,33 +228,29 @@ static void on_end(void *arg, const struct pdk_error *end)
 
 static void on_sent(struct rpc_call *call)
 {
-	struct e2b_call *e2b = rpc_user(call);
-	const char *renamed = STEAL_PTR(e2b->state);
+	struct watching *watching = rpc_user(call);
 
-	if (renamed)
-		send_event(e2b, FILESYSTEM__EVENT_TYPE__EVENT_TYPE_CREATE, renamed);
-	else if (e2b->inner)
-		rpc_local_next(e2b->inner);
+	if (watching->sent < watching->n_changes && ++watching->sent < watching->n_changes)
+		tell_change(watching);
+	else if (watching->e2b->inner)
+		rpc_local_next(watching->e2b->inner);
 }
 
 static void cancelled(struct rpc_call *call, const struct pdk_error *why)
 {
-	struct e2b_call *e2b = rpc_user(call);
+	struct watching *watching = rpc_user(call);
 
-	rpc_local_cancel(STEAL_PTR(e2b->inner));
+	stop(watching);
+	rpc_local_cancel(STEAL_PTR(watching->e2b->inner));
 	rpc_fail(call, why);
 }
 
-struct rpc_local *e2b_watch_open(struct e2b_call *e2b, const char *path, bool recursive, bool include_entry,
+struct rpc_local *e2b_watch_open(struct e2b_call *e2b, const char *path, bool recursive,
 				 const struct rpc_local_events *events, void *arg)
 {
 	Paddock__V1__WatchRequest request = PADDOCK__V1__WATCH_REQUEST__INIT;
 	struct rpc_local *inner;
 
-	if (include_entry) {
-		e2b_fail(e2b, PDK_UNIMPLEMENTED, "include_entry: is not served");
-		return NULL;
-	}
 	request.sandbox_id = e2b->sandbox_id;
 	request.path.data = (uint8_t *)(uintptr_t)(path[0] ? path : ".");
 	request.path.len = strlen((const char *)request.path.data);
@@ -173,9 +268,16 @@ void e2b_filesystem_watch_dir(struct rpc_call *call, const struct ProtobufCMessa
 	static const struct rpc_local_events watch_events = {.on_message = on_message, .on_end = on_end};
 	const Filesystem__WatchDirRequest *from = (const void *)message;
 	struct e2b_call *e2b = e2b_begin(call);
+	struct watching *watching = e2b ? rpc_alloc(call, sizeof(*watching)) : NULL;
 
-	if (!e2b)
+	if (e2b && !watching)
+		e2b_fail(e2b, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
+	if (!watching)
 		return;
-	rpc_set_events(call, &events, e2b);
-	e2b->inner = e2b_watch_open(e2b, from->path, from->recursive, from->include_entry, &watch_events, e2b);
+	watching->e2b = e2b;
+	watching->path = from->path[0] ? from->path : ".";
+	watching->include_entry = from->include_entry;
+	arena_init(&watching->arena, ENTRY_MAX);
+	rpc_set_events(call, &events, watching);
+	e2b->inner = e2b_watch_open(e2b, from->path, from->recursive, &watch_events, watching);
 }

@@ -19,7 +19,7 @@ unsigned int e2b_watch_translate(const Paddock__V1__WatchEvent *event, struct e2
 /* The path as text, '?' for bytes that are no text. */
 char *e2b_watch_name(char name[E2B_NAME_MAX], const ProtobufCBinaryData *path);
 /* Make the inner call. NULL: the outer one has failed. */
-struct rpc_local *e2b_watch_open(struct e2b_call *e2b, const char *path, bool recursive, bool include_entry,
+struct rpc_local *e2b_watch_open(struct e2b_call *e2b, const char *path, bool recursive,
 				 const struct rpc_local_events *events, void *arg);
 /* It could not be watched. */
 void e2b_watch_fail(struct e2b_call *e2b, const struct pdk_error *end);

@@ -140,6 +140,11 @@ void e2b_filesystem_create_watcher(struct rpc_call *call, const struct ProtobufC
 
 	if (!e2b)
 		return;
+	if (from->include_entry) {
+		free(watcher);
+		e2b_fail(e2b, PDK_UNIMPLEMENTED, "include_entry: is served by WatchDir only");
+		return;
+	}
 	if (!watcher || make_id(watcher->id) < 0) {
 		free(watcher);
 		e2b_fail(e2b, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
@@ -151,7 +156,7 @@ void e2b_filesystem_create_watcher(struct rpc_call *call, const struct ProtobufC
 	rpc_set_events(call, &events, e2b);
 	watcher->next = watchers;
 	watchers = watcher;
-	watcher->inner = e2b_watch_open(e2b, from->path, from->recursive, from->include_entry, &watch_events, watcher);
+	watcher->inner = e2b_watch_open(e2b, from->path, from->recursive, &watch_events, watcher);
 	if (!watcher->inner)
 		drop(watcher);
 }

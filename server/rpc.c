@@ -424,6 +424,11 @@ void *rpc_alloc(struct rpc_call *call, size_t size)
 	return arena_alloc(&call->arena, size);
 }
 
+struct arena *rpc_arena(struct rpc_call *call)
+{
+	return &call->arena;
+}
+
 char *rpc_strdup(struct rpc_call *call, const char *text)
 {
 	size_t size = strlen(text) + 1;

@@ -85,6 +85,7 @@ bool rpc_is_cancelled(const struct rpc_call *call);
 /* The call's bounded arena (protobuf-c allocator, freed with the call). rpc_alloc() is zeroed; NULL at the bound. */
 ProtobufCAllocator *rpc_allocator(struct rpc_call *call);
 void *rpc_alloc(struct rpc_call *call, size_t size);
+struct arena *rpc_arena(struct rpc_call *call);
 char *rpc_strdup(struct rpc_call *call, const char *text);
 
 /* Ask for the next client message (CLIENT_STREAM, BIDI). One read is outstanding when `start` runs. */

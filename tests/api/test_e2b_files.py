@@ -101,7 +101,28 @@ class Files(Case):
         self.no(Code.NOT_FOUND, "WatchDir", path=self.dir + "/none")
         self.sh(f"touch {self.dir}/file")
         self.no(Code.INVALID_ARGUMENT, "WatchDir", path=self.dir + "/file")
-        self.no(Code.UNIMPLEMENTED, "WatchDir", path=self.dir, include_entry=True)
+
+    def test_watch_with_entries(self):
+        stream = self.call("WatchDir", path=self.dir, include_entry=True)
+        self.assertEqual(next(stream).WhichOneof("event"), "start")
+        self.sh(f"cd {self.dir}; printf abcd > file; chmod 640 file; ln -s file link; ln -s none broken; mv file moved; rm moved; touch last")
+        timer = threading.Timer(20, stream.cancel)
+        timer.start()
+        seen = []
+        while ("last", 1) not in [(e.name, e.type) for e in seen]:
+            event = next(stream)
+            if event.WhichOneof("event") == "filesystem":
+                seen.append(event.filesystem)
+        timer.cancel()
+        stream.cancel()
+        find = lambda name, kind: next(e for e in seen if (e.name, e.type) == (name, kind))
+        last = find("last", 1).entry
+        self.assertEqual((last.name, last.path, last.type, last.size, last.owner), ("last", self.dir + "/last", 1, 0, "user"))
+        self.assertTrue(find("broken", 1).entry.symlink_target.endswith("none"))
+        for name, kind in (("file", 4), ("moved", 3)):
+            self.assertFalse(find(name, kind).HasField("entry"))
+        # What is gone when it is looked at has none, and is told all the same.
+        self.assertTrue(find("moved", 1))
 
     def test_watcher(self):
         watcher = self.call("CreateWatcher", path=self.dir).watcher_id

@@ -121,12 +121,16 @@ await test('makeDir, rename, remove', async () => {
 
 await test('watchDir tells of changes', async () => {
   await sandbox.files.makeDir('watched')
-  const events = []
-  const watch = await sandbox.files.watchDir('watched', event => events.push(`${event.type} ${event.name}`))
+  const events = [], entries = []
+  const watch = await sandbox.files.watchDir('watched', event => {
+    if (event.entry) entries.push(event.entry)
+    events.push(`${event.type} ${event.name}`)
+  }, { includeEntry: true })
   await sandbox.files.write('watched/new', '1')
   for (let i = 0; i < 100 && !events.some(e => e.startsWith('create')); i++) await new Promise(r => setTimeout(r, 50))
   await watch.stop()
   assert.ok(events.includes('create new') || events.some(e => /create|write/.test(e)), JSON.stringify(events))
+  assert.ok(entries.some(e => e.path === '/home/user/watched/new' && e.type === 'file'), JSON.stringify(entries))
 })
 
 await test('a terminal', async () => {
