@@ -63,8 +63,9 @@ struct guest {
 	struct link *link;
 	struct loop_watch *watch;
 	uint32_t watching;
-	struct loop_timer timer; /* hello's limit; then, when due at once, a failure to be told */
-	struct loop_timer turn;  /* due at once: frames were read that wait for a turn */
+	bool start_file, ready_file; /* as hello said */
+	struct loop_timer timer;     /* hello's limit; then, when due at once, a failure to be told */
+	struct loop_timer turn;      /* due at once: frames were read that wait for a turn */
 	struct stream *streams[BUCKETS];
 	uint32_t next_stream;
 	unsigned int n_streams;
@@ -566,9 +567,21 @@ static void guest_on_hello(const Paddock__Internal__GuestReply *reply, int *fds,
 		return;
 	}
 	guest->ready = NULL;
+	guest->start_file = reply->hello->start_file;
+	guest->ready_file = reply->hello->ready_file;
 	if (!guest->pending_rc)
 		loop_timer_cancel(&guest->timer);
 	ready(guest, 0, guest->ready_arg);
+}
+
+bool guest_has_start(const struct guest *guest)
+{
+	return guest->start_file;
+}
+
+bool guest_has_ready(const struct guest *guest)
+{
+	return guest->ready_file;
 }
 
 static int guest_hello(struct guest *guest)

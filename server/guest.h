@@ -29,6 +29,9 @@ typedef void (*guest_reply_handler)(const Paddock__Internal__GuestReply *reply, 
  * init answered. */
 struct guest *guest_create(struct sandbox *sandbox, int fd, char *const *env, size_t n_env, const char *hostname,
 			   void (*ready)(struct guest *guest, int rc, void *arg), void *arg);
+/* After `ready`: whether its image has a start command, and one that waits until that is ready (sandbox_start.c). */
+bool guest_has_start(const struct guest *guest);
+bool guest_has_ready(const struct guest *guest);
 /* Close the link; every open stream's handler gets its last call with UNAVAILABLE. NULL is fine. */
 void guest_free(struct guest *guest);
 

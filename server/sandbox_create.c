@@ -18,6 +18,8 @@
  *
  *	intent (store) in parallel with WARDEN_CREATE -> link to init -> hello answered -> record + audit -> reply
  *
+ * Between record and reply comes what the image starts, if it does (sandbox_start.c).
+ *
  * The reservation is taken in the same turn of the lock as the checks, so parallel creates cannot pass a limit
  * together. The calls that wait for a create are in sandbox->private->creators: several with an idempotency key.
  * When the last of them goes away before the sandbox runs, the create is rolled back without a trace.
@@ -196,12 +198,24 @@ void sandbox_creators_fail(struct sandbox *sandbox, const struct pdk_error *err)
 	}
 }
 
+void sandbox_creators_answer(struct sandbox *sandbox, struct store_batch *batch)
+{
+	struct sandbox_waiter *waiter;
+
+	while ((waiter = sandbox_waiter_take(&sandbox->private->creators))) {
+		answer(waiter->call, sandbox, batch);
+		batch = NULL;
+	}
+	if (batch)
+		store_commit(batch, NULL, NULL);
+}
+
 /* It accepts commands: make that durable together with the first waiter's audit record, and tell everybody. */
 static void complete(struct sandbox *sandbox)
 {
 	struct sandbox_private *private = sandbox->private;
 	struct store_batch *batch = store_batch_create();
-	struct sandbox_waiter *waiter;
+	bool is_copy = private->origin;
 	int rc;
 
 	sandbox->state = PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING;
@@ -220,12 +234,13 @@ static void complete(struct sandbox *sandbox)
 	metric_add(METRIC_SANDBOXES_CREATED, 1);
 	sandbox_event(sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_CREATED);
 	sandbox_copy_over(sandbox);
-	while ((waiter = sandbox_waiter_take(&private->creators))) {
-		answer(waiter->call, sandbox, batch);
-		batch = NULL;
-	}
-	if (batch)
+	/* What a copy's image starts is among the processes that it has. */
+	if (!is_copy && private->creators && guest_has_start(sandbox->guest)) {
 		store_commit(batch, NULL, NULL);
+		sandbox_start_begin(sandbox);
+		return;
+	}
+	sandbox_creators_answer(sandbox, batch);
 	fork_copy_over(sandbox, NULL);
 }
 
@@ -347,9 +362,11 @@ static void on_creator_cancel(struct rpc_call *call, const struct pdk_error *why
 
 	sandbox_waiter_remove(waiter);
 	rpc_fail(call, why);
-	if (private->creators || sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING)
+	if (private->creators ||
+	    (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING && !private->start))
 		return;
-	private->discard = true;
+	/* One that starts what its image says is in the store, and stays there as one that failed. */
+	private->discard = !private->start;
 	sandbox_end(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED, "given up by the client");
 }
 

@@ -101,6 +101,7 @@ void sandbox_end(struct sandbox *sandbox, Paddock__V1__EndReason reason, const c
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
 	private->paused_unix_ms = 0;
 	store_intent(sandbox);
+	sandbox_start_cancel(sandbox);
 	end_create(sandbox);
 	sandbox_pause_fail(sandbox);
 	sandbox_snapshot_fail(sandbox);

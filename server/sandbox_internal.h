@@ -79,6 +79,7 @@ struct sandbox_private {
 	enum pdk_code end_code; /* CREATING: what its clients hear, if not UNAVAILABLE */
 	struct idempotency *idempotency; /* the key that waits for this create */
 	struct sandbox_waiter *creators;
+	struct sandbox_start *start; /* RUNNING, and its image's start command is not ready: creators wait */
 	struct sandbox_waiter *killers;
 	struct sandbox_waiter *pausers, *resumers;
 	Paddock__V1__PauseMode pause_mode; /* PAUSED and RESUMING; 0 otherwise */
@@ -210,6 +211,16 @@ int sandbox_wait(struct sandbox *sandbox, struct sandbox_waiter **list, struct r
 		 void (*on_cancel)(struct rpc_call *call, const struct pdk_error *why));
 struct sandbox_waiter *sandbox_waiter_take(struct sandbox_waiter **list);
 void sandbox_waiter_remove(struct sandbox_waiter *waiter);
+
+/* It runs, and so does what its image starts: answer every call that waits for this create. With the batch the first
+ * answer waits for it; NULL: nothing is to be stored. */
+void sandbox_creators_answer(struct sandbox *sandbox, struct store_batch *batch);
+
+/* --- sandbox_start.c --- */
+/* RUNNING, waited for, and guest_has_start(): start that. */
+void sandbox_start_begin(struct sandbox *sandbox);
+/* It is ending, or nobody waits any more. */
+void sandbox_start_cancel(struct sandbox *sandbox);
 
 /* --- snapshot_take.c --- */
 /* It is ending: a snapshot that is not copied yet will not come. */

@@ -159,6 +159,8 @@ static int take_hello(struct init *init, uint32_t stream, const guest_message(He
 				hello->version);
 	result.version = GUEST_VERSION;
 	result.build = (char *)(uintptr_t)PADDOCK_VERSION;
+	result.start_file = access("/etc/paddock/start", X_OK) == 0;
+	result.ready_file = access("/etc/paddock/ready", X_OK) == 0;
 	reply.result_case = GUEST_RESULT(HELLO);
 	reply.hello = &result;
 	session_reply_last(init, stream, &reply);

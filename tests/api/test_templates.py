@@ -6,7 +6,7 @@ import os
 import tarfile
 
 from api import Case, Code, grpc, pb, unique
-from paddock import mini_template
+from paddock import mini_template, wait_until
 
 
 def with_entries(*entries, without=()):
@@ -216,3 +216,53 @@ class ListGetRemove(Case):
         self.refused(Code.PERMISSION_DENIED, client.build_template, unique("tpl"), mini_template())
         self.refused(Code.PERMISSION_DENIED, client.Templates.Remove, template="base")
         self.assertTrue(client.Templates.List().templates)
+
+
+class Start(Case):
+    """What an image starts in each sandbox that is made from it."""
+    SANDBOX = False
+    SCOPES = ("read", "sandbox", "template")
+
+    def image(self, start=None, ready=None):
+        files = [("etc/paddock", tarfile.DIRTYPE, None)]
+        for name, script in (("start", start), ("ready", ready)):
+            if script is not None:
+                files.append((f"etc/paddock/{name}", tarfile.REGTYPE, b"#!/bin/sh\n" + script))
+        return self.client.build_template(unique("start"), with_entries(*files)).name
+
+    def processes(self, box):
+        return {p.tag: p for p in self.client.Processes.List(sandbox_id=box, include_ended=True).processes}
+
+    def test_is_there_when_the_create_is_answered(self):
+        name = self.image(b'echo "started by $(id -un) with $GREETING"; sleep 0.3; echo up > /tmp/up; exec sleep 1000\n',
+                          b"until [ -e /tmp/up ]; do sleep 0.05; done; echo waited\n")
+        box = self.new_box(template=name, env={"GREETING": "hello"})
+        self.assertEqual(self.client.run(box, "cat /tmp/up").out, b"up\n")
+        started = self.processes(box)
+        self.assertTrue(started["start"].running)
+        self.assertFalse(started["ready"].running)
+        events = self.client.Processes.Attach(sandbox_id=box, process_id=started["start"].process_id)
+        output = next(e.output.data for e in events if e.WhichOneof("event") == "output")
+        events.cancel()
+        self.assertEqual(output, b"started by user with hello\n")
+        # The same image without it starts nothing, and a file that cannot be executed is no command.
+        self.assertEqual(self.processes(self.new_box(template=self.image())), {})
+        # A copy has it already.
+        copy = self.client.Snapshots.Fork(sandbox_id=box, count=1).results[0].sandbox.id
+        self.addCleanup(self.client.Sandboxes.Kill, sandbox_id=copy)
+        self.assertEqual(self.client.run(copy, "ps | grep -c '[s]leep 1000'").out, b"1\n")
+
+    def test_a_create_that_is_never_ready_fails(self):
+        name = self.image(b"exec sleep 1000\n", b"exit 3\n")
+        with self.assertRaises(grpc.RpcError) as refused:
+            self.client.create(template=name)
+        self.assertEqual(refused.exception.code(), Code.UNAVAILABLE)
+        self.assertIn("/etc/paddock/ready ended with status 3", refused.exception.details())
+        wait_until(lambda: self.client.Templates.Get(template=name).sandboxes == 0, what="the sandbox is gone")
+
+    def test_a_client_that_goes_away_leaves_nothing(self):
+        name = self.image(b"exec sleep 1000\n", b"exec sleep 1000\n")
+        with self.assertRaises(grpc.RpcError) as late:
+            self.client.Sandboxes.Create(template=name, deadline=1)
+        self.assertEqual(late.exception.code(), Code.DEADLINE_EXCEEDED)
+        wait_until(lambda: self.client.Templates.Get(template=name).sandboxes == 0, what="the sandbox is gone")

@@ -1,5 +1,6 @@
 #include "fakes.h"
 
+#include "paddock/v1/processes.pb-c.h"
 #include "sandbox/base/cleanup.h"
 #include "server/guest.h"
 #include "server/log.h"
@@ -7,6 +8,7 @@
 #include "server/metrics.h"
 #include "server/previews.h"
 #include "server/processes.h"
+#include "server/rpc_local.h"
 #include "server/sandboxes.h"
 #include <assert.h>
 #include <errno.h>
@@ -694,6 +696,76 @@ struct guest *guest_create(struct sandbox *sandbox, int fd, char *const *env, si
 	fake_guests++;
 	loop_defer(guest_answer, guest);
 	return guest;
+}
+
+bool fake_guest_starts;
+
+bool guest_has_start(const struct guest *guest)
+{
+	return fake_guest_starts;
+}
+
+bool guest_has_ready(const struct guest *guest)
+{
+	return fake_guest_starts;
+}
+
+/* --- calls from inside: the test says how each ends --- */
+
+struct rpc_local {
+	const struct rpc_local_events *events;
+	void *arg;
+};
+
+struct rpc_local *fake_local;
+char fake_local_file[64], fake_local_sandbox[32];
+
+struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const ProtobufCMessage *request,
+				 const struct rpc_local_events *events, void *arg)
+{
+	const Paddock__V1__StartProcessRequest *start = (const void *)request;
+
+	assert_non_null(outer);
+	assert_null(fake_local);
+	assert_string_equal(path, "/paddock.v1.Processes/Start");
+	snprintf(fake_local_file, sizeof(fake_local_file), "%s", start->argv[0]);
+	snprintf(fake_local_sandbox, sizeof(fake_local_sandbox), "%s", start->sandbox_id);
+	fake_local = calloc(1, sizeof(*fake_local));
+	*fake_local = (struct rpc_local){events, arg};
+	return fake_local;
+}
+
+void rpc_local_next(struct rpc_local *local)
+{
+	assert_ptr_equal(local, fake_local);
+}
+
+void rpc_local_cancel(struct rpc_local *local)
+{
+	if (!local)
+		return;
+	assert_ptr_equal(local, fake_local);
+	free(STEAL_PTR(fake_local));
+}
+
+void fake_local_exit(uint32_t status)
+{
+	Paddock__V1__ProcessEvent event = PADDOCK__V1__PROCESS_EVENT__INIT;
+	Paddock__V1__ProcessExit ended = PADDOCK__V1__PROCESS_EXIT__INIT;
+
+	ended.exit_code = status;
+	event.event_case = PADDOCK__V1__PROCESS_EVENT__EVENT_EXITED;
+	event.exited = &ended;
+	fake_local->events->on_message(fake_local->arg, &event.base);
+}
+
+void fake_local_end(enum pdk_code code)
+{
+	struct rpc_local *local = STEAL_PTR(fake_local);
+	struct pdk_error end = {.code = code, .text = "because"};
+
+	local->events->on_end(local->arg, &end);
+	free(local);
 }
 
 void guest_free(struct guest *guest)

@@ -78,6 +78,12 @@ extern bool fake_guest_refuses;
 extern unsigned int fake_guest_setups, fake_guests;
 extern unsigned int fake_guest_resumed; /* how often one was told; and the last time, how long it stood still */
 extern uint64_t fake_guest_paused_ms;
+extern bool fake_guest_starts; /* its image has a start and a ready file */
+/* The call from inside that is open, what it starts, and where; it ends as the test says. */
+extern struct rpc_local *fake_local;
+extern char fake_local_file[64], fake_local_sandbox[32];
+void fake_local_exit(uint32_t status);
+void fake_local_end(enum pdk_code code);
 void fake_guest_break_all(const char *text);
 extern unsigned int fake_previews_ended, fake_previews_suspended;
 extern unsigned int fake_processes_ended, fake_processes_forgotten, fake_processes_adopted;
