@@ -8,8 +8,8 @@
 
 #define ENVD_PORT 49983
 
-/* Port 49983 of a sandbox: where hosted sandboxes have their agent, as the SDKs address it. Its paths are answered here,
- * by calls to paddockd. */
+/* Port 49983 of a sandbox: where hosted sandboxes have their agent, as the SDKs address it. Its paths are answered
+ * here, by calls to paddockd. */
 void envd_serve(struct http_exchange *exchange, const struct caller *caller);
 
 /* 502, in the words that the SDKs look for. */

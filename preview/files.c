@@ -32,7 +32,8 @@ bool files_is_signed(const struct http_head *head)
 {
 	char signature[FILES_SIGNATURE_SIZE];
 
-	return strcmp(head->path, "/files") == 0 && url_query(head->query, "signature", signature, sizeof(signature)) != -ENOENT;
+	return strcmp(head->path, "/files") == 0 &&
+	       url_query(head->query, "signature", signature, sizeof(signature)) != -ENOENT;
 }
 
 /* What the URL says of its signature. 0, or -EINVAL: that cannot be right. */

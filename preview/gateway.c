@@ -133,6 +133,13 @@ static void serve_sandbox(struct http_exchange *exchange, struct caller *caller,
 	envd_serve(exchange, caller);
 }
 
+bool gateway_takes_grpc(const char *host)
+{
+	struct url_host route;
+
+	return url_parse_host(host, our_domain, &route) == 0 && !route.is_grant && !route.is_sandbox;
+}
+
 void gateway_serve(struct http_exchange *exchange, void *arg)
 {
 	const struct http_head *head = http_request(exchange);

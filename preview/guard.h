@@ -4,11 +4,14 @@
 #include "http.h"
 
 /*
- * The guard in front of gRPC. Debian's gRPC core is not made for strangers: a flood of stream resets costs it a
- * gigabyte, and header blocks pass its limit. The guard owns the client's socket (and its TLS), looks at HTTP/2's
- * frames and header blocks (guard_frames.c), and hands the bytes on to paddockd's unix socket, both ways, with
- * back-pressure. It decodes no message. A client that breaks a rule gets GOAWAY and is closed, before paddockd has seen
- * the frame.
+ * The guard in front of everything that speaks HTTP/2. It owns the client's socket (and its TLS) and looks at frames
+ * and header blocks (guard_frames.c) before anybody else sees them: a client that breaks a rule gets GOAWAY and is
+ * closed.
+ *
+ * The first request of a connection says whom it is for. gRPC (by its content-type, at a host that is no sandbox's)
+ * gets the bytes as they are, on paddockd's unix socket: Debian's gRPC core is not made for strangers, a flood of
+ * stream resets costs it a gigabyte and header blocks pass its limit. Everything else becomes exchanges (h2_session.c),
+ * the same as those of HTTP/1.1.
  */
 
 /* `path` of paddockd's socket for holders of keys; must stay valid. */

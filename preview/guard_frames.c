@@ -1,6 +1,7 @@
 #include "guard_frames.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 /* RFC 9113 */
@@ -10,6 +11,28 @@ enum { PROTOCOL_ERROR = 1, FRAME_SIZE_ERROR = 6, COMPRESSION_ERROR = 9, ENHANCE_
 
 #define HEAD 9u
 #define BLOCK_FRAMES_MAX 8u
+#define HIDDEN 0xee /* a type of frames that is nobody's */
+
+/* Of one header block. An HTTP head that is too long for us, but not absurd, is answered with 431. */
+static const struct {
+	size_t list; /* decoded, as RFC 9113 counts */
+	size_t wire;
+	unsigned int fields;
+} limits[] = {
+	[GUARD_UNDECIDED] = {65536, 65536, 512},
+	[GUARD_GRPC] = {GUARD_HEADER_LIST_MAX, 16384, 128},
+	[GUARD_HTTP] = {65536, 65536, 512},
+};
+
+/* MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE, NO_RFC7540_PRIORITIES */
+const uint8_t guard_settings[GUARD_SETTINGS_SIZE] = {
+	0, 0,      18, SETTINGS, 0,
+	0, 0,      0,  0,        /**/ 0,
+	3, 0,      0,  0,        GUARD_STREAMS_MAX, /**/
+	0, 6,      0,  0,        GUARD_HEADER_LIST_MAX >> 8,
+	0, /**/ 0, 9,  0,        0,
+	0, 1,
+};
 
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #define PREFACE (sizeof(preface) - 1)
@@ -35,9 +58,9 @@ struct frame {
 	uint32_t stream;
 };
 
-int guard_frames_init(struct guard_frames *frames)
+int guard_frames_init(struct guard_frames *frames, struct buffer *answers)
 {
-	*frames = (struct guard_frames){};
+	*frames = (struct guard_frames){.answers = answers};
 	for (int i = 0; i < GUARD_KINDS; i++)
 		frames->allowances[i].left = allowances[i].burst;
 	return nghttp2_hd_inflate_new(&frames->inflater) ? -ENOMEM : 0;
@@ -156,11 +179,29 @@ static bool pseudo_valid(struct guard_frames *frames, const nghttp2_nv *field)
 		if (!field_is(field, names[i]) || frames->pseudo & 1u << i)
 			continue;
 		frames->pseudo |= 1u << i;
-		return i == 0   ? value_is(field, "POST") || value_is(field, "GET") || value_is(field, "PUT")
+		if (i == 0)
+			frames->grpc_method =
+				value_is(field, "POST") || value_is(field, "GET") || value_is(field, "PUT");
+		if (i == 3 && !frames->asked && field->valuelen < sizeof(frames->authority))
+			snprintf(frames->authority, sizeof(frames->authority), "%.*s", (int)field->valuelen,
+				 field->value);
+		return i == 0   ? frames->protocol != GUARD_GRPC || frames->grpc_method
 		       : i == 1 ? value_is(field, "http") || value_is(field, "https")
 				: true;
 	}
 	return false;
+}
+
+/* "application/grpc", with what may follow; "application/grpc-web" is another protocol. */
+static void see_type(struct guard_frames *frames, const nghttp2_nv *field)
+{
+	static const char type[] = "application/grpc";
+	size_t length = sizeof(type) - 1;
+
+	if (!frames->asked && field_is(field, "content-type") && field->valuelen >= length &&
+	    memcmp(field->value, type, length) == 0)
+		frames->grpc_type =
+			field->valuelen == length || field->value[length] == '+' || field->value[length] == ';';
 }
 
 static bool bytes_valid(const uint8_t *bytes, size_t length)
@@ -189,8 +230,10 @@ static int check_field(struct guard_frames *frames, const nghttp2_nv *field)
 
 	frames->list_length += field->namelen + field->valuelen + 32;
 	frames->list_fields++;
-	if (frames->list_length > GUARD_HEADER_LIST_MAX || frames->list_fields > GUARD_HEADER_FIELDS_MAX)
+	if (frames->list_length > limits[frames->protocol].list ||
+	    frames->list_fields > limits[frames->protocol].fields)
 		return fail(frames, ENHANCE_YOUR_CALM, "headers are too large");
+	see_type(frames, field);
 	return valid ? 0 : fail(frames, PROTOCOL_ERROR, "a malformed header");
 }
 
@@ -238,9 +281,23 @@ static int take_block(struct guard_frames *frames, const struct frame *frame, co
 		return fail(frames, PROTOCOL_ERROR, "padding beyond the frame");
 	frames->in_block = !last;
 	frames->block_length += frame->length;
-	if (frames->block_length > GUARD_BLOCK_MAX || ++frames->block_frames > BLOCK_FRAMES_MAX)
+	if (frames->block_length > limits[frames->protocol].wire || ++frames->block_frames > BLOCK_FRAMES_MAX)
 		return fail(frames, ENHANCE_YOUR_CALM, "headers are too large");
-	return inflate_block(frames, payload + skip, frame->length - skip - padding, last);
+	if (inflate_block(frames, payload + skip, frame->length - skip - padding, last) < 0)
+		return -EPROTO;
+	frames->asked |= last;
+	return 0;
+}
+
+int guard_choose(struct guard_frames *frames, enum guard_protocol protocol)
+{
+	frames->protocol = protocol;
+	if (protocol != GUARD_GRPC)
+		return 0;
+	if (frames->list_length > limits[protocol].list || frames->list_fields > limits[protocol].fields ||
+	    frames->block_length > limits[protocol].wire)
+		return fail(frames, ENHANCE_YOUR_CALM, "headers are too large");
+	return frames->grpc_method ? 0 : fail(frames, PROTOCOL_ERROR, "a malformed header");
 }
 
 /* Frames of the client */
@@ -280,6 +337,8 @@ static int check_settings(struct guard_frames *frames, const struct frame *frame
 		return fail(frames, FRAME_SIZE_ERROR, "a frame of the wrong size");
 	if (frame->stream)
 		return fail(frames, PROTOCOL_ERROR, "settings of a stream");
+	if (frame->flags & FLAG_ACK && !frames->settled)
+		return fail(frames, PROTOCOL_ERROR, "no settings at the beginning");
 	frames->settled = true;
 	return count(frames, GUARD_SETTINGS, now_ns);
 }
@@ -310,14 +369,45 @@ static int check_frame(struct guard_frames *frames, const struct frame *frame, u
 	}
 }
 
-/* The frame at the front: how many bytes of it may go on now, 0 = more is needed, or -EPROTO. */
-static int64_t take_frame(struct guard_frames *frames, const uint8_t *bytes, size_t length, uint64_t now_ns)
+/* While no server is chosen: answer the frame, of which the head was found good. */
+static int answer(struct guard_frames *frames, const struct frame *frame, const uint8_t *payload)
 {
+	uint8_t bytes[HEAD + 8] = {0, 0, (uint8_t)frame->length, frame->type, FLAG_ACK};
+
+	if (frame->flags & FLAG_ACK)
+		return 0;
+	if (frame->type == SETTINGS) {
+		bytes[2] = 0;
+		frames->settings_answered++;
+	} else {
+		memcpy(bytes + HEAD, payload, frame->length);
+	}
+	if (buffer_append(frames->answers, bytes, HEAD + bytes[2]) < 0)
+		return fail(frames, ENHANCE_YOUR_CALM, "answers that are not read");
+	return 0;
+}
+
+/* What the server is not to know of. */
+static bool is_hidden(struct guard_frames *frames, const struct frame *frame)
+{
+	if (frame->type == PING)
+		return frames->protocol == GUARD_UNDECIDED && !(frame->flags & FLAG_ACK);
+	if (frame->type != SETTINGS || !(frame->flags & FLAG_ACK) || frames->acknowledged)
+		return false;
+	frames->acknowledged = true;
+	return true;
+}
+
+/* The frame at the front: how many bytes of it may go on now, 0 = more is needed, or -EPROTO. */
+static int64_t take_frame(struct guard_frames *frames, uint8_t *bytes, size_t length, uint64_t now_ns)
+{
+	bool answered;
 	struct frame frame;
 
 	if (length < HEAD)
 		return 0;
 	frame = parse_head(bytes);
+	answered = frames->protocol == GUARD_UNDECIDED && (frame.type == PING || frame.type == SETTINGS);
 	if (frame.length > GUARD_FRAME_MAX)
 		return fail(frames, FRAME_SIZE_ERROR, "a frame that is too large");
 	if (!frames->settled && frame.type != SETTINGS)
@@ -332,13 +422,17 @@ static int64_t take_frame(struct guard_frames *frames, const uint8_t *bytes, siz
 			return 0;
 		return take_block(frames, &frame, bytes + HEAD, now_ns) < 0 ? -EPROTO : HEAD + (int64_t)frame.length;
 	}
-	if (check_frame(frames, &frame, now_ns) < 0)
+	if (answered && frame.type == PING && length < HEAD + 8u && frame.length == 8)
+		return 0;
+	if (check_frame(frames, &frame, now_ns) < 0 || (answered && answer(frames, &frame, bytes + HEAD) < 0))
 		return -EPROTO;
+	if (is_hidden(frames, &frame))
+		bytes[3] = HIDDEN;
 	frames->payload_left = frame.length;
 	return HEAD;
 }
 
-int64_t guard_client_bytes(struct guard_frames *frames, const uint8_t *bytes, size_t length, uint64_t now_ns)
+int64_t guard_client_bytes(struct guard_frames *frames, uint8_t *bytes, size_t length, uint64_t now_ns)
 {
 	size_t used = 0;
 
@@ -358,7 +452,7 @@ int64_t guard_client_bytes(struct guard_frames *frames, const uint8_t *bytes, si
 
 		used += n;
 		frames->payload_left -= (uint32_t)n;
-		if (frames->payload_left || used == length)
+		if (frames->payload_left || used == length || (frames->asked && !frames->protocol))
 			break;
 		taken = take_frame(frames, bytes + used, length - used, now_ns);
 		if (taken < 0)
@@ -424,29 +518,42 @@ static void change_setting(struct guard_frames *frames, uint8_t *byte)
 		*byte = (uint8_t)(value >> (8 * (5 - at)));
 }
 
-int guard_server_bytes(struct guard_frames *frames, uint8_t *bytes, size_t length, uint64_t now_ns)
+int64_t guard_server_bytes(struct guard_frames *frames, uint8_t *bytes, size_t length, uint64_t now_ns)
 {
-	for (size_t at = 0; at < length;) {
+	uint32_t left = frames->server_left;
+	size_t at = 0;
+
+	frames->server_head_length = 0;
+	while (at < length) {
 		size_t n = length - at < frames->server_left ? length - at : frames->server_left;
 		struct frame frame = parse_head(frames->server_head);
 
-		if (frames->server_left && frame.type == SETTINGS) {
+		if (n && frame.type == SETTINGS && frames->protocol == GUARD_GRPC) {
 			for (size_t i = 0; i < n; i++)
 				change_setting(frames, bytes + at + i);
 		}
 		at += n;
 		frames->server_left -= (uint32_t)n;
-		if (frames->server_left || at == length)
+		if (at == length)
 			break;
-		frames->server_head[frames->server_head_length++] = bytes[at++];
-		if (frames->server_head_length < HEAD)
-			continue;
-		frames->server_head_length = 0;
+		if (length - at < HEAD) {
+			frames->server_head_length = length - at;
+			memcpy(frames->server_head, bytes + at, length - at);
+			break;
+		}
+		memcpy(frames->server_head, bytes + at, HEAD);
 		frames->setting_at = 0;
 		frame = parse_head(frames->server_head);
 		frames->server_left = frame.length;
-		if (see_server_frame(frames, &frame, now_ns) < 0)
+		if (frame.type == SETTINGS && frame.flags & FLAG_ACK && frames->settings_answered) {
+			frames->settings_answered--;
+			bytes[at + 3] = HIDDEN;
+		}
+		if (see_server_frame(frames, &frame, now_ns) < 0) {
+			frames->server_left = left; /* nothing of this goes on */
 			return -EPROTO;
+		}
+		at += HEAD;
 	}
-	return 0;
+	return (int64_t)at;
 }

@@ -26,16 +26,10 @@ static void progressed(struct http_conn *conn)
 
 static void end_exchange(struct http_conn *conn, bool completed)
 {
-	struct http_exchange *exchange = &conn->exchange;
-
 	if (!conn->exchange_live)
 		return;
 	conn->exchange_live = false;
-	if (exchange->events.on_close)
-		exchange->events.on_close(exchange, completed, exchange->arg);
-	buffer_free(&exchange->fields);
-	free(exchange->head_text);
-	*exchange = (struct http_exchange){};
+	http_exchange_close(&conn->exchange, completed);
 }
 
 static void gone(struct http_conn *conn)
@@ -112,14 +106,22 @@ static int take_head(struct http_conn *conn, size_t length)
 	memcpy(text, buffer_data(&conn->in), length);
 	text[length] = '\0';
 	buffer_take(&conn->in, length);
-	*exchange = (struct http_exchange){.head_text = text, .fields = BUFFER(HTTP_FIELDS_BYTES)};
+	*exchange = (struct http_exchange){
+		.wire = &http1_wire,
+		.address = conn->address,
+		.tls = conn->transport.ssl,
+		.head_text = text,
+		.fields = BUFFER(HTTP_FIELDS_BYTES),
+	};
+	conn->chunk = (struct http_chunk){};
+	conn->chunked = false;
 	status = http_head_parse(text, length, &exchange->head);
 	if (status) {
 		free(text);
 		exchange->head_text = NULL;
 		return status;
 	}
-	exchange->body_left = exchange->head.content_length > 0 ? (uint64_t)exchange->head.content_length : 0;
+	conn->body_left = exchange->head.content_length > 0 ? (uint64_t)exchange->head.content_length : 0;
 	exchange->bodiless = strcmp(exchange->head.method, "HEAD") == 0;
 	conn->keep_alive = exchange->head.keep_alive;
 	conn->exchange_live = true;
@@ -143,7 +145,7 @@ static bool begin_exchange(struct http_conn *conn)
 		refuse(conn, status);
 	if (status || !length)
 		return false;
-	if (conn->exchange.head.expects_continue && (conn->exchange.head.chunked || conn->exchange.body_left))
+	if (conn->exchange.head.expects_continue && (conn->exchange.head.chunked || conn->body_left))
 		buffer_append(&conn->out, go_on, sizeof(go_on) - 1);
 	conn->server->settings.on_request(&conn->exchange, conn->server->settings.arg);
 	return true;
@@ -175,7 +177,7 @@ static bool feed_chunked(struct http_conn *conn)
 
 	if (!buffer_length(&conn->in))
 		return false;
-	switch (http_chunk_feed(&exchange->chunk, buffer_data(&conn->in), buffer_length(&conn->in), &used, &data)) {
+	switch (http_chunk_feed(&conn->chunk, buffer_data(&conn->in), buffer_length(&conn->in), &used, &data)) {
 	case HTTP_CHUNK_DATA:
 		give_body(conn, used - data, data);
 		return true;
@@ -212,12 +214,12 @@ static bool feed_body(struct http_conn *conn)
 	}
 	if (exchange->head.chunked)
 		return feed_chunked(conn);
-	if (n > exchange->body_left)
-		n = (size_t)exchange->body_left;
-	exchange->body_left -= n;
+	if (n > conn->body_left)
+		n = (size_t)conn->body_left;
+	conn->body_left -= n;
 	if (n)
 		give_body(conn, 0, n);
-	if (!exchange->body_left) {
+	if (!conn->body_left) {
 		body_is_whole(exchange);
 		return true;
 	}
@@ -467,11 +469,20 @@ static bool more_to_do(const struct http_conn *conn)
 	       buffer_length(&conn->out) <= HTTP_OUT_LOW;
 }
 
+void http_conn_schedule(struct http_conn *conn)
+{
+	http_work_schedule(conn->server, &conn->work);
+}
+
+static void run_work(struct http_work *work)
+{
+	http_conn_run((struct http_conn *)work);
+}
+
 void http_conn_run(struct http_conn *conn)
 {
 	uint64_t head_began = conn->state == HTTP_HEAD && buffer_length(&conn->in) ? conn->progress_ns : 0;
 
-	conn->running = true;
 	while (conn->state != HTTP_GONE) {
 		bool moved = conn->state != HTTP_HANDSHAKE && read_more(conn);
 
@@ -482,7 +493,6 @@ void http_conn_run(struct http_conn *conn)
 		if (!moved && !more_to_do(conn))
 			break;
 	}
-	conn->running = false;
 	if (head_began && conn->state == HTTP_HEAD && buffer_length(&conn->in))
 		conn->progress_ns = head_began;
 	if (conn->state != HTTP_GONE)
@@ -513,6 +523,7 @@ int http_conn_create(struct http_server *server, int fd, bool tls, const char *a
 	if (!conn)
 		return -ENOMEM;
 	conn->server = server;
+	conn->work.run = run_work;
 	conn->in = BUFFER(HTTP_IN_MAX);
 	conn->out = BUFFER(HTTP_OUT_MAX + 65536);
 	conn->state = tls ? HTTP_HANDSHAKE : HTTP_HEAD;

@@ -1,10 +1,10 @@
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "http_internal.h"
 
-/* Responses. Nothing here touches the socket: bytes are queued, and a run of the connection is asked for. */
+/* Exchanges, whatever version of HTTP carries them: what may be said when, and how much. */
 
 const char *http_status_text(int status)
 {
@@ -55,16 +55,6 @@ const char *http_status_text(int status)
 	return "Status";
 }
 
-static void queue(struct http_conn *conn, const void *bytes, size_t length)
-{
-	/* The client's time to take it begins now. */
-	if (!buffer_length(&conn->out))
-		conn->progress_ns = loop_now_ns();
-	if (!conn->aborted && buffer_append(&conn->out, bytes, length) < 0)
-		conn->aborted = true;
-	http_conn_schedule(conn);
-}
-
 void http_own(struct http_exchange *exchange, const struct http_events *events, void *arg)
 {
 	exchange->events = *events;
@@ -78,12 +68,12 @@ const struct http_head *http_request(const struct http_exchange *exchange)
 
 const char *http_client_address(const struct http_exchange *exchange)
 {
-	return http_conn_of(exchange)->address;
+	return exchange->address;
 }
 
 bool http_is_tls(const struct http_exchange *exchange)
 {
-	return http_conn_of(exchange)->transport.ssl;
+	return exchange->tls;
 }
 
 void http_pause_body(struct http_exchange *exchange)
@@ -96,8 +86,7 @@ void http_resume_body(struct http_exchange *exchange)
 	if (!exchange->paused)
 		return;
 	exchange->paused = false;
-	http_conn_of(exchange)->progress_ns = loop_now_ns();
-	http_conn_schedule(http_conn_of(exchange));
+	exchange->wire->resume(exchange);
 }
 
 void http_add_field(struct http_exchange *exchange, const char *name, const char *value)
@@ -117,7 +106,7 @@ void http_add_field(struct http_exchange *exchange, const char *name, const char
 	buffer_append(&exchange->fields, pieces[1], 2);
 }
 
-static const char *date(void)
+const char *http_date(void)
 {
 	static char text[64];
 	static time_t when;
@@ -132,110 +121,71 @@ static const char *date(void)
 	return text;
 }
 
-/* 1xx, 204 and 304 have no body, whatever the request was. */
-static bool never_has_body(int status)
+bool http_never_has_body(int status)
 {
 	return status < 200 || status == 204 || status == 304;
 }
 
 void http_begin(struct http_exchange *exchange, int status, int64_t length)
 {
-	struct http_conn *conn = http_conn_of(exchange);
-	char text[256];
-	int n;
-
 	if (exchange->begun)
 		return;
 	exchange->begun = true;
-	if (never_has_body(status))
+	if (http_never_has_body(status))
 		exchange->bodiless = true;
-	exchange->chunked = length < 0 && exchange->head.minor == 1 && !exchange->bodiless;
 	exchange->length_left = length < 0 ? UINT64_MAX : (uint64_t)length;
-	/* An answer before the whole request is there: the rest of it is not worth reading. */
-	if (!exchange->body_done && (exchange->head.chunked || exchange->body_left) && length >= 0)
-		conn->keep_alive = false;
-	if (length < 0 && !exchange->chunked && !exchange->bodiless)
-		conn->keep_alive = false;
-	n = snprintf(text, sizeof(text), "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, http_status_text(status), date());
-	queue(conn, text, (size_t)n);
-	queue(conn, buffer_data(&exchange->fields), buffer_length(&exchange->fields));
-	if (length >= 0 && !never_has_body(status)) {
-		n = snprintf(text, sizeof(text), "Content-Length: %lld\r\n", (long long)length);
-		queue(conn, text, (size_t)n);
-	}
-	if (exchange->chunked)
-		queue(conn, "Transfer-Encoding: chunked\r\n", 28);
-	if (!conn->keep_alive)
-		queue(conn, "Connection: close\r\n", 19);
-	queue(conn, "\r\n", 2);
+	exchange->wire->begin(exchange, status, length);
 	buffer_free(&exchange->fields);
 }
 
 void http_upgrade(struct http_exchange *exchange, const char *protocol)
 {
-	struct http_conn *conn = http_conn_of(exchange);
-	char text[256];
-	int n;
-
 	if (exchange->begun)
 		return;
+	if (!exchange->wire->upgrade) {
+		http_abort(exchange);
+		return;
+	}
 	exchange->begun = true;
 	exchange->raw = true;
 	exchange->body_done = false;
 	exchange->length_left = UINT64_MAX;
-	conn->keep_alive = false;
-	n = snprintf(text, sizeof(text),
-		     "HTTP/1.1 101 Switching Protocols\r\nDate: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n", date(),
-		     protocol);
-	queue(conn, text, (size_t)n);
-	queue(conn, buffer_data(&exchange->fields), buffer_length(&exchange->fields));
-	queue(conn, "\r\n", 2);
+	exchange->wire->upgrade(exchange, protocol);
 	buffer_free(&exchange->fields);
 }
 
 size_t http_room(const struct http_exchange *exchange)
 {
-	size_t waiting = buffer_length(&http_conn_of(exchange)->out);
+	size_t room = exchange->wire->room(exchange);
 
-	if (waiting >= HTTP_OUT_HIGH)
+	if (!room)
 		((struct http_exchange *)(uintptr_t)exchange)->starved = true;
-	return waiting < HTTP_OUT_HIGH ? HTTP_OUT_HIGH - waiting : 0;
+	return room;
 }
 
 void http_write(struct http_exchange *exchange, const void *bytes, size_t length)
 {
-	struct http_conn *conn = http_conn_of(exchange);
-	char size[24];
-
 	if (!length || !exchange->begun || exchange->ended || exchange->bodiless)
 		return;
-	if (buffer_length(&conn->out) + length > HTTP_OUT_MAX || length > exchange->length_left) {
+	if (length > exchange->length_left) {
 		http_abort(exchange);
 		return;
 	}
-	if (exchange->chunked)
-		queue(conn, size, (size_t)snprintf(size, sizeof(size), "%zx\r\n", length));
-	else if (exchange->length_left != UINT64_MAX)
+	if (exchange->length_left != UINT64_MAX)
 		exchange->length_left -= length;
-	queue(conn, bytes, length);
-	if (exchange->chunked)
-		queue(conn, "\r\n", 2);
+	exchange->wire->write(exchange, bytes, length);
 }
 
 void http_end(struct http_exchange *exchange)
 {
-	struct http_conn *conn = http_conn_of(exchange);
-
 	if (!exchange->begun || exchange->ended)
 		return;
-	if (!exchange->bodiless && !exchange->chunked && exchange->length_left != UINT64_MAX && exchange->length_left) {
+	if (!exchange->bodiless && exchange->length_left != UINT64_MAX && exchange->length_left) {
 		http_abort(exchange);
 		return;
 	}
 	exchange->ended = true;
-	if (exchange->chunked)
-		queue(conn, "0\r\n\r\n", 5);
-	http_conn_schedule(conn);
+	exchange->wire->end(exchange);
 }
 
 void http_reply(struct http_exchange *exchange, int status, const char *type, const void *body, size_t length)
@@ -251,8 +201,14 @@ void http_reply(struct http_exchange *exchange, int status, const char *type, co
 
 void http_abort(struct http_exchange *exchange)
 {
-	struct http_conn *conn = http_conn_of(exchange);
+	exchange->wire->abort(exchange);
+}
 
-	conn->aborted = true;
-	http_conn_schedule(conn);
+void http_exchange_close(struct http_exchange *exchange, bool completed)
+{
+	if (exchange->events.on_close)
+		exchange->events.on_close(exchange, completed, exchange->arg);
+	buffer_free(&exchange->fields);
+	free(exchange->head_text);
+	*exchange = (struct http_exchange){};
 }

@@ -26,25 +26,23 @@ static void run_due(struct loop_task *task)
 	loop_lock();
 	server->task_queued = false;
 	while (server->due) {
-		struct http_conn *conn = server->due;
+		struct http_work *work = server->due;
 
-		server->due = conn->next_due;
-		conn->due = false;
-		http_conn_run(conn);
+		server->due = work->next;
+		work->due = false;
+		work->run(work);
 	}
 	loop_unlock();
 }
 
-void http_conn_schedule(struct http_conn *conn)
+void http_work_schedule(struct http_server *server, struct http_work *work)
 {
-	struct http_server *server = conn->server;
-
-	/* What its own run does is seen by that run, or by one more that follows. */
-	if (conn->due)
+	/* What is wanted during a run is seen by that run, or by one more that follows. */
+	if (work->due)
 		return;
-	conn->due = true;
-	conn->next_due = server->due;
-	server->due = conn;
+	work->due = true;
+	work->next = server->due;
+	server->due = work;
 	if (server->task_queued)
 		return;
 	server->task_queued = true;
@@ -52,14 +50,15 @@ void http_conn_schedule(struct http_conn *conn)
 	loop_after_unlock(&server->task);
 }
 
-static void unschedule(struct http_server *server, struct http_conn *conn)
+void http_work_cancel(struct http_server *server, struct http_work *work)
 {
-	struct http_conn **at = &server->due;
+	struct http_work **at = &server->due;
 
-	while (*at && *at != conn)
-		at = &(*at)->next_due;
-	if (*at)
-		*at = conn->next_due;
+	while (work->due && *at != work)
+		at = &(*at)->next;
+	if (work->due)
+		*at = work->next;
+	work->due = false;
 }
 
 /* Addresses */
@@ -121,8 +120,7 @@ static void uncount_address(struct http_server *server, struct http_address *add
 
 void http_server_forget(struct http_server *server, struct http_conn *conn)
 {
-	if (conn->due)
-		unschedule(server, conn);
+	http_work_cancel(server, &conn->work);
 	if (conn->previous)
 		conn->previous->next = conn->next;
 	else

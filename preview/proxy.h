@@ -7,11 +7,11 @@
 /* Take an exchange to the visit's port and bring the answer back; it is cut when the visit is over. */
 
 enum proxy_failure {
-	PROXY_REFUSED,  /* nothing listens on the port */
-	PROXY_BROKEN,   /* the application gave no answer, or none that can be understood */
-	PROXY_SLOW,     /* none in time */
-	PROXY_BUSY,     /* too many at once, or paddockd does not answer; try again */
-	PROXY_CUT,      /* the visit ended meanwhile: `why` */
+	PROXY_REFUSED, /* nothing listens on the port */
+	PROXY_BROKEN,  /* the application gave no answer, or none that can be understood */
+	PROXY_SLOW,    /* none in time */
+	PROXY_BUSY,    /* too many at once, or paddockd does not answer; try again */
+	PROXY_CUT,     /* the visit ended meanwhile: `why` */
 };
 
 /* How to tell the visitor of a failure before the first byte of an answer: reply to the exchange. */

@@ -3,9 +3,9 @@
 
 #include "proxy.h"
 
-/* Ports that a sandbox publishes, under the names of the hosted-sandbox SDKs: "<port>-<id>.<domain>", or the header that
- * names a sandbox and a port. There is no cookie and so nothing that another page could use; whoever may come shows
- * nothing, or the traffic token. */
+/* Ports that a sandbox publishes, under the names of the hosted-sandbox SDKs: "<port>-<id>.<domain>", or the header
+ * that names a sandbox and a port. There is no cookie and so nothing that another page could use; whoever may come
+ * shows nothing, or the traffic token. */
 
 void published_serve(struct http_exchange *exchange, const char *sandbox, uint16_t port);
 

@@ -119,7 +119,8 @@ static int read_template(struct rest *rest, char **ret, struct pdk_error *err)
 static int read_ports(struct rest *rest, Paddock__V1__CreateSandboxRequest *request, struct pdk_error *err)
 {
 	json_t *network = json_object_get(rest->json, "network");
-	json_t *public = json_object_get(network, "allowPublicTraffic"), *host = json_object_get(network, "maskRequestHost");
+	json_t *public = json_object_get(network, "allowPublicTraffic"),
+	       *host = json_object_get(network, "maskRequestHost");
 
 	if ((public && !json_is_boolean(public) && !json_is_null(public)) ||
 	    (host && !json_is_string(host) && !json_is_null(host)))
@@ -163,8 +164,7 @@ static void create(struct rest *rest, int64_t default_timeout_s)
 	const char *why = find_refused(rest);
 	struct pdk_error err = {};
 	int64_t seconds = default_timeout_s;
-	int rc = why ? pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "%s", why)
-		     : read_origin(rest, &request, &err);
+	int rc = why ? pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "%s", why) : read_origin(rest, &request, &err);
 
 	if (is_enabled(json_object_get(rest->json, "autoPause")))
 		request.on_timeout = PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_PAUSE;

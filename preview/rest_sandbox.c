@@ -87,7 +87,8 @@ static int put_metadata(struct buffer *out, const Paddock__V1__Sandbox *sandbox)
 static int put_network(struct buffer *out, const Paddock__V1__Sandbox *sandbox)
 {
 	int rc = json_put_format(out, ",\"network\":{\"allowPublicTraffic\":%s",
-				 sandbox->port_access == PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_PUBLIC ? "true" : "false");
+				 sandbox->port_access == PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_PUBLIC ? "true"
+												      : "false");
 
 	if (rc == 0 && sandbox->port_host_header[0])
 		rc = json_put(out, ",");
@@ -128,8 +129,7 @@ int rest_sandbox_put(struct buffer *out, const struct rest *rest, const Paddock_
 		json_put(out, ",");
 		put_text(out, "domain", rest->domain);
 		rc = json_put_format(
-			out,
-			",\"allowInternetAccess\":false,\"lifecycle\":{\"onTimeout\":\"%s\",\"autoResume\":%s}",
+			out, ",\"allowInternetAccess\":false,\"lifecycle\":{\"onTimeout\":\"%s\",\"autoResume\":%s}",
 			sandbox->on_timeout == PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_PAUSE ? "pause" : "kill",
 			sandbox->auto_resume ? "true" : "false");
 		if (rc == 0)

@@ -36,7 +36,7 @@ static const char *why(void)
 static int choose_protocol(SSL *ssl, const unsigned char **ret, unsigned char *ret_length, const unsigned char *offered,
 			   unsigned int length, void *arg)
 {
-	static const unsigned char ours[][10] = {"\x08http/1.1", "\x02h2"};
+	static const unsigned char ours[][10] = {"\x02h2", "\x08http/1.1"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(ours); i++) {
 		for (unsigned int at = 0; at + 1 + offered[at] <= length; at += 1u + offered[at]) {

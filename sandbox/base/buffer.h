@@ -29,6 +29,12 @@ static inline const uint8_t *buffer_data(const struct buffer *buffer)
 	return buffer->bytes ? buffer->bytes + buffer->start : NULL;
 }
 
+/* The same bytes, to be changed where they are. */
+static inline uint8_t *buffer_writable(struct buffer *buffer)
+{
+	return buffer->bytes ? buffer->bytes + buffer->start : NULL;
+}
+
 /* How many bytes may still be put in. */
 static inline size_t buffer_room(const struct buffer *buffer)
 {

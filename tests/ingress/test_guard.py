@@ -9,16 +9,12 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 import grpc
+from h2client import (BEGIN, CALM, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, PRIORITY, PROTOCOL, PUSH, RST, SETTINGS, WINDOW, frame,
+                      frames, goaway, literal)
 from ingress import DOMAIN, Ingress, read_until_end
 import host
 import tap
 from paddock import Client, Instance, code_of
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
-END_STREAM, END_HEADERS = 1, 4
-CALM, PROTOCOL = 11, 1
-
 
 def setUpModule():
     global instance, ingress, key
@@ -41,25 +37,6 @@ def tearDownModule():
     instance.__exit__()
 
 
-def frame(kind, flags=0, stream=0, payload=b""):
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-
-
-def literal(name, value):
-    """A header without indexing, of any length below 16,384 + 127."""
-    def text(s):
-        n = len(s)
-        if n < 127:
-            return bytes([n]) + s
-        n -= 127
-        out = b"\x7f"
-        while n >= 128:
-            out += bytes([n & 127 | 128])
-            n >>= 7
-        return out + bytes([n]) + s
-    return b"\0" + text(name) + text(value)
-
-
 def block(*extra, method=b"POST", scheme=b"http", path=b"/paddock.v1.Sandboxes/List"):
     return b"".join(literal(n, v) for n, v in [
         (b":method", method), (b":scheme", scheme), (b":path", path), (b":authority", b"a"), (b"te", b"trailers"),
@@ -69,24 +46,6 @@ def block(*extra, method=b"POST", scheme=b"http", path=b"/paddock.v1.Sandboxes/L
 def call(stream, *extra, **changed):
     """A whole List call."""
     return frame(HEADERS, END_HEADERS, stream, block(*extra, **changed)) + frame(DATA, END_STREAM, stream, b"\0\0\0\0\0")
-
-
-BEGIN = PREFACE + frame(SETTINGS)
-
-
-def frames(data):
-    while len(data) >= 9:
-        length = int.from_bytes(data[:3], "big")
-        yield data[3], data[4], int.from_bytes(data[5:9], "big") & 0x7fffffff, data[9:9 + length]
-        data = data[9 + length:]
-
-
-def goaway(data):
-    """The error code of the GOAWAY that is there, or None."""
-    for kind, _, _, payload in frames(data):
-        if kind == GOAWAY:
-            return int.from_bytes(payload[4:8], "big")
-    return None
 
 
 class Guard(unittest.TestCase):

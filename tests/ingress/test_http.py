@@ -283,7 +283,7 @@ class Tls(unittest.TestCase):
             self.versions(ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_1)
 
     def test_alpn(self):
-        for offered, chosen in ((["http/1.1"], "http/1.1"), (["h2", "http/1.1"], "http/1.1"), (["h2"], "h2"), (None, None)):
+        for offered, chosen in ((["http/1.1"], "http/1.1"), (["h2", "http/1.1"], "h2"), (["h2"], "h2"), (None, None)):
             with ingress.connect(True, offered) as s:
                 self.assertEqual(s.selected_alpn_protocol(), chosen)
         with self.assertRaises(ssl.SSLError):

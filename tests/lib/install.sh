@@ -16,7 +16,7 @@ paddock_packages() {
 		;;
 	test)
 		echo libcmocka-dev python3 python3-grpcio python3-protobuf openssl strace clang libclang-rt-dev-any \
-			git busybox-static crun bubblewrap gnuplot-nox procps e2fsprogs util-linux \
+			git curl python3-h2 busybox-static crun bubblewrap gnuplot-nox procps e2fsprogs util-linux \
 			lintian mandoc man-db systemd libcap2-bin node-any npm-any chromium fonts-dejavu-core
 		;;
 	*)

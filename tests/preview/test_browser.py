@@ -81,6 +81,24 @@ def the_application(world, browser, preview):
     browser.shot("application")
 
 
+PROTOCOLS = """performance.getEntries().filter((e) => ["navigation", "resource"].includes(e.entryType) && e.name.startsWith(location.origin))
+  .map((e) => e.nextHopProtocol)"""
+
+
+def over_tls(world, browser, preview):
+    """The same application by HTTP/2, its websocket beside that by HTTP/1.1; and two previews are two connections."""
+    there = f"https://{preview.host}:{world.ingress.tls_port}/"
+    browser("open", url=there + "?" + preview.url.split("?")[1])
+    check("browser/TLS shows it", "error" not in browser("wait", text="Edited while you watch"), "")
+    protocols = browser("run", script=PROTOCOLS).get("value")
+    check("browser/TLS is HTTP/2", protocols and len(protocols) > 2 and set(protocols) == {"h2"}, str(protocols))
+    check("browser/TLS events", "error" not in browser("wait", text="event 3"), "")
+    world.client.write(world.box, "/home/user/project/greeting.js", b'export const greeting = "Edited over TLS";\n')
+    check("browser/TLS a change appears at once", "error" not in browser("wait", text="Edited over TLS"), "")
+    world.client.write(world.box, "/home/user/project/greeting.js", b'export const greeting = "Edited while you watch";\n')
+    browser("wait", text="Edited while you watch")
+
+
 PROBE = """async () => {
   const socket = await new Promise((done) => {
     const s = new WebSocket(%r);
@@ -116,7 +134,8 @@ def the_ends(world, browser, preview):
     check("browser/paused", seen.get("status") == 503 and "paused" in seen["title"], str(seen))
     browser.shot("paused")
     client.Sandboxes.Resume(sandbox_id=world.box)
-    check("browser/and it comes back by itself", "error" not in browser("wait", text="Edited while you watch"), "")
+    back = browser("wait", text="Edited while you watch")
+    check("browser/and it comes back by itself", "error" not in back, str(back) + str(browser("now")))
     client.Previews.Extend(preview_id=preview.id, ttl_ms=1000)
     time.sleep(1.2)
     seen = browser("open", url=f"http://{preview.host}:{world.ingress.port}/")
@@ -144,6 +163,7 @@ def main():
     with World(domain="localhost") as world, Browser() as browser:
         preview = world.grant(port=PORT)
         the_application(world, browser, preview)
+        over_tls(world, browser, preview)
         other_pages(world, browser, preview)
         the_ends(world, browser, preview)
     return done()
