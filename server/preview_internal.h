@@ -40,7 +40,7 @@ struct preview {
 	uint16_t port;
 	Paddock__V1__PreviewState state;
 	int64_t created_unix_ms, expires_unix_ms, ended_unix_ms;
-	bool read_only, one_visitor, counts_as_activity;
+	bool read_only, one_visitor, counts_as_activity, resumes;
 	char host_header[PREVIEW_HOST_MAX + 1];
 	uint64_t visitors;
 	int64_t last_visit_unix_ms;

@@ -69,6 +69,7 @@ static void show(struct shown *shown, const struct preview *preview, bool with_u
 	message->read_only = preview->read_only;
 	message->one_visitor = preview->one_visitor;
 	message->counts_as_activity = preview->counts_as_activity;
+	message->resumes = preview->resumes;
 	message->host_header = (char *)preview->host_header;
 	message->visitors = preview->visitors;
 	message->last_visit_unix_ms = preview->last_visit_unix_ms;
@@ -167,6 +168,7 @@ static int make(const Paddock__V1__GrantPreviewRequest *request, const struct sa
 	preview->read_only = request->read_only;
 	preview->one_visitor = request->one_visitor;
 	preview->counts_as_activity = request->counts_as_activity;
+	preview->resumes = request->resumes;
 	preview_insert(preview);
 	*ret = STEAL_PTR(preview);
 	return 0;

@@ -233,6 +233,7 @@ int preview_store(struct store_batch *batch, const struct preview *preview)
 	stored.read_only = preview->read_only;
 	stored.one_visitor = preview->one_visitor;
 	stored.counts_as_activity = preview->counts_as_activity;
+	stored.resumes = preview->resumes;
 	stored.host_header = (char *)preview->host_header;
 	stored.visitors = preview->visitors;
 	stored.last_visit_unix_ms = preview->last_visit_unix_ms;
@@ -258,6 +259,7 @@ static int from_record(struct preview *preview, const Paddock__Internal__StoredP
 	preview->read_only = stored->read_only;
 	preview->one_visitor = stored->one_visitor;
 	preview->counts_as_activity = stored->counts_as_activity;
+	preview->resumes = stored->resumes;
 	preview->visitors = stored->visitors;
 	preview->last_visit_unix_ms = stored->last_visit_unix_ms;
 	return 0;

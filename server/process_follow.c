@@ -420,6 +420,8 @@ static int find_attached(struct rpc_call *call, const Paddock__V1__AttachRequest
 		return process_fail_gone(err);
 	snprintf(object, sizeof(object), "%llu", (unsigned long long)process->id);
 	rpc_audit_object(call, sandbox->id, object);
+	if (process->state != PROCESS_ENDED)
+		sandbox_want(sandbox);
 	*ret = process;
 	return 0;
 }

@@ -365,6 +365,8 @@ int process_lookup(struct rpc_call *call, const char *sandbox_id, uint64_t proce
 	process = process_list_find(list, process_id);
 	if (!process || !process->committed || process->state == PROCESS_STARTING)
 		return process_fail_gone(err);
+	if (process->state != PROCESS_ENDED)
+		sandbox_want(sandbox);
 	*ret = process;
 	return 0;
 }

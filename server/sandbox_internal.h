@@ -310,7 +310,7 @@ bool sandbox_park(const struct rpc_call *call, struct sandbox *sandbox);
 /* Let those that wait try again: there is a link, or it has ended. */
 void sandbox_unpark(struct sandbox *sandbox);
 void sandbox_park_fail(struct sandbox *sandbox, const struct pdk_error *err);
-/* PAUSED, and a call wants it to go on. Soon. */
+/* PAUSED, and a call or a visit wants it to go on. Soon. */
 void sandbox_wake(struct sandbox *sandbox);
 
 /* --- sandbox_checkpoint.c --- */

@@ -73,3 +73,9 @@ void sandbox_wake(struct sandbox *sandbox)
 	if (!id || loop_defer(wake, id) < 0)
 		free(id);
 }
+
+void sandbox_want(struct sandbox *sandbox)
+{
+	if (sandbox->private->auto_resume)
+		sandbox_wake(sandbox);
+}

@@ -39,6 +39,8 @@ int sandbox_find(const struct rpc_call *call, const char *id, struct sandbox **r
 /* As above, and it must be RUNNING (FAILED_PRECONDITION "sandbox has ended" or "sandbox is paused" otherwise). */
 int sandbox_find_running(const struct rpc_call *call, const char *id, struct sandbox **ret, struct pdk_error *err);
 
+/* Somebody waits for what happens in it: if it is paused and resumes on use, it goes on, soon. */
+void sandbox_want(struct sandbox *sandbox);
 /* It is not idle until the call ends. sandbox_find_running() does this. */
 void sandbox_use(const struct rpc_call *call, struct sandbox *sandbox);
 /* The same for what is no call on it: a visit. */

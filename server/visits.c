@@ -265,6 +265,12 @@ static refusal check_sandbox(const struct sandbox *sandbox)
 	return WHY(ENDED);
 }
 
+/* The grant says it; for a published port, the sandbox. */
+static bool may_resume(const struct sandbox *sandbox, const struct preview *preview)
+{
+	return preview ? preview->resumes : sandbox->private->auto_resume;
+}
+
 /* Somebody at a port that its sandbox publishes. */
 static refusal check_published(const Paddock__Internal__VisitOpen *request, struct sandbox **ret)
 {
@@ -321,6 +327,10 @@ void visits_open(struct rpc_call *call, const struct ProtobufCMessage *message)
 	if (why == WHY(ALLOWED) && !published) {
 		sandbox = preview_sandbox(preview);
 		why = sandbox ? check_sandbox(sandbox) : WHY(ENDED);
+	}
+	if (why == WHY(PAUSED) && may_resume(sandbox, preview) && sandbox_park(call, sandbox)) {
+		sandbox_wake(sandbox);
+		return; /* and comes again when it runs */
 	}
 	if (why != WHY(ALLOWED)) {
 		record_refusal(call, "preview.visit", sandbox, preview, why);

@@ -52,6 +52,7 @@ int cmd_preview(struct cli *cli, const struct args *args)
 	request.read_only = args_has(args, "read-only");
 	request.one_visitor = args_has(args, "one-visitor");
 	request.counts_as_activity = args_has(args, "keep-alive");
+	request.resumes = args_has(args, "resume");
 	request.host_header = (char *)(host ? host : "");
 	rc = paddock_preview_grant(cli->client, &request, &preview, &cli->err);
 	if (rc < 0)
@@ -82,8 +83,9 @@ static void preview_row(struct table *table, const Paddock__V1__Preview *preview
 	char text[FORMAT_SIZE];
 	char kinds[64];
 
-	snprintf(kinds, sizeof(kinds), "%s%s%s", preview->read_only ? "read-only " : "",
-		 preview->one_visitor ? "one-visitor " : "", preview->counts_as_activity ? "keep-alive" : "");
+	snprintf(kinds, sizeof(kinds), "%s%s%s%s", preview->read_only ? "read-only " : "",
+		 preview->one_visitor ? "one-visitor " : "", preview->counts_as_activity ? "keep-alive " : "",
+		 preview->resumes ? "resume" : "");
 	table_add(table, preview->id);
 	table_add(table, preview->sandbox_id);
 	table_addf(table, "%u", preview->port);
@@ -206,6 +208,7 @@ const struct option_spec preview_options[] = {
 	{"one-visitor", 0, NULL, "the link works once: who comes first is the only one"},
 	{"read-only", 0, NULL, "only GET, HEAD and OPTIONS, and no websockets"},
 	{"keep-alive", 0, NULL, "while somebody visits, the sandbox's timeout starts again"},
+	{"resume", 0, NULL, "a visit resumes the sandbox when it is paused"},
 	{"host", 0, "HOST", "the Host that the application sees; ${PORT} stands for the port"},
 	{},
 };

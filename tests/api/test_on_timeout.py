@@ -80,6 +80,47 @@ class OnTimeout(OwnInstance):
         self.refused("UNAVAILABLE", lambda: self.client.write(made.id, "/tmp/y", b"y"), "try again")
         wait_until(lambda: code_of(lambda: self.client.write(made.id, "/tmp/y", b"y"))[0] == "OK", 10)
 
+    def test_what_is_use(self):
+        box = self.client.create(auto_resume=True).id
+        ended = self.client.run(box, "echo kept").id
+        sleeper = self.client.run(box, "sleep 1000", detach=True).id
+        calls = self.client
+        def pause():
+            calls.Sandboxes.Pause(sandbox_id=box, mode=CHECKPOINT, keep=True)
+        pause()
+        self.assertEqual(b"".join(e.output.data for e in calls.Processes.Attach(sandbox_id=box, process_id=ended)), b"kept\n")
+        self.assertEqual(calls.Processes.Wait(sandbox_id=box, process_id=ended).exit_code, 0)
+        calls.Processes.List(sandbox_id=box)
+        calls.Previews.Grant(sandbox_id=box, port=80)
+        calls.Previews.List(sandbox_id=box)
+        calls.Sandboxes.SetTimeout(sandbox_id=box, timeout_ms=500000)
+        calls.Sandboxes.SetIdleTimeout(sandbox_id=box, idle_timeout_ms=500000)
+        calls.Sandboxes.GetAccess(sandbox_id=box)
+        self.assertEqual(self.get(box).state, PAUSED, "what needs no inside")
+        following = calls.Processes.Attach(sandbox_id=box, process_id=sleeper)
+        self.wait_for(box, RUNNING)
+        following.cancel()
+        pause()
+        waiting = calls.Processes.Wait(sandbox_id=box, process_id=sleeper, later=True)
+        self.wait_for(box, RUNNING)
+        pause()
+        calls.Processes.Signal(sandbox_id=box, process_id=sleeper, signal=9)
+        self.assertEqual(waiting.result().signal, 9)
+        for use in (lambda: calls.Files.Stat(sandbox_id=box, path=b"/tmp"), lambda: calls.Files.List(sandbox_id=box, path=b"/tmp"),
+                    lambda: calls.Files.MakeDir(sandbox_id=box, path=b"/tmp/d"), lambda: calls.Previews.ListPorts(sandbox_id=box),
+                    lambda: next(calls.Files.Watch(sandbox_id=box, path=b"/tmp")), lambda: list(calls.Files.PackArchive(sandbox_id=box, path=b"/tmp/d")),
+                    lambda: calls.Snapshots.Remove(snapshot=calls.Snapshots.Create(sandbox_id=box).id)):
+            pause()
+            use()
+            self.assertEqual(self.get(box).state, RUNNING)
+        other = self.client.create().id
+        sleeper = self.client.run(other, "sleep 1000", detach=True).id
+        calls.Sandboxes.Pause(sandbox_id=other)
+        following = calls.Processes.Attach(sandbox_id=other, process_id=sleeper)
+        time.sleep(0.3)
+        self.assertEqual(self.get(other).state, PAUSED, "one that does not resume on use")
+        following.cancel()
+
     def test_a_call_that_waits_can_be_given_up_and_ends_with_it(self):
         made = self.client.create(auto_resume=True)
         self.client.Sandboxes.Pause(sandbox_id=made.id, mode=CHECKPOINT)

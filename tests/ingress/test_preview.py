@@ -181,6 +181,12 @@ class Ends(unittest.TestCase):
         self.assertEqual((status, headers["refresh"]), (503, "5"))
         client.Sandboxes.Resume(sandbox_id=box)
         self.assertEqual(visitor.ask("GET", "/")[0], 200)
+        resuming = world.visitor(box=box, resumes=True).enter()
+        client.Sandboxes.Pause(sandbox_id=box)
+        self.assertEqual(visitor.ask("GET", "/")[0], 503)
+        self.assertEqual(client.Sandboxes.Get(sandbox_id=box).state, enum("SANDBOX_STATE_PAUSED"))
+        self.assertEqual(resuming.ask("GET", "/")[0], 200, "a visit that the grant lets resume it")
+        self.assertEqual(client.Sandboxes.Get(sandbox_id=box).state, enum("SANDBOX_STATE_RUNNING"))
         client.Sandboxes.Kill(sandbox_id=box)
 
     def test_nothing_listens(self):
@@ -608,6 +614,17 @@ class Published(unittest.TestCase):
         texts = {self.visitor(label).ask("GET", "/")[2].replace(label.split("-")[1].encode(), b"") for label in
                  (f"{PORT}-{world.box}", f"{PORT}-i{'a' * 20}", f"22-{self.box}")}
         self.assertEqual(len(texts), 1, texts)
+
+    def test_resume_on_use(self):
+        for resumes, answers in ((True, (200,)), (False, (502, 503))):
+            box = client.create(port_access=2, auto_resume=resumes).id
+            client.write(box, "/tmp/app.py", client.read(world.box, "/tmp/app.py"))
+            world.serve(PORT, box=box)
+            self.assertEqual(self.visitor(f"{PORT}-{box}").ask("GET", "/")[0], 200)
+            client.Sandboxes.Pause(sandbox_id=box)
+            self.assertIn(self.visitor(f"{PORT}-{box}").ask("GET", "/")[0], answers)
+            self.assertEqual(client.Sandboxes.Get(sandbox_id=box).state, enum("SANDBOX_STATE_RUNNING" if resumes else "SANDBOX_STATE_PAUSED"))
+            client.Sandboxes.Kill(sandbox_id=box)
 
     def test_somebody_who_tries_every_port(self):
         """It costs nobody else a visit: what is idle gives way."""

@@ -194,6 +194,10 @@ int sandbox_find(const struct rpc_call *call, const char *id, struct sandbox **r
 	return 0;
 }
 
+void sandbox_want(struct sandbox *sandbox)
+{
+}
+
 void sandbox_use(const struct rpc_call *call, struct sandbox *sandbox)
 {
 }
