@@ -13,6 +13,8 @@
 #include <sys/un.h>
 
 #include "auth.h"
+#include "build_files.h"
+#include "builds.h"
 #include "config.h"
 #include "log.h"
 #include "loop.h"
@@ -29,6 +31,7 @@
 #include "templates.h"
 #include "tls.h"
 #include "warden_client.h"
+#include "worker.h"
 
 /*
  * paddockd. The order of the start is the order of trust: settings, then no privileges, then the store, then the
@@ -203,6 +206,9 @@ static int start_state(struct pdk_error *err)
 	rc = store_open(server_config.data_dir, err);
 	if (rc < 0)
 		return rc;
+	rc = worker_start();
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "starting a thread");
 	loop_lock();
 	rc = auth_load(err);
 	if (rc >= 0)
@@ -215,6 +221,10 @@ static int start_state(struct pdk_error *err)
 		rc = templates_bind(err);
 	if (rc >= 0)
 		rc = sandboxes_start(err);
+	if (rc >= 0)
+		rc = build_files_start(err);
+	if (rc >= 0)
+		rc = builds_start(err);
 	if (rc >= 0)
 		rc = previews_start(err);
 	loop_unlock();
@@ -246,7 +256,10 @@ static int start(int signal_fd, struct pdk_error *err)
 
 static void shut_down(void)
 {
+	worker_stop();
 	loop_lock();
+	builds_stop();
+	build_files_stop();
 	previews_stop();
 	sandboxes_stop();
 	warden_client_stop();

@@ -1,5 +1,6 @@
 #include "rpc_local.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@ struct rpc_local {
 	struct rpc_packet *out;
 	bool taken; /* rpc_local_next(): on_sent is due */
 	bool lost;  /* no memory for a message */
+	bool wanted, half_closed;
 	bool ended;
 	const struct rpc_local_events *events; /* NULL: nobody listens any more */
 	void *arg;
@@ -54,6 +56,8 @@ static void serve_callee(struct rpc_local *local)
 		free(request);
 		rpc_received(&local->call, message, rc, &err);
 	}
+	if (local->call.reading && !local->request && local->half_closed)
+		rpc_received(&local->call, NULL, 0, &err);
 	if (local->lost) {
 		local->lost = local->call.sending = false;
 		pdk_fail(&err, 0, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
@@ -88,6 +92,11 @@ static void serve_caller(struct rpc_local *local)
 {
 	const struct rpc_local_events *events;
 
+	if (local->call.reading && !local->request && !local->half_closed && !local->wanted && !local->ended &&
+	    local->events && local->events->on_want) {
+		local->wanted = true;
+		local->events->on_want(local->arg);
+	}
 	if (local->out && !tell_message(local, STEAL_PTR(local->out)))
 		local->lost = local->task.due = true;
 	if (!local->ended)
@@ -163,17 +172,10 @@ static uint64_t time_left(const struct rpc_call *call)
 	return call->deadline_ns > now ? call->deadline_ns - now : 0;
 }
 
-struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const ProtobufCMessage *request,
-				 const struct rpc_local_events *events, void *arg)
+static struct rpc_local *open_call(const struct rpc_arrival *arrival, const ProtobufCMessage *request,
+				   const struct rpc_local_events *events, void *arg)
 {
 	struct rpc_local *local = calloc(1, sizeof(*local));
-	struct rpc_arrival arrival = {
-		.path = path,
-		.path_length = strlen(path),
-		.timeout_ns = time_left(outer),
-		.principal = &outer->principal,
-		.client_address = outer->client_address,
-	};
 
 	if (local)
 		local->request = pack(request);
@@ -186,8 +188,54 @@ struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const
 	local->events = events;
 	local->arg = arg;
 	local->call.pending = 1; /* the stream */
-	rpc_arrive(&local->call, &arrival);
+	rpc_arrive(&local->call, arrival);
 	return local;
+}
+
+struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const ProtobufCMessage *request,
+				 const struct rpc_local_events *events, void *arg)
+{
+	struct rpc_arrival arrival = {
+		.path = path,
+		.path_length = strlen(path),
+		.timeout_ns = time_left(outer),
+		.principal = &outer->principal,
+		.client_address = outer->client_address,
+	};
+
+	return open_call(&arrival, request, events, arg);
+}
+
+struct rpc_local *rpc_local_open_as(const struct principal *principal, const char *path, const ProtobufCMessage *request,
+				    const struct rpc_local_events *events, void *arg)
+{
+	struct rpc_arrival arrival = {
+		.path = path,
+		.path_length = strlen(path),
+		.timeout_ns = RPC_NO_TIMEOUT,
+		.principal = principal,
+	};
+
+	return open_call(&arrival, request, events, arg);
+}
+
+int rpc_local_send(struct rpc_local *local, const ProtobufCMessage *message)
+{
+	struct rpc_packet *packet = pack(message);
+
+	if (!packet)
+		return -ENOMEM;
+	free(local->request);
+	local->request = packet;
+	local->wanted = false;
+	rpc_task_wake(&local->task);
+	return 0;
+}
+
+void rpc_local_half_close(struct rpc_local *local)
+{
+	local->half_closed = true;
+	rpc_task_wake(&local->task);
 }
 
 void rpc_local_next(struct rpc_local *local)

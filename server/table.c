@@ -1,6 +1,8 @@
 #include "rpc.h"
 
 #include "admin.h"
+#include "build_files.h"
+#include "builds.h"
 #include "e2b.h"
 #include "e2b/filesystem.pb-c.h"
 #include "e2b/process.pb-c.h"
@@ -30,6 +32,7 @@
 #define SMALL (64u << 10)
 #define LARGE (4u << 20)
 #define MINUTE 60000u
+#define HOUR (60 * MINUTE)
 
 #define ROW(service, method, kind_, audit_, scope_, deadline, size, in, out, handler)                                      \
 	{                                                                                                                  \
@@ -112,6 +115,12 @@ const struct rpc_method rpc_table[] = {
 	ROW(Templates, Get, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL, get_template_request, template, templates_get),
 	ROW(Templates, Build, RPC_BIDI, RPC_AUDIT_CHANGE, TEMPLATE, 0, LARGE, build_template_request, build_template_progress, templates_build),
 	ROW(Templates, CreateFromSnapshot, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, create_template_from_snapshot_request, template, templates_create_from_snapshot),
+	ROW(Templates, CreateBuild, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, create_template_build_request, template_build, builds_create),
+	ROW(Templates, GetBuildFiles, RPC_UNARY, RPC_AUDIT_READ, TEMPLATE, MINUTE, SMALL, get_build_files_request, build_files, builds_get_files),
+	ROW(Templates, UploadBuildFiles, RPC_CLIENT_STREAM, RPC_AUDIT_NONE, SCOPE_NONE, 2 * HOUR, LARGE, upload_build_files_request, upload_build_files_response, builds_upload_files),
+	ROW(Templates, StartBuild, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, LARGE, start_template_build_request, template_build, builds_begin),
+	ROW(Templates, GetBuild, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL, get_template_build_request, template_build, builds_get),
+	ROW(Templates, StopBuild, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, stop_template_build_request, stop_template_build_response, builds_end),
 	ROW(Templates, SetTags, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, set_template_tags_request, set_template_tags_response, templates_set_tags),
 	ROW(Templates, RemoveTags, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, remove_template_tags_request, remove_template_tags_response, templates_remove_tags),
 	ROW(Templates, Remove, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, remove_template_request, remove_template_response, templates_remove),

@@ -10,6 +10,7 @@
 /* Names with tags, and templates that are made of snapshots: CreateFromSnapshot, SetTags, RemoveTags. */
 
 #define TAGS_MAX 16
+#define REMOVED_MAX 64
 
 int template_ref(const char *field, const char *text, char ret[TEMPLATE_REF_SIZE], struct pdk_error *err)
 {
@@ -114,11 +115,11 @@ void templates_create_from_snapshot(struct rpc_call *call, const ProtobufCMessag
 
 /* --- SetTags, RemoveTags --- */
 
-static int check_tags(char *const *tags, size_t count, struct pdk_error *err)
+static int check_tags(size_t count, size_t max, struct pdk_error *err)
 {
 	if (!count)
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "tags: at least one");
-	return validate_count("tags", count, TAGS_MAX, err);
+	return validate_count("tags", count, max, err);
 }
 
 /* The caller's own; a public one is the operator's to change, by importing it anew. */
@@ -176,7 +177,7 @@ void templates_set_tags(struct rpc_call *call, const ProtobufCMessage *message)
 	struct store_batch *batch = NULL;
 	struct template_name *target;
 	struct pdk_error err;
-	int rc = check_tags(request->tags, request->n_tags, &err);
+	int rc = check_tags(request->n_tags, TAGS_MAX, &err);
 
 	if (rc >= 0)
 		rc = find_own(call, "target", request->target, &target, &err);
@@ -202,11 +203,11 @@ void templates_remove_tags(struct rpc_call *call, const ProtobufCMessage *messag
 {
 	const Paddock__V1__RemoveTemplateTagsRequest *request = (const void *)message;
 	Paddock__V1__RemoveTemplateTagsResponse reply = PADDOCK__V1__REMOVE_TEMPLATE_TAGS_RESPONSE__INIT;
-	struct template_name *found[TAGS_MAX];
+	struct template_name *found[REMOVED_MAX];
 	struct store_batch *batch = NULL;
 	char ref[TEMPLATE_REF_SIZE];
 	struct pdk_error err;
-	int rc = check_tags(request->tags, request->n_tags, &err);
+	int rc = check_tags(request->n_tags, REMOVED_MAX, &err);
 
 	if (rc >= 0)
 		rc = validate_template_name("name", request->name, &err);

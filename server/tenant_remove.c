@@ -1,6 +1,7 @@
 #include "admin.h"
 
 #include "admin_private.h"
+#include "builds.h"
 #include "keys.h"
 #include "log.h"
 #include "loop.h"
@@ -67,6 +68,8 @@ static void sandboxes_gone(void *arg)
 							      .action = "tenant.removed",
 							      .object = removal->tenant,
 							      .outcome = "OK"});
+	if (!rc)
+		rc = builds_remove_tenant(removal->tenant, batch);
 	if (!rc)
 		rc = templates_remove_tenant(removal->tenant, batch);
 	if (!rc)

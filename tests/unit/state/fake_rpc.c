@@ -1,5 +1,6 @@
 #include "fake_rpc.h"
 
+#include "server/builds.h"
 #include "server/config.h"
 #include "server/sandboxes.h"
 #include "server/snapshots.h"
@@ -194,6 +195,11 @@ void sandboxes_status(struct server_status_numbers *ret)
 }
 
 int snapshots_remove_tenant(const char *tenant, struct store_batch *batch)
+{
+	return 0;
+}
+
+int builds_remove_tenant(const char *tenant, struct store_batch *batch)
 {
 	return 0;
 }
