@@ -9,7 +9,7 @@
  * Paddock against what the same machine does without it, in one run:
  *
  *	paddock-bench [--rounds N] [--live N] [--only PART] [--crun-bundle DIR] [--crun-container NAME] [--curve FILE]
- *		[--paddockd PID]
+ *		[--paddockd PID] [--warden PID]
  */
 
 char *const bench_true_argv[] = {(char *)"/bin/true", NULL};
@@ -42,6 +42,8 @@ static void parse(int argc, char **argv, struct bench_options *options)
 			options->curve = value;
 		else if (!strcmp(argv[i], "--paddockd"))
 			options->paddockd = atoi(value);
+		else if (!strcmp(argv[i], "--warden"))
+			options->warden = atoi(value);
 		else {
 			fprintf(stderr, "bench: unknown option %s\n", argv[i]);
 			exit(2);

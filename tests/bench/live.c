@@ -1,55 +1,10 @@
-#include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "measure.h"
+#include "memory.h"
 #include "sandbox/base/cleanup.h"
-
-#define MEMORY_LOOKS 15
-#define MEMORY_STILL (1u << 20)
-
-/* What is in use and cannot be given back: processes, the kernel's objects for them, and tmpfs. */
-static double memory_now(void)
-{
-	char line[128];
-	double value, used = 0;
-	_cleanup_file_ FILE *file = fopen("/proc/meminfo", "re");
-
-	while (file && fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "MemTotal: %lf", &value) == 1)
-			used += value;
-		else if (sscanf(line, "MemFree: %lf", &value) == 1 || sscanf(line, "Buffers: %lf", &value) == 1 ||
-			 sscanf(line, "Active(file): %lf", &value) == 1 ||
-			 sscanf(line, "Inactive(file): %lf", &value) == 1)
-			used -= value;
-	}
-	return used * 1024;
-}
-
-/*
- * The same when it stands still. Caches are dropped first, and again: what they hold is let go in steps, and the kernel
- * gives back what ended processes had long after they ended.
- */
-static double memory_used(void)
-{
-	_cleanup_fd_ int drop = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
-	double used = 0, last;
-	int still = 0;
-
-	for (int i = 0; i < MEMORY_LOOKS && still < 2; i++) {
-		sync();
-		if (drop < 0 || write(drop, "3", 1) != 1)
-			fprintf(stderr, "bench: caches cannot be dropped here: memory is not exact\n");
-		sleep(1);
-		last = used;
-		used = memory_now();
-		still = fabs(used - last) < MEMORY_STILL ? still + 1 : 0;
-	}
-	return used;
-}
 
 struct point {
 	double create, create_p99, exec;
@@ -83,13 +38,18 @@ static struct point measure_point(struct paddock_client *client, int live, FILE 
 	return point;
 }
 
+static void memory_row(const char *what, double bytes, int sandboxes, const char *aim)
+{
+	bench_row(what, bytes / sandboxes / 1e6, 0.9, "MB", aim);
+}
+
 void bench_many(struct paddock_client *client, const struct bench_options *options)
 {
 	char **ids = calloc((size_t)options->live, sizeof(*ids));
 	_cleanup_file_ FILE *curve = options->curve ? fopen(options->curve, "we") : NULL;
 	const int quarter = options->live / 4;
 	struct point few = {0}, many;
-	double memory = 0;
+	struct memory before = {0}, after;
 
 	if (!ids)
 		exit(1);
@@ -100,13 +60,17 @@ void bench_many(struct paddock_client *client, const struct bench_options *optio
 			measure_point(client, i, curve);
 		/* What was killed before this is given back by now, and what the first ones need alone is there. */
 		if (i == quarter)
-			memory = memory_used();
+			memory_look(options, &before);
 		ids[i] = bench_create(client);
 	}
-	memory = (memory_used() - memory) / (options->live - quarter) / 1e6;
+	memory_look(options, &after);
 	many = measure_point(client, options->live, curve);
 	printf("| idle sandboxes alive at once | %d | | | |\n", options->live);
-	bench_row("memory of one of them, all told, vs 0.9 MB", memory, 0.9, "MB", "<= 1");
+	memory_row("memory of one of them, all told, vs 0.9 MB",
+		   after.kernel + after.processes - before.kernel - before.processes, options->live - quarter, "<= 1");
+	memory_row("of which: kernel's objects and tmpfs", after.kernel - before.kernel, options->live - quarter, "");
+	memory_row("the same as above, by what the whole host has not free", after.not_free - before.not_free,
+		   options->live - quarter, "");
 	bench_row("create + first command with all of them vs with 10", many.create, few.create, "ms", "<= 2.5");
 	bench_row("exec with all of them vs with 10", many.exec, few.exec, "ms", "flat");
 	for (int i = 0; i < options->live; i++) {

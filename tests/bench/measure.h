@@ -19,6 +19,7 @@ struct bench_options {
 	const char *running; /* name of a container that crun runs; NULL: no such line */
 	const char *curve;   /* file for the picture's numbers; NULL: none */
 	pid_t paddockd;      /* whose memory is looked at; 0: no such line */
+	pid_t warden;        /* the same, with all below it */
 };
 
 void bench_row(const char *what, double ours, double theirs, const char *unit, const char *aim);

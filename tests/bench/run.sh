@@ -66,7 +66,7 @@ unshare --mount sh -c '
 	rc=$?
 	crun --cgroup-manager=cgroupfs delete --force paddock-bench-running
 	exit $rc
-' sh "$work/running" "$BUILD/tests/bench/paddock-bench" --rounds "$rounds" --live "$live" --paddockd "$paddockd_pid" \
+' sh "$work/running" "$BUILD/tests/bench/paddock-bench" --rounds "$rounds" --live "$live" --paddockd "$paddockd_pid" --warden "$warden_pid" \
 	--crun-bundle "$work/bundle" --crun-container paddock-bench-running ${only:+--only "$only"} \
 	--curve "$out/create.dat" | tee "$out/table.md"
 if [ -s "$out/create.dat" ] && command -v gnuplot >/dev/null; then
