@@ -15,10 +15,14 @@ bool pipe_check(int fd)
 	return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
 }
 
-void pipe_grow(int fd)
+size_t pipe_grow(int fd)
 {
+	int size;
+
 	/* Fails when the user's share of pipe memory is used up: the pipe works as it is. */
 	(void)fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE_MAX);
+	size = fcntl(fd, F_GETPIPE_SZ);
+	return size > 0 ? (size_t)size : 0;
 }
 
 /* Before Linux 6.4 pipes know no RWF_NOWAIT; moving bytes with SPLICE_F_NONBLOCK does not wait there either. */

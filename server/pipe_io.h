@@ -12,8 +12,8 @@
 
 /* True for a FIFO. */
 bool pipe_check(int fd);
-/* Give the pipe up to 1 MiB; best effort. */
-void pipe_grow(int fd);
+/* Give the pipe up to 1 MiB; best effort. Its size now. */
+size_t pipe_grow(int fd);
 /* Bytes read, 0 at the end, -EAGAIN when it is empty. */
 ssize_t pipe_read(int fd, void *data, size_t length);
 /* Bytes written, -EAGAIN when it is full, -EPIPE when nobody reads. */

@@ -40,6 +40,11 @@ struct process_pipe {
 	int fd;
 	unsigned int stream; /* paddock.v1.Stream */
 	bool grown;
+	bool roomy;             /* it holds what comes while it rests */
+	uint64_t window_ns;     /* when the present window of the rate began */
+	size_t window_bytes;    /* what came in it */
+	size_t before_bytes;    /* and in the one before */
+	struct loop_timer rest; /* armed: not read until then */
 };
 
 struct process {
@@ -54,7 +59,7 @@ struct process {
 	Paddock__Internal__StoredProcess *stored; /* what the store has, or will have next */
 	uint32_t stream;                          /* of the guest's link; 0 when over */
 	struct process_pipe pipes[2];
-	size_t drained; /* bytes read since it ended */
+	size_t drained;                /* bytes read since it ended */
 	struct loop_timer drain_timer; /* while it runs: asks for its pipes again */
 	struct output *output;
 
