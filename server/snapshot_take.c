@@ -153,6 +153,8 @@ static void on_detached(struct sandbox *source, int rc)
 	}
 	if (rc >= 0)
 		rc = record_processes(snapshot, source);
+	if (snapshot->own) /* for a fork: nothing is made from it later */
+		request.op = WARDEN_SNAPSHOT_BRIEF;
 	memcpy(request.id, source->id, SANDBOX_ID_SIZE);
 	memcpy(request.snapshot_id, snapshot->stored->id, SANDBOX_ID_SIZE);
 	request.value = snapshot->stored->token;

@@ -30,6 +30,7 @@ struct checkpoint_result {
 struct checkpoint_plan {
 	const char *id;
 	const char *snapshot; /* into, or from this snapshot; NULL: the sandbox's own checkpoint */
+	bool brief; /* into a snapshot that need not outlive the machine */
 	const char *hostname;
 	uint64_t token; /* names this checkpoint of the sandbox */
 	int status;     /* where the result goes */

@@ -29,8 +29,8 @@
 /*
  * The dump, of a sandbox whose leaf is frozen; it is frozen again when CRIU is done. Nothing of the sandbox changes:
  *
- *	`<id>.new` <- CRIU's images, made fit for a restore; the layer's token; the manifest; the pool is synced; then
- *	`<id>`
+ *	`<id>.new` <- CRIU's images, made fit for a restore; the layer's token; the manifest
+ *	`<id>`	   <- renamed; then the pool is synced, once, before anybody is told
  */
 
 #define MOUNTS_MAX 64
@@ -247,7 +247,7 @@ static int take_images(const struct checkpoint_plan *plan, int dir, struct image
 }
 
 /* The layer was mounted "volatile", and a mark in it forbids another mount. Its data is on disk when the pool is
- * synced, which is after the images are sealed. */
+ * synced, which is after the images have their name. */
 static int finish_layer(const struct checkpoint_plan *plan)
 {
 	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, plan->id);
@@ -256,14 +256,15 @@ static int finish_layer(const struct checkpoint_plan *plan)
 	return rc < 0 ? rc : checkpoint_put_token(layer, plan->token);
 }
 
-static int commit(enum pool_dir where, const char *aside, const char *name)
+/* Under its name, and with `durable` on the disk as well: all that was written, in one go. */
+static int commit(enum pool_dir where, const char *aside, const char *name, bool durable)
 {
 	int parent = pool_dir(where);
 	int rc = pool_discard(where, name);
 
 	if (rc == 0 && renameat2(parent, aside, parent, name, RENAME_NOREPLACE) < 0)
 		rc = -errno;
-	return rc < 0 ? rc : fsync(parent) < 0 ? -errno : 0;
+	return rc == 0 && durable && syncfs(parent) < 0 ? -errno : rc;
 }
 
 static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err)
@@ -279,7 +280,7 @@ static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *re
 		rc = dir = make_directory(POOL_CHECKPOINTS, plan->id, aside);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "make a place for the checkpoint");
-	follower = images_follower_create(dir);
+	follower = images_follower_create(dir, true);
 	settle(plan->id);
 	FAULT("dump_begun");
 	rc = take_images(plan, dir, follower, err);
@@ -295,7 +296,7 @@ static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *re
 	if (rc < 0)
 		return rc;
 	FAULT("dump_sealed");
-	rc = commit(POOL_CHECKPOINTS, aside, plan->id);
+	rc = commit(POOL_CHECKPOINTS, aside, plan->id, true);
 	return rc < 0 ? pdk_fail_errno(err, rc, "store the checkpoint") : 0;
 }
 
@@ -332,7 +333,7 @@ static int seal_snapshot(const struct checkpoint_plan *plan, int dir, struct ima
 	FAULT("snapshot_sealed");
 	rc = btrfs_subvolume_set_readonly(dir, true);
 	if (rc == 0)
-		rc = commit(POOL_SNAPSHOTS, aside, plan->snapshot);
+		rc = commit(POOL_SNAPSHOTS, aside, plan->snapshot, !plan->brief);
 	return rc < 0 ? pdk_fail_errno(err, rc, "store the snapshot") : 0;
 }
 
@@ -347,7 +348,8 @@ static int snapshot(const struct checkpoint_plan *plan, struct checkpoint_result
 		rc = dir = make_directory(POOL_SNAPSHOTS, plan->snapshot, aside);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "make a place for the snapshot");
-	follower = images_follower_create(dir);
+	/* What is on its way to the disk would be waited for when the layer is copied, while nothing runs. */
+	follower = images_follower_create(dir, false);
 	settle(plan->id);
 	FAULT("snapshot_begun");
 	rc = take_images(plan, dir, follower, err);
@@ -392,7 +394,7 @@ static int layer(const struct checkpoint_plan *plan, struct checkpoint_result *r
 		rc = btrfs_subvolume_set_readonly(dir, true);
 	FAULT("layer_finished");
 	if (rc == 0)
-		rc = commit(POOL_SNAPSHOTS, aside, plan->snapshot);
+		rc = commit(POOL_SNAPSHOTS, aside, plan->snapshot, true);
 	return rc < 0 ? pdk_fail_errno(err, rc, "store the layer") : 0;
 }
 

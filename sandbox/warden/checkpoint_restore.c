@@ -254,6 +254,18 @@ static void checker_end(struct checker *checker)
 		close(checker->fd);
 }
 
+/*
+ * What runs from now on is newer than its checkpoint. Nothing is waited for: the layer lies on the file system of the
+ * images, whose commits keep the order, and as it is mounted "volatile" nothing of it gets to the disk in another way.
+ * So whatever of the run is found after a loss of power, the token is gone.
+ */
+static int forget_token(const struct checkpoint_plan *plan)
+{
+	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, plan->id);
+
+	return layer < 0 ? layer : checkpoint_put_token(layer, 0);
+}
+
 /* CRIU has put everything together: look at it, then let it go. */
 static int admit(const struct checkpoint_plan *plan, const char *word, int answer, pid_t *ret_first,
 		 struct pdk_error *err)
@@ -269,7 +281,7 @@ static int admit(const struct checkpoint_plan *plan, const char *word, int answe
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "set vm.memfd_noexec");
 	FAULT("restore_verified");
-	rc = checkpoint_set_layer_token(plan->id, 0);
+	rc = forget_token(plan);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "take the layer into use");
 	FAULT("restore_admitted");

@@ -37,6 +37,7 @@ struct image {
 
 struct images_follower {
 	int dir;
+	bool durable;
 	unsigned int n;
 	struct image image[FOLLOW_MAX]; /* number i holds pages-(i + 1).img */
 };
@@ -169,12 +170,14 @@ static bool is_pages(const char *name)
 	return strncmp(name, "pages-", 6) == 0;
 }
 
-struct images_follower *images_follower_create(int dir)
+struct images_follower *images_follower_create(int dir, bool durable)
 {
 	struct images_follower *follower = calloc(1, sizeof(*follower));
 
-	if (follower)
-		follower->dir = dir;
+	if (!follower)
+		return NULL;
+	follower->dir = dir;
+	follower->durable = durable;
 	return follower;
 }
 
@@ -214,7 +217,7 @@ void images_follow(struct images_follower *follower)
 		uint64_t before = image->size;
 
 		/* What cannot be read now cannot be when it is sealed, which says so. */
-		if (digest_image(image) == 0 && image->size > before)
+		if (digest_image(image) == 0 && follower->durable && image->size > before)
 			sync_file_range(image->fd, (off_t)before, (off_t)(image->size - before), SYNC_FILE_RANGE_WRITE);
 	}
 }
@@ -309,8 +312,7 @@ int images_seal(int dir, struct images_follower *follower, const struct images_b
 	fd = openat(dir, MANIFEST, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		rc = -errno;
-	if (rc == 0 &&
-	    (write(fd, buffer_data(&text), buffer_length(&text)) != (ssize_t)buffer_length(&text) || syncfs(dir) < 0))
+	if (rc == 0 && write(fd, buffer_data(&text), buffer_length(&text)) != (ssize_t)buffer_length(&text))
 		rc = -EIO;
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "write the manifest");

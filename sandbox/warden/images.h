@@ -2,6 +2,7 @@
 #define PADDOCK_WARDEN_IMAGES_H
 
 #include "sandbox/base/error.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 /*
@@ -28,17 +29,16 @@ int images_setup(struct pdk_error *err);
  */
 int images_adapt(int dir);
 /*
- * The pages of processes are nearly all that there is. They are digested, and on their way to the disk, while CRIU
- * still writes them: it only ever appends. images_follow() takes what is there by now.
+ * The pages of processes are nearly all that there is. They are digested, and with `durable` on their way to the
+ * disk, while CRIU still writes them: it only ever appends. images_follow() takes what is there by now.
  */
 struct images_follower;
 /* NULL without memory: then they are read when they are sealed. */
-struct images_follower *images_follower_create(int dir);
+struct images_follower *images_follower_create(int dir, bool durable);
 void images_follow(struct images_follower *follower);
 void images_follower_free(struct images_follower *follower);
 
-/* Write the manifest and make everything in the pool durable, in one go. `follower` may be NULL, and is used up;
- * `ret_bytes`: the size of all files. */
+/* Write the manifest. `follower` may be NULL, and is used up; `ret_bytes`: the size of all files. Not durable yet. */
 int images_seal(int dir, struct images_follower *follower, const struct images_binding *binding, uint64_t *ret_bytes,
 		struct pdk_error *err);
 

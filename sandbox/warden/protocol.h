@@ -46,6 +46,7 @@ enum warden_op {
 	WARDEN_SNAPSHOT_LIST,	/* one reply per whole snapshot (WARDEN_MORE; id, template), then one without an id */
 	WARDEN_LAYER, /* id, snapshot_id: as SNAPSHOT, but of the layer alone: there is nothing to make a COPY from, only to
 		       * CREATE on. Replies as SNAPSHOT does */
+	WARDEN_SNAPSHOT_BRIEF,	/* as SNAPSHOT, for copies that are made at once: a loss of power may lose it */
 	WARDEN_EVENT_EXITED, /* warden -> paddockd, serial 0: the sandbox's init died; id, value = wait status,
 			      * usage; what was left of the sandbox is already being removed */
 };

@@ -107,7 +107,7 @@ void sandbox_release(const char *id, uint64_t token, struct ticket ticket);
 void sandbox_restore(const char *id, const char *hostname, const struct warden_limits *limits, uint64_t token,
 		     struct ticket ticket);
 /* What it is now, into a snapshot that does not exist yet. It is let go on before that is whole. */
-void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, struct ticket ticket);
+void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, bool brief, struct ticket ticket);
 /* The same of its layer alone. */
 void sandbox_layer(const char *id, const char *snapshot_id, struct ticket ticket);
 /* As sandbox_create(), from a snapshot. */

@@ -252,11 +252,12 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, struct pdk_error *err)
+static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, bool brief, struct pdk_error *err)
 {
 	_cleanup_fd_ int leaf = cgroup_open_leaf(s->id);
 	struct checkpoint_plan plan = {.id = s->id,
 				       .snapshot = job == SANDBOX_JOB_DUMP ? NULL : s->snapshot_id,
+				       .brief = brief,
 				       .token = token,
 				       .cgroup = leaf,
 				       .pid = s->pid,
@@ -290,14 +291,15 @@ void sandbox_checkpoint(const char *id, uint64_t token, struct ticket ticket)
 	int rc = check_dump(s, SANDBOX_JOB_DUMP, &err);
 
 	if (rc == 0)
-		rc = begin_dump(s, token, SANDBOX_JOB_DUMP, &err);
+		rc = begin_dump(s, token, SANDBOX_JOB_DUMP, false, &err);
 	if (rc < 0)
 		serve_status(ticket, id, rc, &err);
 	else
 		s->dumper = ticket;
 }
 
-static void take(const char *id, const char *snapshot_id, uint64_t token, enum sandbox_job job, struct ticket ticket)
+static void take(const char *id, const char *snapshot_id, uint64_t token, enum sandbox_job job, bool brief,
+		 struct ticket ticket)
 {
 	struct sandbox *s = sandbox_find(id);
 	struct pdk_error err;
@@ -309,7 +311,7 @@ static void take(const char *id, const char *snapshot_id, uint64_t token, enum s
 		rc = pdk_fail(&err, -EEXIST, PDK_ALREADY_EXISTS, "a snapshot with this id exists");
 	if (rc == 0) {
 		snprintf(s->snapshot_id, sizeof(s->snapshot_id), "%s", snapshot_id);
-		rc = begin_dump(s, token, job, &err);
+		rc = begin_dump(s, token, job, brief, &err);
 		if (rc < 0)
 			s->snapshot_id[0] = '\0';
 	}
@@ -319,14 +321,14 @@ static void take(const char *id, const char *snapshot_id, uint64_t token, enum s
 		s->dumper = ticket;
 }
 
-void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, struct ticket ticket)
+void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, bool brief, struct ticket ticket)
 {
-	take(id, snapshot_id, token, SANDBOX_JOB_SNAPSHOT, ticket);
+	take(id, snapshot_id, token, SANDBOX_JOB_SNAPSHOT, brief, ticket);
 }
 
 void sandbox_layer(const char *id, const char *snapshot_id, struct ticket ticket)
 {
-	take(id, snapshot_id, 0, SANDBOX_JOB_LAYER, ticket);
+	take(id, snapshot_id, 0, SANDBOX_JOB_LAYER, false, ticket);
 }
 
 void sandbox_release(const char *id, uint64_t token, struct ticket ticket)

@@ -258,7 +258,7 @@ static void op_checkpoint(const struct warden_request *request, struct ticket ti
 		sandbox_restore(request->id, request->hostname, &request->limits, request->value, ticket);
 }
 
-/* SNAPSHOT, LAYER and COPY. */
+/* SNAPSHOT, SNAPSHOT_BRIEF, LAYER and COPY. */
 static void op_snapshot(const struct warden_request *request, struct ticket ticket)
 {
 	struct pdk_error err;
@@ -274,10 +274,11 @@ static void op_snapshot(const struct warden_request *request, struct ticket tick
 		rc = limits_check(&request->limits, &err);
 	if (rc < 0)
 		serve_status(ticket, NULL, rc, &err);
-	else if (request->op == WARDEN_SNAPSHOT)
-		sandbox_snapshot(request->id, request->snapshot_id, request->value, ticket);
 	else if (request->op == WARDEN_LAYER)
 		sandbox_layer(request->id, request->snapshot_id, ticket);
+	else if (request->op != WARDEN_COPY)
+		sandbox_snapshot(request->id, request->snapshot_id, request->value,
+				 request->op == WARDEN_SNAPSHOT_BRIEF, ticket);
 	else
 		sandbox_copy(request->id, request->snapshot_id, request->hostname, &request->limits, request->value,
 			     ticket);
@@ -458,6 +459,7 @@ static void dispatch(const struct warden_request *request, int *fd)
 		return;
 	case WARDEN_SNAPSHOT:
 	case WARDEN_LAYER:
+	case WARDEN_SNAPSHOT_BRIEF:
 	case WARDEN_COPY:
 		op_snapshot(request, ticket);
 		return;

@@ -105,7 +105,7 @@ void sandbox_restore(const char *id, const char *hostname, const struct warden_l
 	serve_status(ticket, id, 0, NULL);
 }
 
-void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, struct ticket ticket)
+void sandbox_snapshot(const char *id, const char *snapshot_id, uint64_t token, bool brief, struct ticket ticket)
 {
 	MUST(sandbox_id_valid(id) && snapshot_id_valid(snapshot_id) && token);
 	serve_status(ticket, id, 0, NULL);

@@ -207,6 +207,7 @@ static void serve(const struct warden_request *request, int fd)
 		break;
 	case WARDEN_LIMITS:
 	case WARDEN_SNAPSHOT:
+	case WARDEN_SNAPSHOT_BRIEF:
 	case WARDEN_COPY:
 	case WARDEN_SNAPSHOT_REMOVE:
 	case WARDEN_LAYER:
