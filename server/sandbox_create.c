@@ -215,7 +215,7 @@ static void complete(struct sandbox *sandbox)
 {
 	struct sandbox_private *private = sandbox->private;
 	struct store_batch *batch = store_batch_create();
-	bool is_copy = private->origin;
+	bool is_copy = private->origin && !private->bare;
 	int rc;
 
 	sandbox->state = PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING;

@@ -251,6 +251,10 @@ class Start(Case):
         copy = self.client.Snapshots.Fork(sandbox_id=box, count=1).results[0].sandbox.id
         self.addCleanup(self.client.Sandboxes.Kill, sandbox_id=copy)
         self.assertEqual(self.client.run(copy, "ps | grep -c '[s]leep 1000'").out, b"1\n")
+        # One that has only the files has not.
+        shot = self.client.Snapshots.Create(sandbox_id=box).id
+        self.addCleanup(self.client.Snapshots.Remove, snapshot=shot)
+        self.assertTrue(self.processes(self.new_box(snapshot=shot, files_only=True))["start"].running)
 
     def test_a_create_that_is_never_ready_fails(self):
         name = self.image(b"exec sleep 1000\n", b"exit 3\n")
