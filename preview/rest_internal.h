@@ -33,6 +33,7 @@ struct rest {
 	/* Of handlers */
 	int64_t number;
 	char *text;
+	void *state; /* in the arena */
 	int status; /* of the answer that waits for the access token */
 	const char *id_of, *template_of, *alias_of;
 	struct {
@@ -68,6 +69,8 @@ void rest_refresh(struct rest *rest);
 void rest_connect(struct rest *rest);
 void rest_pause(struct rest *rest);
 void rest_metrics(struct rest *rest);
+void rest_logs(struct rest *rest);
+void rest_logs_v2(struct rest *rest);
 void rest_template_alias(struct rest *rest);
 void rest_template_list(struct rest *rest);
 void rest_snapshot(struct rest *rest);

@@ -67,6 +67,29 @@ await test('metrics are of now', async () => {
   assert.deepEqual(await sandbox.getMetrics({ start: new Date(0), end: new Date(1000) }), [])
 })
 
+await test('logs are of its processes', async () => {
+  const ask = async (path, query = '') => {
+    const answer = await fetch(`${process.env.E2B_API_URL}${path}/${sandbox.sandboxId}/logs${query}`, { headers: { 'X-API-Key': process.env.E2B_API_KEY } })
+    return answer.ok ? answer.json() : { status: answer.status, ...await answer.json() }
+  }
+  await sandbox.commands.run('echo first')
+  await sandbox.commands.run('exit 3').catch(() => 0)
+  const { logs, logEntries } = await ask('/sandboxes')
+  assert.equal(logs.length, 4)
+  assert.deepEqual(logs.map(l => JSON.parse(l.line).message),
+    ['process started', 'process exited with status 0', 'process started', 'process exited with status 3'])
+  assert.match(JSON.parse(logs[0].line).cmd, /echo first/)
+  assert.deepEqual(logEntries.map(e => e.level), ['info', 'info', 'info', 'warn'])
+  assert.ok(logs.every(l => Math.abs(new Date(l.timestamp) - Date.now()) < 60_000))
+  assert.equal((await ask('/sandboxes', '?limit=1')).logs.length, 1)
+  assert.deepEqual((await ask('/sandboxes', `?start=${Date.now() + 60_000}`)).logs, [])
+  assert.deepEqual((await ask('/v2/sandboxes', '?level=warn')).logs.map(e => e.message), ['process exited with status 3'])
+  assert.deepEqual((await ask('/v2/sandboxes', '?direction=backward&limit=2')).logs, logEntries.slice(2).reverse())
+  assert.deepEqual((await ask('/v2/sandboxes', '?search=first')).logs, logEntries.slice(0, 2))
+  for (const [path, query] of [['/sandboxes', '?limit=x'], ['/sandboxes', '?start=-1'], ['/v2/sandboxes', '?level=loud'], ['/v2/sandboxes', '?direction=up']])
+    assert.equal((await ask(path, query)).status, 400, query)
+})
+
 await test('pause and connect again', async () => {
   assert.equal(await sandbox.pause(), true)
   assert.equal((await sandbox.getInfo()).state, 'paused')
