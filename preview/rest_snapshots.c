@@ -123,6 +123,14 @@ void rest_snapshot_remove(struct rest *rest)
 
 /* --- copies --- */
 
+static void put_traffic_token(struct buffer *out, const Paddock__V1__ForkResult *result)
+{
+	if (result->traffic_token[0])
+		put_string(out, ",\"trafficAccessToken\":", result->traffic_token);
+	else
+		json_put(out, ",\"trafficAccessToken\":null");
+}
+
 static void put_sandbox(struct buffer *out, const struct rest *rest, const Paddock__V1__ForkResult *result)
 {
 	put_string(out, "{\"sandboxID\":", result->sandbox->id);
@@ -130,7 +138,8 @@ static void put_sandbox(struct buffer *out, const struct rest *rest, const Paddo
 	put_string(out, ",\"alias\":", result->sandbox->template_name);
 	put_string(out, ",\"domain\":", rest->domain);
 	put_string(out, ",\"envdAccessToken\":", result->access_token);
-	json_put(out, ",\"clientID\":\"paddock\",\"envdVersion\":\"" ENVD_VERSION "\",\"trafficAccessToken\":null}");
+	put_traffic_token(out, result);
+	json_put(out, ",\"clientID\":\"paddock\",\"envdVersion\":\"" ENVD_VERSION "\"}");
 }
 
 static void forked(struct rest *rest, const ProtobufCMessage *reply)
@@ -175,6 +184,7 @@ static void cloned(struct rest *rest, const ProtobufCMessage *reply)
 		put_string(&out, ",\"templateID\":", result->sandbox->template_);
 		put_string(&out, ",\"domain\":", rest->domain);
 		put_string(&out, ",\"envdAccessToken\":", result->access_token);
+		put_traffic_token(&out, result);
 		json_put(&out, ",\"envdVersion\":\"" ENVD_VERSION "\"}");
 		first = false;
 	}

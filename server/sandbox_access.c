@@ -67,6 +67,22 @@ int sandbox_access_check(const char *sandbox_id, const char *token, struct princ
 	return 0;
 }
 
+bool sandbox_traffic_token(const struct sandbox *sandbox, char token[SANDBOX_TOKEN_LEN + 1])
+{
+	token[0] = '\0';
+	return sandbox->private->port_access == PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_UNSPECIFIED ||
+	       make_token(for_traffic, sandbox->id, token);
+}
+
+/* The SDKs' code interpreter: whoever reaches it runs code. The SDK sends the traffic token with each of its requests.
+ */
+#define INTERPRETER_PORT 49999u
+
+bool sandbox_port_wants_token(const struct sandbox *sandbox, uint32_t port)
+{
+	return port == INTERPRETER_PORT || sandbox->private->port_access == PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_TOKEN;
+}
+
 bool sandbox_traffic_check(const struct sandbox *sandbox, const char *token)
 {
 	char expected[TOKEN_LENGTH + 1], given[TOKEN_LENGTH + 1] = "";
@@ -89,15 +105,13 @@ void sandboxes_get_access(struct rpc_call *call, const struct ProtobufCMessage *
 		rpc_audit_object(call, sandbox->id, NULL);
 	if (rc >= 0 && !sandbox_is_living(sandbox))
 		rc = pdk_fail(&err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
-	else if (rc >= 0 && !make_token(for_access, sandbox->id, token))
+	else if (rc >= 0 && (!make_token(for_access, sandbox->id, token) || !sandbox_traffic_token(sandbox, traffic)))
 		rc = pdk_fail(&err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
 	if (rc < 0) {
 		rpc_fail(call, &err);
 		return;
 	}
 	reply.access_token = token;
-	if (sandbox->private->port_access == PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_TOKEN &&
-	    make_token(for_traffic, sandbox->id, traffic))
-		reply.traffic_token = traffic;
+	reply.traffic_token = traffic;
 	rpc_finish(call, &reply.base);
 }

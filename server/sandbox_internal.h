@@ -177,7 +177,12 @@ Paddock__V1__Sandbox *sandbox_reply(struct rpc_call *call, const struct sandbox 
 #define SANDBOX_TOKEN_LEN 64
 /* The access token of a sandbox. */
 bool sandbox_access_token(const char *sandbox_id, char token[SANDBOX_TOKEN_LEN + 1]);
-/* The traffic token of a sandbox with PORT_ACCESS_TOKEN, compared in constant time. */
+/* What opens its ports; "" when they are closed to everybody. */
+bool sandbox_traffic_token(const struct sandbox *sandbox, char token[SANDBOX_TOKEN_LEN + 1]);
+/* Who comes to this port of it must show the traffic token: all with PORT_ACCESS_TOKEN, and that of the code
+ * interpreter. */
+bool sandbox_port_wants_token(const struct sandbox *sandbox, uint32_t port);
+/* The traffic token, compared in constant time. */
 bool sandbox_traffic_check(const struct sandbox *sandbox, const char *token);
 
 /* --- admission.c --- */

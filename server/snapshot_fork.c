@@ -72,7 +72,12 @@ static Paddock__V1__ForkResult *make_result(struct rpc_call *call, const struct 
 	if (sandbox) {
 		result->sandbox = sandbox_message(sandbox, block);
 		result->access_token = rpc_alloc(call, SANDBOX_TOKEN_LEN + 1);
-		return result->access_token && sandbox_access_token(sandbox->id, result->access_token) ? result : NULL;
+		result->traffic_token = rpc_alloc(call, SANDBOX_TOKEN_LEN + 1);
+		return result->access_token && result->traffic_token &&
+				       sandbox_access_token(sandbox->id, result->access_token) &&
+				       sandbox_traffic_token(sandbox, result->traffic_token)
+			       ? result
+			       : NULL;
 	}
 	result->code = copy->made ? PDK_ABORTED : copy->err.code;
 	result->message = copy->made ? (char *)"the copy has ended" : (char *)copy->err.text;

@@ -281,8 +281,7 @@ static refusal check_published(const Paddock__Internal__VisitOpen *request, stru
 	    private->port_access == PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_UNSPECIFIED || !sandbox_is_living(sandbox))
 		return WHY(UNKNOWN);
 	*ret = sandbox;
-	if (private->port_access == PADDOCK__V1__PORT_ACCESS__PORT_ACCESS_TOKEN &&
-	    !sandbox_traffic_check(sandbox, request->traffic_token))
+	if (sandbox_port_wants_token(sandbox, request->port) && !sandbox_traffic_check(sandbox, request->traffic_token))
 		return WHY(FORBIDDEN);
 	return check_sandbox(sandbox);
 }

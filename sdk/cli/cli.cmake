@@ -2,6 +2,15 @@
 file(GLOB cli_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.c)
 list(REMOVE_ITEM cli_sources ${CMAKE_CURRENT_LIST_DIR}/main.c)
 add_library(paddock_cli STATIC ${cli_sources})
+# What the code-interpreter recipe puts into its image is part of the command.
+set(interpreter ${CMAKE_SOURCE_DIR}/sandbox/interpreter)
+set(interpreter_files ${interpreter}/context.py ${interpreter}/driver.py ${interpreter}/javascript.js
+  ${interpreter}/jupyter.py ${interpreter}/ready ${interpreter}/service.py ${interpreter}/start)
+set(recipe_files ${CMAKE_CURRENT_BINARY_DIR}/recipe_files.c)
+add_custom_command(OUTPUT ${recipe_files}
+  COMMAND ${CMAKE_COMMAND} "-DFILES=${interpreter_files}" -DOUTPUT=${recipe_files} -P ${CMAKE_CURRENT_LIST_DIR}/recipe_files.cmake
+  DEPENDS ${interpreter_files} ${CMAKE_CURRENT_LIST_DIR}/recipe_files.cmake VERBATIM)
+target_sources(paddock_cli PRIVATE ${recipe_files})
 target_link_libraries(paddock_cli PUBLIC paddock_options paddock_sdk
   PkgConfig::JANSSON PkgConfig::LIBARCHIVE PkgConfig::CRYPTO Threads::Threads m)
 target_compile_definitions(paddock_cli PRIVATE PADDOCK_SBINDIR="${CMAKE_INSTALL_FULL_SBINDIR}")

@@ -1,6 +1,7 @@
 #include "recipe.h"
 
 #include "format.h"
+#include "recipe_files.h"
 #include "sandbox/base/cleanup.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +22,9 @@ extern char **environ;
 
 static const char packages[] = "bash,coreutils,git,python3,python-is-python3,nodejs,npm,gcc,libc6-dev,make,curl,"
 			       "ca-certificates,ripgrep,procps,ncurses-bin,less";
+
+/* Python's kernel and what speaks to it; they bring the HTTP server that the service uses. */
+static const char interpreter_packages[] = "python3-ipykernel,python3-jupyter-client";
 
 /* What is the same in every recipe. mmdebstrap hands the hooks to a shell; they are constants. */
 static const char *const fixed_args[] = {
@@ -92,12 +96,37 @@ static void args_add_sources(char *argv[RECIPE_ARGS_MAX], int *n, const char *su
 	globfree(&found);
 }
 
+const char *recipe_template(const char *name)
+{
+	/* As the SDK asks for it. */
+	return strcmp(name, "code-interpreter") == 0 ? "code-interpreter-v1" : name;
+}
+
+/* A file of our own in the image, by way of the hook's text, so that the digest covers it. */
+static void args_add_file(char *argv[RECIPE_ARGS_MAX], int *n, const struct recipe_file *file)
+{
+	size_t size = 4 * ((file->length + 2) / 3) + 1;
+	_cleanup_free_ char *text = malloc(size), *hook = NULL;
+
+	if (!text)
+		abort();
+	EVP_EncodeBlock((unsigned char *)text, file->bytes, (int)file->length);
+	if (asprintf(&hook,
+		     "--customize-hook=mkdir -p \"$1%s\" && echo %s | base64 -d > \"$1%s/%s\" && chmod %o \"$1%s/%s\"",
+		     file->folder, text, file->folder, file->name, file->mode, file->folder, file->name) < 0)
+		abort();
+	args_add(argv, n, hook);
+}
+
 int recipe_args(const struct recipe *recipe, char *argv[RECIPE_ARGS_MAX], struct pdk_error *err)
 {
 	const char *suite = recipe->suite ? recipe->suite : "bookworm";
 	char include[8192];
+	bool is_interpreter = strcmp(recipe->name, "code-interpreter") == 0;
 	int n = 0, length, i;
 
+	if (!is_interpreter && strcmp(recipe->name, "base") != 0)
+		return pdk_fail(err, -EDOM, PDK_INVALID_ARGUMENT, "there is no recipe '%s'", recipe->name);
 	if (!name_valid(suite, "-"))
 		return pdk_fail(err, -EDOM, PDK_INVALID_ARGUMENT, "--suite: '%s' is not the name of a suite", suite);
 	if (recipe->mirror && *recipe->mirror == '-')
@@ -105,7 +134,10 @@ int recipe_args(const struct recipe *recipe, char *argv[RECIPE_ARGS_MAX], struct
 	args_add(argv, &n, "mmdebstrap");
 	for (i = 0; i < (int)ARRAY_SIZE(fixed_args); i++)
 		args_add(argv, &n, fixed_args[i]);
-	length = snprintf(include, sizeof(include), "--include=%s", packages);
+	for (const struct recipe_file *file = recipe_interpreter_files; is_interpreter && file->name; file++)
+		args_add_file(argv, &n, file);
+	length = snprintf(include, sizeof(include), "--include=%s%s%s", packages, is_interpreter ? "," : "",
+			  is_interpreter ? interpreter_packages : "");
 	for (i = 0; i < recipe->n_include; i++) {
 		if (!name_valid(recipe->include[i], "+-.,"))
 			return pdk_fail(err, -EDOM, PDK_INVALID_ARGUMENT, "--include: '%s' is not a list of packages",

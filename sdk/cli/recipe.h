@@ -11,6 +11,7 @@
 #define RECIPE_ARGS_MAX 96
 
 struct recipe {
+	const char *name;        /* "base" or "code-interpreter" */
 	const char *suite;       /* NULL: bookworm */
 	const char *mirror;      /* NULL: this machine's own apt sources, if they have the suite */
 	const char *include[32]; /* further packages, each a comma-separated list */
@@ -23,9 +24,12 @@ struct recipe_run {
 	int log; /* what mmdebstrap says, in memory */
 };
 
-/* Build the argument list; strings are allocated. -EINVAL: a suite or package that cannot be one. */
+/* Build the argument list; strings are allocated. -EDOM: there is no such recipe, or a suite or package that cannot be
+ * one. */
 int recipe_args(const struct recipe *recipe, char *argv[RECIPE_ARGS_MAX], struct pdk_error *err);
 void recipe_args_clear(char *argv[RECIPE_ARGS_MAX]);
+/* The name of the template that a recipe makes when none is given. */
+const char *recipe_template(const char *name);
 /* SHA-256 of the argument list and of the apt sources that it names: the same digest, the same recipe. */
 void recipe_digest(char *const argv[], char out[RECIPE_DIGEST_SIZE]);
 /* Start it. -ENOENT: mmdebstrap is not installed. */

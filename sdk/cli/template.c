@@ -449,7 +449,7 @@ static int build_recipe(struct cli *cli, const struct args *args, char *argv[REC
 	if (rc < 0)
 		return rc;
 	recipe_digest(argv, digest);
-	header.name = (char *)(name ? name : args->argv[0]);
+	header.name = (char *)(name ? name : recipe_template(args->argv[0]));
 	if (!args_has(args, "force") && is_built(cli, header.name, digest))
 		return EXIT_OK;
 	label.key = (char *)"recipe";
@@ -463,14 +463,15 @@ static int build_recipe(struct cli *cli, const struct args *args, char *argv[REC
 
 static int cmd_template_build(struct cli *cli, const struct args *args)
 {
-	struct recipe recipe = {.suite = args_value(args, "suite"), .mirror = args_value(args, "mirror")};
+	struct recipe recipe = {
+		.name = args->argv[0], .suite = args_value(args, "suite"), .mirror = args_value(args, "mirror")};
 	char *argv[RECIPE_ARGS_MAX] = {};
 	const char *text;
 	int index = 0, rc;
 
-	if (strcmp(args->argv[0], "base") != 0)
-		return cli_usage(cli,
-				 "template build: the only recipe is 'base'; `paddock template import` takes any tar");
+	if (strcmp(recipe.name, "base") != 0 && strcmp(recipe.name, "code-interpreter") != 0)
+		return cli_usage(cli, "template build: the recipes are 'base' and 'code-interpreter'; "
+				      "`paddock template import` takes any tar");
 	while ((text = args_next(args, "include", &index))) {
 		if (recipe.n_include == (int)ARRAY_SIZE(recipe.include))
 			return cli_usage(cli, "--include: more than %zu times", ARRAY_SIZE(recipe.include));
@@ -505,7 +506,7 @@ static const struct option_spec import_options[] = {
 
 static const struct option_spec build_options[] = {
 	{"suite", 0, "SUITE", "Debian suite: bookworm (default) or trixie"},
-	{"name", 0, "NAME", "name of the template (default: base)"},
+	{"name", 0, "NAME", "name of the template (default: base, or code-interpreter-v1)"},
 	{"mirror", 0, "URL", "where packages come from (default: this machine's apt sources)"},
 	{"include", 0, "PKG,...", "further packages; may be repeated"},
 	{"keep", 0, "FILE", "keep the tar too, for `paddock template import` elsewhere"},
@@ -534,7 +535,7 @@ const struct command template_commands[] = {
 	{.name = "build",
 	 .group = "",
 	 .summary = "Make a template of Debian packages",
-	 .synopsis = "base [OPTIONS]",
+	 .synopsis = "base|code-interpreter [OPTIONS]",
 	 .options = build_options,
 	 .run = cmd_template_build,
 	 .min_operands = 1,
@@ -542,7 +543,8 @@ const struct command template_commands[] = {
 	 .details = "Runs mmdebstrap on this machine and sends the result to the server. An unchanged recipe is not\n"
 		    "built twice.\n\nExamples\n"
 		    "  sudo paddock template build base\n"
-		    "  sudo paddock template build base --suite trixie --name trixie --include golang-go,jq\n"},
+		    "  sudo paddock template build base --suite trixie --name trixie --include golang-go,jq\n"
+		    "  sudo paddock template build code-interpreter --include python3-matplotlib,python3-pandas\n"},
 	{.name = "import",
 	 .group = "",
 	 .summary = "Make a template of a tar file",

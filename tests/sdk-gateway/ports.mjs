@@ -54,7 +54,9 @@ await test('ports that are never opened', async () => {
 
 await test('the network of getInfo', async () => {
   assert.equal((await open.getInfo()).network?.allowPublicTraffic, true)
-  assert.ok(!open.trafficAccessToken)
+  // Its ports are open without it, but for the code interpreter's.
+  assert.equal((await ask(open, 49999)).status, 403)
+  assert.equal((await ask(open, 49999, { 'e2b-traffic-access-token': open.trafficAccessToken })).status, 502)
 })
 
 await test('allowPublicTraffic: false', async () => {

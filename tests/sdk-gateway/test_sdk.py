@@ -7,6 +7,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 sys.path.insert(0, os.path.join(HERE, "..", "ingress"))
+import interpreter
 import node
 from check import check, done
 from ingress import DOMAIN, Ingress
@@ -47,8 +48,12 @@ def main():
             failed |= run(program, f"http/{name}", {**keys, "E2B_API_URL": plain, "E2B_SANDBOX_URL": plain})
             failed |= run(program, f"tls/{name}", {**keys, "E2B_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca})
         failed |= run("ports.mjs", "tls/ports", {**keys, "E2B_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca})
+        interpreter.add(instance)
+        failed |= run("interpreter.mjs", "http/interpreter", {**keys, "E2B_API_URL": plain, "E2B_SANDBOX_URL": plain})
+        failed |= run("interpreter.mjs", "tls/interpreter", {**keys, "E2B_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca, "SHORT": "1"})
         novita = {"NOVITA_API_KEY": keys["E2B_API_KEY"], "NOVITA_API_URL": plain, "NOVITA_SANDBOX_URL": plain}
         failed |= run("novita.mjs", "http/novita", novita)
+        failed |= run("novita_code.mjs", "tls/novita", {"NOVITA_API_KEY": keys["E2B_API_KEY"], "NOVITA_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca})
     return 1 if failed else done()
 
 
