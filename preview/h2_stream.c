@@ -61,6 +61,7 @@ void h2_stream_free(struct h2_stream *stream)
 
 	close_exchange(stream, false);
 	h2_stream_sent(stream, buffer_length(&stream->out));
+	buffer_free(&stream->out);
 	h2_head_free(&stream->head);
 	if (stream->previous)
 		stream->previous->next = stream->next;

@@ -115,6 +115,7 @@ static int start_server(struct pdk_error *err)
 static int run(struct pdk_error *err)
 {
 	char path[4200], grpc_path[4200];
+	struct loop_watch *watch = NULL;
 	sigset_t signals;
 	_cleanup_fd_ int fd = -1;
 	int rc;
@@ -130,7 +131,8 @@ static int run(struct pdk_error *err)
 	if (rc < 0 || fd < 0)
 		return pdk_fail_errno(err, rc < 0 ? rc : -errno, "cannot start the loop");
 	loop_lock();
-	rc = loop_watch_add(fd, EPOLLIN, on_signal, &fd) ? start_server(err) : -ENOMEM;
+	watch = loop_watch_add(fd, EPOLLIN, on_signal, &fd);
+	rc = watch ? start_server(err) : pdk_fail(err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "out of memory");
 	loop_unlock();
 	if (rc == 0)
 		rc = become_user(err);
@@ -151,7 +153,9 @@ static int run(struct pdk_error *err)
 	http_server_free(server);
 	visits_stop();
 	upstream_stop();
+	loop_watch_remove(watch);
 	loop_unlock();
+	loop_destroy();
 	log_event(LOG_INFO, "ingress.stopped", NULL);
 	return 0;
 }

@@ -9,9 +9,9 @@ import subprocess
 import time
 import unittest
 
-from h2client import (BEGIN, CALM, CONTINUATION, DATA, END_HEADERS, END_STREAM, H2, HEADERS, NO_ERROR, PING, PRIORITY, PROTOCOL, RST, SETTINGS, WINDOW,
-                      frame, frames, goaway, literal, resets)
-from ingress import DOMAIN, read_until_end
+from h2client import (BEGIN, CALM, CONTINUATION, DATA, END_HEADERS, END_STREAM, H2, HEADERS, NO_ERROR, PING, PRIORITY, PROTOCOL, RST, SETTINGS, WINDOW, answered,
+                      frame, frames, goaway, literal, read, resets)
+from ingress import DOMAIN
 from preview import Visitor
 from paddock import CLI, wait_until
 
@@ -41,23 +41,7 @@ def talk(*pieces, wait=5.0, until=None, tls=True):
                 s.sendall(piece)
         except OSError:
             pass
-        if not until:
-            return read_until_end(s, wait)
-        data, end = b"", time.monotonic() + wait
-        while time.monotonic() < end and not until(data):
-            s.settimeout(max(0.01, end - time.monotonic()))
-            try:
-                piece = s.recv(1 << 18)
-            except OSError:
-                break
-            if not piece:
-                return data, True
-            data += piece
-        return data, False
-
-
-def answered(stream):
-    return lambda data: any(at == stream and (kind == RST or flags & END_STREAM) for kind, flags, at, _ in frames(data) if kind in (DATA, HEADERS, RST))
+        return read(s, wait, until)
 
 
 def status_of(data, stream=1):

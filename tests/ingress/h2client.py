@@ -54,6 +54,28 @@ def resets(data):
     return {stream: int.from_bytes(payload, "big") for kind, _, stream, payload in frames(data) if kind == RST}
 
 
+def answered(stream):
+    """For read(): the stream has come to an end."""
+    return lambda data: any(at == stream and (kind == RST or flags & END_STREAM) for kind, flags, at, _ in frames(data) if kind in (DATA, HEADERS, RST))
+
+
+def read(s, wait, until=None):
+    """Read until the end, or until nothing came for `wait`, or until this is enough -> (what came, True if it was closed)."""
+    s.settimeout(wait)
+    data = b""
+    try:
+        while not (until and until(data)):
+            piece = s.recv(1 << 18)
+            if not piece:
+                return data, True
+            data += piece
+    except TimeoutError:
+        pass
+    except OSError:
+        return data, True
+    return data, False
+
+
 class Answer:
     def __init__(self):
         self.status, self.headers, self.body = 0, [], bytearray()

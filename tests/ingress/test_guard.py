@@ -1,20 +1,24 @@
 #!/usr/bin/python3
 """The gRPC guard (G09-G12): a real client works through it, and every flood is cut before paddockd feels it."""
 import os
+import socket
+import ssl
 import struct
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 import grpc
-from h2client import (BEGIN, CALM, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, PRIORITY, PROTOCOL, PUSH, RST, SETTINGS, WINDOW, frame,
-                      frames, goaway, literal)
-from ingress import DOMAIN, Ingress, read_until_end
+from h2client import (BEGIN, CALM, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, PRIORITY, PROTOCOL, PUSH, RST, SETTINGS, WINDOW, answered,
+                      frame, frames, goaway, literal, read)
+from ingress import DOMAIN, Ingress, make_certificate
 import host
 import tap
-from paddock import Client, Instance, code_of
+from paddock import CLI, Client, Instance, code_of
 
 def setUpModule():
     global instance, ingress, key
@@ -26,8 +30,6 @@ def setUpModule():
 
 
 def make_key():
-    import subprocess
-    from paddock import CLI
     return subprocess.run([CLI, "key", "create", "guard"], env=dict(os.environ, PADDOCK_ADDR=f"unix:{instance.run}/admin.sock"),
                           capture_output=True, text=True, check=True).stdout.strip()
 
@@ -49,10 +51,10 @@ def call(stream, *extra, **changed):
 
 
 class Guard(unittest.TestCase):
-    def talk(self, *pieces, tls=False, wait=5.0):
+    def talk(self, *pieces, tls=False, wait=5.0, until=None):
         with ingress.connect(tls, ["h2"] if tls else None) as s:
             reader = []
-            thread = threading.Thread(target=lambda: reader.append(read_until_end(s, wait)))
+            thread = threading.Thread(target=lambda: reader.append(read(s, wait, until)))
             thread.start()
             try:
                 for piece in pieces:
@@ -90,6 +92,34 @@ class Guard(unittest.TestCase):
         self.assertEqual(code_of(lambda: client.Sandboxes.Get(sandbox_id="i" + "a" * 20))[0], "NOT_FOUND")
         client.close()
 
+    def test_client_certificates(self):
+        """G18: with tls_client_ca nobody gets as far as a request without a certificate of that CA; with one, both protocols work."""
+        with tempfile.TemporaryDirectory() as folder:
+            _, strange, strange_key = make_certificate(folder, "strange", "client.test")
+            _, good, good_key = make_certificate(ingress.dir, "client", "client.test")
+            expired = good.replace("client.pem", "expired.pem")
+            subprocess.run(["openssl", "x509", "-req", "-in", f"{ingress.dir}/client.csr", "-CA", ingress.ca, "-CAkey", f"{ingress.dir}/ca.key", "-CAcreateserial",
+                            "-days", "-1", "-out", expired], check=True, capture_output=True)
+            strangers = [(None, None), (strange, strange_key), (expired, good_key)]
+            with Ingress(run=instance.run, tls_client_ca=ingress.ca) as mutual:
+                for certificate, secret in [*strangers, (good, good_key)]:
+                    ours = certificate == good
+                    chain = [open(path, "rb").read() if path else None for path in (mutual.ca, secret, certificate)]
+                    caller = Client(f"127.0.0.1:{mutual.tls_port}", key, grpc.ssl_channel_credentials(*chain), [("grpc.ssl_target_name_override", DOMAIN)])
+                    self.assertEqual(code_of(lambda: caller.Sandboxes.List())[0] if not ours else caller.Sandboxes.List() and "OK", "OK" if ours else "UNAVAILABLE")
+                    caller.close()
+                    context = ssl.create_default_context(cafile=mutual.ca)
+                    if certificate:
+                        context.load_cert_chain(certificate, secret)
+                    said = b""
+                    try:
+                        with context.wrap_socket(socket.create_connection(("127.0.0.1", mutual.tls_port), 10), server_hostname=DOMAIN) as s:
+                            s.sendall(f"GET /healthz HTTP/1.1\r\nHost: {DOMAIN}\r\n\r\n".encode())
+                            said = s.recv(1000)
+                    except OSError:
+                        pass
+                    self.assertEqual(said.startswith(b"HTTP/1.1 200 "), ours, certificate)
+
     def test_many_calls_on_one_connection(self):
         """More at once than the limit: the client is told of it, and queues."""
         client = self.client()
@@ -116,7 +146,7 @@ class Guard(unittest.TestCase):
     def test_raw_call(self):
         """What the attacks below are made of is a valid call by itself, over TLS and plain; the settings that come are ours."""
         for tls in (False, True):
-            data, closed = self.talk(BEGIN, call(1), tls=tls, wait=1.0)
+            data, closed = self.talk(BEGIN, call(1), tls=tls, until=answered(1))
             seen = list(frames(data))
             self.assertTrue(any(kind == DATA and stream == 1 for kind, _, stream, _ in seen), seen)
             self.assertFalse(closed)
@@ -158,7 +188,7 @@ class Guard(unittest.TestCase):
     def test_few_are_no_flood(self):
         # The server itself has a low opinion of pings without calls.
         pieces = [frame(PING, 0, 0, b"12345678") * 2, frame(SETTINGS, 0) * 5, frame(PRIORITY, 0, 1, b"\0\0\0\0\1") * 20]
-        data, closed = self.talk(BEGIN, *pieces, call(1), wait=1.0)
+        data, closed = self.talk(BEGIN, *pieces, call(1), until=answered(1))
         self.assertFalse(closed)
         self.assertIsNone(goaway(data))
         self.assertTrue(any(kind == DATA and stream == 1 for kind, _, stream, _ in frames(data)))
@@ -179,7 +209,7 @@ class Guard(unittest.TestCase):
                 self.assertLess(self.rss() - before, 1 << 20)
 
     def test_headers_that_fit(self):
-        data, closed = self.talk(BEGIN, call(1, (b"x-long", b"a" * 3000)), wait=1.0)
+        data, closed = self.talk(BEGIN, call(1, (b"x-long", b"a" * 3000)), until=answered(1))
         self.assertFalse(closed)
         self.assertTrue(any(stream == 1 for _, _, stream, _ in frames(data)))
 
