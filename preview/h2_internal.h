@@ -11,6 +11,7 @@
 #define H2_WINDOW 65535u
 #define H2_WINDOW_WIDE 262144
 #define H2_WIDE_MAX 8u
+#define H2_PIECE 65536u /* of a body, at once: what takes it may want a pause after that */
 /* What is sent on a connection is taken off its streams' hands at once, so this one bounds no memory. */
 #define H2_WINDOW_CONNECTION (4 << 20)
 

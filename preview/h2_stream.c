@@ -298,19 +298,22 @@ static void begin_exchange(struct h2_stream *stream)
 static bool feed_body(struct h2_stream *stream)
 {
 	struct http_exchange *exchange = &stream->exchange;
-	size_t n = buffer_length(&stream->in);
+	bool given = false;
+	size_t n;
 
-	if (exchange->body_done || exchange->paused)
+	if (exchange->body_done)
 		return false;
-	if (n) {
+	while (!exchange->paused && (n = buffer_length(&stream->in))) {
+		n = n < H2_PIECE ? n : H2_PIECE;
 		if (exchange->events.on_body && !exchange->ended)
 			exchange->events.on_body(exchange, buffer_data(&stream->in), n, exchange->arg);
 		buffer_take(&stream->in, n);
 		if (is_known(stream))
 			nghttp2_session_consume_stream(stream->session->nghttp2, stream->id, n);
+		given = true;
 	}
 	if (!stream->client_done || exchange->paused)
-		return n;
+		return given;
 	exchange->body_done = true;
 	if (exchange->events.on_body_end && !exchange->ended)
 		exchange->events.on_body_end(exchange, exchange->arg);

@@ -422,6 +422,11 @@ class H2Gateway(unittest.TestCase):
             upload = c.ask("POST", "/files?path=/tmp/x", *route, ("content-type", "application/octet-stream"), body=data)
             self.assertEqual(upload.status, 200, upload.body)
             self.assertEqual(bytes(c.ask("GET", "/files?path=/tmp/x", *route).body), data)
+            # A file that ends is waited for, while the window fills with the next one.
+            parts = b"".join(b'--sep\r\nContent-Disposition: form-data; name="file"; filename="/tmp/part%d"\r\n\r\n' % i + data[:1 << 20] + b"\r\n" for i in range(4))
+            upload = c.ask("POST", "/files", *route, ("content-type", "multipart/form-data; boundary=sep"), body=parts + b"--sep--\r\n")
+            self.assertEqual(upload.status, 200, upload.body)
+            self.assertEqual(bytes(c.ask("GET", "/files?path=/tmp/part3", *route).body), data[:1 << 20])
             message = json.dumps({"process": {"cmd": "/bin/sh", "args": ["-c", "echo out; sleep 0.1; echo more"]}}).encode()
             stream = c.ask("POST", "/process.Process/Start", *route, ("content-type", "application/connect+json"), ("connect-protocol-version", "1"),
                            body=b"\0" + len(message).to_bytes(4, "big") + message)
