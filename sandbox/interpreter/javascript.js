@@ -15,8 +15,14 @@ const FORMATS = {
   'application/pdf': 'pdf', 'text/latex': 'latex', 'application/json': 'json', 'application/javascript': 'javascript',
 }
 
+const LINE_MAX = 30 << 20 // whoever reads it takes no longer ones
+
 function say(event) {
-  const line = Buffer.from(JSON.stringify(event) + '\n')
+  let line = Buffer.from(JSON.stringify(event) + '\n')
+  if (line.length > LINE_MAX) {
+    const value = `a result of ${line.length} bytes: at most ${LINE_MAX} are taken`
+    line = Buffer.from(JSON.stringify({ type: 'error', name: 'ResultTooLarge', value, traceback: '' }) + '\n')
+  }
   for (let at = 0; at < line.length;) at += fs.writeSync(control, line, at)
 }
 

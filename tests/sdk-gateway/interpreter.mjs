@@ -187,6 +187,13 @@ await test('big output', async () => {
   }
 })
 
+await test('a result that is too large is told, and the state is kept', async () => {
+  const js = code => sandbox.runCode(code, { language: 'javascript' })
+  await js('keep = 8')
+  assert.equal((await js('"x".repeat(40_000_000)')).error.name, 'ResultTooLarge')
+  assert.equal((await js('keep')).text, '8')
+})
+
 await test('a pause keeps the state', async () => {
   await sandbox.runCode('paused = 9')
   await sandbox.pause()
