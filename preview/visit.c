@@ -62,11 +62,16 @@ struct visit *visit_find(const struct visit_key *key)
 
 /* Ends */
 
+static void report(struct visit *visit);
+
 /* Out of the table; everybody in it and everybody who waits is told. */
 static void finish(struct visit *visit, const struct pdk_error *err)
 {
 	*slot_of(&visit->key) = visit->next;
 	n_visits--;
+	/* In front of the end of its stream. Where paddockd has ended it, its record is written already. */
+	if (visit->open && visit->call)
+		report(visit);
 	visit->open = false;
 	loop_timer_cancel(&visit->timer);
 	while (visit->waiters) {

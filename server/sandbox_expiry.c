@@ -158,8 +158,7 @@ void sandbox_change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint
 
 void sandbox_touch(struct sandbox *sandbox)
 {
-	uint64_t timeout_ms = sandbox->private->timeout_ms; /* 0: not known any more, after a restart */
-	int64_t due = loop_wall_ms() + (int64_t)(timeout_ms ? timeout_ms : server_config.default_timeout_ms);
+	int64_t due = loop_wall_ms() + (int64_t)sandbox->private->timeout_ms;
 	struct store_batch *batch;
 
 	if (due <= sandbox->expires_unix_ms || sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)

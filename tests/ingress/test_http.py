@@ -3,6 +3,7 @@
 the control plane is answered with 401."""
 import concurrent.futures
 import os
+import re
 import signal
 import socket
 import ssl
@@ -351,6 +352,23 @@ class Surface(unittest.TestCase):
         answer, _ = ingress.raw(b"HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n" + GOOD, wait=1.0)
         self.assertEqual(answer.count(b"HTTP/1.1 200"), 2)
         self.assertEqual(answer.count(b"ok\n"), 1)
+
+
+class Map(unittest.TestCase):
+    """README.md's map, from ids of the security catalogue to tests, cannot rot."""
+
+    def test_map(self):
+        tests = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+        with open(os.path.join(tests, "ingress/README.md")) as f:
+            rows = dict(re.findall(r"^\| ([VG]\d\d) \|(.*)\|$", f.read(), re.M))
+        self.assertEqual(sorted(rows), [f"G{n:02}" for n in range(1, 23)] + [f"V{n:02}" for n in range(1, 28)])
+        for id, row in rows.items():
+            names = re.findall(r"`([^`]+)`", row)
+            self.assertTrue(names or "not tested" in row or "there are none" in row, id)
+            for name in names:
+                file, _, test = name.rpartition(": ") if ": " in name else (file, "", name)
+                with open(os.path.join(tests, file)) as f:
+                    self.assertRegex(f.read(), rf"(?m)^\s*(?:def|int) {test}\(", f"{id}: {name}")
 
 
 if __name__ == "__main__":

@@ -114,6 +114,10 @@ class Entering(unittest.TestCase):
     def test_survives_a_restart_but_not_a_revocation(self):
         """V05: cookies and tokens hold over a restart, and are void from the moment of a revocation, also after one."""
         kept, gone = world.visitor().enter(), world.visitor().enter()
+        box = client.create(timeout_ms=60_000).id
+        client.write(box, "/tmp/app.py", client.read(world.box, "/tmp/app.py"))
+        world.serve(PORT, box=box)
+        busy = world.visitor(box=box, counts_as_activity=True).enter()
         self.assertEqual(gone.ask("GET", "/")[0], 200)
         client.Previews.Revoke(preview_id=gone.preview.id)
         world.instance.stop_paddockd()
@@ -123,6 +127,12 @@ class Entering(unittest.TestCase):
         wait_until(lambda: kept.ask("GET", "/")[0] == 200, 20, "the preview is back")
         self.assertEqual(gone.ask("GET", "/")[0], 410)
         self.assertEqual(gone.ask("GET", "/?paddock_token=" + gone.token)[0], 410)
+        # What counts as activity starts the sandbox's own timeout again, not the usual one.
+        before = client.Sandboxes.Get(sandbox_id=box).expires_unix_ms
+        self.assertEqual(busy.ask("GET", "/")[0], 200)
+        wait_until(lambda: client.Sandboxes.Get(sandbox_id=box).expires_unix_ms > before, 10, "a visit counts")
+        self.assertLessEqual(client.Sandboxes.Get(sandbox_id=box).expires_unix_ms, time.time() * 1000 + 60_000)
+        client.Sandboxes.Kill(sandbox_id=box)
 
 
 class Ends(unittest.TestCase):
