@@ -47,8 +47,8 @@ static void derive(const char *id, char text[UUID_TEXT])
 	sha256_finish(&sha256, d);
 	d[6] = (uint8_t)((d[6] & 0x0f) | 0x40);
 	d[8] = (uint8_t)((d[8] & 0x3f) | 0x80);
-	snprintf(text, UUID_TEXT, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x\n", d[0], d[1], d[2],
-		 d[3], d[4], d[5], d[6], d[7], d[8], d[9], d[10], d[11], d[12], d[13], d[14], d[15]);
+	snprintf(text, UUID_TEXT, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x\n", d[0], d[1],
+		 d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9], d[10], d[11], d[12], d[13], d[14], d[15]);
 }
 
 int bootid_make(const char *id, uint32_t base)
@@ -60,8 +60,7 @@ int bootid_make(const char *id, uint32_t base)
 	file = openat(place, id, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0444);
 	derive(id, text);
 	/* A tmpfs takes it whole or not at all. */
-	if (file < 0 || write(file, text, strlen(text)) < 0 || fchown(file, base, base) < 0 ||
-	    fchmod(file, 0444) < 0)
+	if (file < 0 || write(file, text, strlen(text)) < 0 || fchown(file, base, base) < 0 || fchmod(file, 0444) < 0)
 		return -errno;
 	return 0;
 }
@@ -73,7 +72,8 @@ void bootid_remove(const char *id)
 
 int bootid_cover(int proc, const char *id)
 {
-	struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
+	struct mount_attr attr = {.attr_set =
+					  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
 	_cleanup_fd_ int cover = -1;
 	char path[600];
 
@@ -82,7 +82,7 @@ int bootid_cover(int proc, const char *id)
 	if (cover < 0 || mount_setattr(cover, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
 		return -errno;
 	/* BOOTID_PLACE below "/proc/" */
-	return move_mount(cover, "", proc, BOOTID_PLACE + strlen("/proc/"), MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
+	return move_mount(cover, "", proc, &BOOTID_PLACE[strlen("/proc/")], MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
 int bootid_protect(void)
