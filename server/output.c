@@ -506,6 +506,9 @@ int output_read(struct output *output, struct output_cursor *cursor, uint8_t *da
 
 	if (cursor->sequence >= output->header.total)
 		return 0;
+	/* A copy of a sandbox starts with the numbers of its source, not at 0. */
+	if (area == AREA_HEAD && cursor->sequence < head->first_byte)
+		return read_gap(cursor, head->first_byte, ret);
 	if (!kept && cursor->sequence < tail->first_byte)
 		return read_gap(cursor, tail->first_byte, ret);
 	if (!kept)
