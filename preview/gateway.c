@@ -95,6 +95,8 @@ static void serve_control(struct http_exchange *exchange, struct caller *caller)
 		files_serve(exchange, caller);
 		return;
 	}
+	if (rest_upload_serve(exchange, caller))
+		return;
 	read_key(head, caller);
 	if (method)
 		connect_serve(exchange, method, caller);

@@ -12,7 +12,8 @@
  * neighbours. */
 
 #define NO_RESET "a sandbox is not set back in place on this server; fork it, or create another from a snapshot"
-#define NO_BUILD "template builds over this API are not available on this server yet; use `paddock template build`"
+#define NO_BUILD "this form of builds is not available on this server: use `POST /v3/templates`, as the SDKs do"
+#define NO_PUBLISH "only the operator of this server makes public templates: `paddock template import --public`"
 #define NO_NETWORK "sandboxes on this server have no network of their own; there are no rules to set"
 #define NO_VOLUME "volumes are not available on this server"
 #define NO_SECRET "secrets are not available on this server yet"
@@ -39,7 +40,15 @@ static const struct rest_route routes[] = {
 	{"POST", "/sandboxes/{id}/fork", rest_fork, NULL},
 	{"POST", "/sandboxes/{id}/clone", rest_clone, NULL},
 	{"GET", "/snapshots", rest_snapshot_list, NULL},
-	{"DELETE", "/templates/{id}", rest_snapshot_remove, NULL},
+	{"DELETE", "/templates/tags", rest_template_remove_tags, NULL},
+	{"POST", "/templates/tags", rest_template_set_tags, NULL},
+	{"GET", "/templates/{id}/tags", rest_template_tags, NULL},
+	{"DELETE", "/templates/{id}", rest_template_remove, NULL},
+	{"POST", "/v3/templates", rest_build_create, NULL},
+	{"POST", "/v2/templates", rest_build_create, NULL},
+	{"GET", "/templates/{id}/files/{what}", rest_build_files, NULL},
+	{"POST", "/v2/templates/{id}/builds/{what}", rest_build_start, NULL},
+	{"GET", "/templates/{id}/builds/{what}/status", rest_build_status, NULL},
 
 	{"POST", "/sandboxes/{id}/reset", NULL, NO_RESET},
 	{"POST", "/sandboxes/{id}/commit", NULL, NO_RESET},
@@ -47,12 +56,9 @@ static const struct rest_route routes[] = {
 	{"POST", "/sandboxes/{id}/hotplug-memory", NULL, "the memory of a sandbox is fixed when it is created"},
 	{"POST", "/sandboxes/{id}/volume-mounts", NULL, NO_VOLUME},
 	{"DELETE", "/sandboxes/{id}/volume-mounts", NULL, NO_VOLUME},
-	{"POST", "/v3/templates", NULL, NO_BUILD},
-	{"POST", "/v2/templates", NULL, NO_BUILD},
 	{"POST", "/templates", NULL, NO_BUILD},
-	{"POST", "/templates/tags", NULL, NO_BUILD},
-	{"DELETE", "/templates/tags", NULL, NO_BUILD},
-	{"GET", "/templates/{id}/tags", NULL, NO_BUILD},
+	{"PATCH", "/templates/{id}", NULL, NO_PUBLISH},
+	{"PATCH", "/v2/templates/{id}", NULL, NO_PUBLISH},
 	{"GET", "/volumes", NULL, NO_VOLUME},
 	{"POST", "/volumes", NULL, NO_VOLUME},
 	{"GET", "/secrets", NULL, NO_SECRET},
@@ -70,12 +76,13 @@ void rest_fail(struct http_exchange *exchange, int status, const char *text)
 	buffer_free(&body);
 }
 
-static bool route_matches(const char *pattern, const char *path, char *ret_id)
+static bool route_matches(const char *pattern, const char *path, char *ret_id, char *ret_what)
 {
 	while (*pattern) {
+		char *ret = *pattern == '{' && pattern[1] == 'w' ? ret_what : ret_id;
 		size_t length;
 
-		if (strncmp(pattern, "{id}", 4) != 0) {
+		if (*pattern != '{') {
 			if (*pattern++ != *path++)
 				return false;
 			continue;
@@ -83,20 +90,20 @@ static bool route_matches(const char *pattern, const char *path, char *ret_id)
 		length = strcspn(path, "/");
 		if (!length || length >= REST_PARAMETER_MAX)
 			return false;
-		memcpy(ret_id, path, length);
-		ret_id[length] = '\0';
+		memcpy(ret, path, length);
+		ret[length] = '\0';
 		path += length;
-		pattern += 4;
+		pattern = strchr(pattern, '}') + 1;
 	}
 	return !*path;
 }
 
 /* NULL, and whether the path exists with another method. */
-static const struct rest_route *find_route(const struct http_head *head, char *ret_id, bool *ret_other)
+static const struct rest_route *find_route(const struct http_head *head, char *ret_id, char *ret_what, bool *ret_other)
 {
 	*ret_other = false;
 	for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
-		if (!route_matches(routes[i].path, head->path, ret_id))
+		if (!route_matches(routes[i].path, head->path, ret_id, ret_what))
 			continue;
 		if (strcmp(routes[i].method, head->method) == 0)
 			return &routes[i];
@@ -229,12 +236,12 @@ static const struct http_events events = {.on_body = on_body, .on_body_end = on_
 
 void rest_serve(struct http_exchange *exchange, const struct caller *caller, const char *domain)
 {
-	char id[REST_PARAMETER_MAX] = "";
+	char id[REST_PARAMETER_MAX] = "", what[REST_PARAMETER_MAX] = "";
 	bool other;
-	const struct rest_route *route = find_route(http_request(exchange), id, &other);
+	const struct rest_route *route = find_route(http_request(exchange), id, what, &other);
 	struct rest *rest;
 
-	if (!route || url_decode(id, false) < 0) {
+	if (!route || url_decode(id, false) < 0 || url_decode(what, false) < 0) {
 		rest_fail(exchange, other ? 405 : 404,
 			  other ? "this method is not allowed here" : "there is nothing at this path");
 		return;
@@ -255,6 +262,7 @@ void rest_serve(struct http_exchange *exchange, const struct caller *caller, con
 	rest->reply = BUFFER(4u << 20);
 	arena_init(&rest->arena, arena_max_for_message(REST_BODY_MAX));
 	memcpy(rest->id, id, sizeof(id));
+	memcpy(rest->what, what, sizeof(what));
 	rest->caller = *caller;
 	http_own(exchange, &events, rest);
 }

@@ -96,18 +96,15 @@ static int read_map(struct rest *rest, const char *name, const ProtobufCMessageD
 	return 0;
 }
 
-/* Without a tag: "default" is the only one that a template has here. */
+/* A snapshot's id may have the tag that every template has. */
 static int read_template(struct rest *rest, char **ret, struct pdk_error *err)
 {
 	const char *name = json_string_value(json_object_get(rest->json, "templateID"));
 	const char *tag = name ? strchr(name, ':') : NULL;
-	size_t length = tag ? (size_t)(tag - name) : name ? strlen(name) : 0;
+	size_t length = tag && strcmp(tag, ":default") == 0 ? (size_t)(tag - name) : name ? strlen(name) : 0;
 
 	if (!length)
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "templateID: missing");
-	if (tag && strcmp(tag, ":default") != 0)
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT,
-				"templateID: templates have no tags on this server");
 	*ret = arena_alloc(&rest->arena, length + 1);
 	if (!*ret)
 		return pdk_fail(err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "out of memory");

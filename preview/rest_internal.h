@@ -19,7 +19,8 @@ struct rest {
 	const struct rest_route *route;
 	struct caller caller;
 	const char *domain;
-	char id[REST_PARAMETER_MAX]; /* what stood for {id} */
+	char id[REST_PARAMETER_MAX];   /* what stood for {id} */
+	char what[REST_PARAMETER_MAX]; /* and for {what}, after it */
 	struct buffer body;
 	struct arena arena;
 	json_t *json; /* the body, an object; an empty one when there was none */
@@ -46,7 +47,7 @@ struct rest {
 
 struct rest_route {
 	const char *method;
-	const char *path; /* "{id}" stands for one segment */
+	const char *path; /* "{id}" stands for one segment, and "{what}" for a second one */
 	rest_handler handler;
 	const char *refused; /* without a handler: why */
 };
@@ -73,6 +74,16 @@ void rest_logs(struct rest *rest);
 void rest_logs_v2(struct rest *rest);
 void rest_template_alias(struct rest *rest);
 void rest_template_list(struct rest *rest);
+void rest_template_remove(struct rest *rest);
+void rest_template_tags(struct rest *rest);
+void rest_template_set_tags(struct rest *rest);
+void rest_template_remove_tags(struct rest *rest);
+void rest_build_create(struct rest *rest);
+void rest_build_files(struct rest *rest);
+void rest_build_start(struct rest *rest);
+void rest_build_status(struct rest *rest);
+/* The strings of an array, in the arena. NULL: it is there and is not one. */
+char **rest_strings(struct rest *rest, json_t *array, size_t *ret_count);
 void rest_snapshot(struct rest *rest);
 void rest_snapshot_list(struct rest *rest);
 void rest_snapshot_remove(struct rest *rest);

@@ -40,14 +40,6 @@ static void listed(struct rest *rest, const ProtobufCMessage *reply)
 	rest_answer(rest, 200, &out);
 }
 
-static void answer_nothing(struct rest *rest)
-{
-	struct buffer out = BUFFER(16);
-
-	json_put(&out, "[]");
-	rest_answer(rest, 200, &out);
-}
-
 char *rest_query_text(struct rest *rest, const char *name)
 {
 	const char *query = http_request(rest->exchange)->query;
@@ -176,67 +168,4 @@ void rest_list_running(struct rest *rest)
 	else
 		rest_call(rest, "/paddock.v1.Sandboxes/List", &request.base,
 			  &paddock__v1__list_sandboxes_response__descriptor, listed);
-}
-
-/* Templates */
-
-static void alias_found(struct rest *rest, const ProtobufCMessage *reply)
-{
-	const Paddock__V1__Template *template = (const Paddock__V1__Template *)reply;
-	struct buffer out = BUFFER(1024);
-
-	json_put(&out, "{\"templateID\":");
-	json_put_string(&out, template->id, strlen(template->id));
-	json_put_format(&out, ",\"public\":%s}", template->tenant[0] ? "false" : "true");
-	rest_answer(rest, 200, &out);
-}
-
-void rest_template_alias(struct rest *rest)
-{
-	Paddock__V1__GetTemplateRequest request = PADDOCK__V1__GET_TEMPLATE_REQUEST__INIT;
-
-	request.template_ = rest->id;
-	rest_call(rest, "/paddock.v1.Templates/Get", &request.base, &paddock__v1__template__descriptor, alias_found);
-}
-
-static void put_template(struct buffer *out, const Paddock__V1__Template *template)
-{
-	char text[JSON_TIME_SIZE];
-
-	json_time_format(template->created_unix_ms / 1000, 0, text);
-	json_put(out, "{\"templateID\":");
-	json_put_string(out, template->id, strlen(template->id));
-	json_put(out, ",\"aliases\":[");
-	json_put_string(out, template->name, strlen(template->name));
-	json_put(out, "],\"names\":[");
-	json_put_string(out, template->name, strlen(template->name));
-	json_put_format(out, "],\"public\":%s,\"createdAt\":\"%s\",\"buildStatus\":\"ready\"}",
-			template->tenant[0] ? "false" : "true", text);
-}
-
-static void templates_listed(struct rest *rest, const ProtobufCMessage *reply)
-{
-	const Paddock__V1__ListTemplatesResponse *list = (const Paddock__V1__ListTemplatesResponse *)reply;
-	struct buffer out = BUFFER(4 << 20);
-
-	if (!list->n_templates) {
-		answer_nothing(rest);
-		return;
-	}
-	json_put(&out, "[");
-	for (size_t i = 0; i < list->n_templates; i++) {
-		if (i)
-			json_put(&out, ",");
-		put_template(&out, list->templates[i]);
-	}
-	json_put(&out, "]");
-	rest_answer(rest, 200, &out);
-}
-
-void rest_template_list(struct rest *rest)
-{
-	Paddock__V1__ListTemplatesRequest request = PADDOCK__V1__LIST_TEMPLATES_REQUEST__INIT;
-
-	rest_call(rest, "/paddock.v1.Templates/List", &request.base, &paddock__v1__list_templates_response__descriptor,
-		  templates_listed);
 }

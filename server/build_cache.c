@@ -7,8 +7,9 @@
 #include <string.h>
 
 /*
- * Layers that builds leave for others: snapshots with a key, which says how they were made, step by step from the base. They
- * belong to a tenant and are for its builds alone. Their number and size are bounded; what was not used for longest goes.
+ * Layers that builds leave for others: snapshots with a key, which says how they were made, step by step from the base.
+ * They belong to a tenant and are for its builds alone. Their number and size are bounded; what was not used for
+ * longest goes.
  */
 
 #define LAYERS_OF_TENANT_MAX 64

@@ -141,7 +141,8 @@ void build_command(struct build_run *run, const struct build_command *command,
 	request.env = env;
 	request.n_env = env ? run->context.env->count : 0;
 	if ((env || command->plain) && prepare(run) >= 0)
-		run->inner = rpc_local_open_as(&run->principal, "/paddock.v1.Processes/Start", &request.base, &events, run);
+		run->inner =
+			rpc_local_open_as(&run->principal, "/paddock.v1.Processes/Start", &request.base, &events, run);
 	if (run->inner)
 		return;
 	pdk_fail_errno(&err, -ENOMEM, "running a command");

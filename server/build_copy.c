@@ -13,15 +13,16 @@
 #include <unistd.h>
 
 /*
- * COPY: the uploaded tar is unpacked in the sandbox, by Files.UnpackArchive, in a folder of root's, and moved from there by a
- * script of ours that gets names as arguments. What a hostile tar does, it does to the sandbox of whoever sent it.
+ * COPY: the uploaded tar is unpacked in the sandbox, by Files.UnpackArchive, in a folder of root's, and moved from
+ * there by a script of ours that gets names as arguments. What a hostile tar does, it does to the sandbox of whoever
+ * sent it.
  */
 
 #define CHUNK (256u << 10)
 #define MOVE_TIMEOUT_MS 600000u
 
-/* scratch, source, target, owner, mode, working directory, user. A folder's content is merged, anything else is moved to the
- * name itself, or into it if that is a folder. */
+/* scratch, source, target, owner, mode, working directory, user. A folder's content is merged, anything else is moved
+ * to the name itself, or into it if that is a folder. */
 static const char script[] =
 	"set -e\n"
 	"scratch=$1 from=$1/$2 to=$3 owner=$4 mode=$5 cwd=$6\n"
@@ -116,8 +117,18 @@ static void move_files(struct build_run *run)
 		return;
 	}
 	{
-		const char *argv[] = {"/bin/sh", "-c", script, "copy", run->scratch, source, step->args[1], owner, mode,
-				      run->context.cwd ? run->context.cwd : "", run->context.user, NULL};
+		const char *argv[] = {"/bin/sh",
+				      "-c",
+				      script,
+				      "copy",
+				      run->scratch,
+				      source,
+				      step->args[1],
+				      owner,
+				      mode,
+				      run->context.cwd ? run->context.cwd : "",
+				      run->context.user,
+				      NULL};
 		const struct build_command command = {
 			.argv = argv, .user = "root", .cwd = "/", .plain = true, .timeout_ms = MOVE_TIMEOUT_MS};
 
@@ -181,8 +192,8 @@ static void on_unpacked(void *arg, const struct pdk_error *end)
 
 	run->inner = NULL;
 	if (end->code != PDK_OK || run->busy) {
-		pdk_fail(&err, -EINVAL, end->code ? end->code : PDK_ABORTED, "COPY: the files could not be unpacked: %.300s",
-			 end->code ? end->text : "it ended early");
+		pdk_fail(&err, -EINVAL, end->code ? end->code : PDK_ABORTED,
+			 "COPY: the files could not be unpacked: %.300s", end->code ? end->text : "it ended early");
 		build_run_fail(run, &err);
 		return;
 	}
@@ -211,7 +222,8 @@ static int open_unpack(struct build_run *run)
 	message.header = &header;
 	run->chunk = malloc(CHUNK);
 	if (run->chunk)
-		run->inner = rpc_local_open_as(&run->principal, "/paddock.v1.Files/UnpackArchive", &message.base, &events, run);
+		run->inner = rpc_local_open_as(&run->principal, "/paddock.v1.Files/UnpackArchive", &message.base,
+					       &events, run);
 	return run->inner ? 0 : -ENOMEM;
 }
 

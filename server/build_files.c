@@ -25,8 +25,8 @@
 #include <unistd.h>
 
 /*
- * An upload is a file without a name until the client has sent all of it; so what breaks off leaves nothing. Its token says
- * whose it is: it is all that an upload needs, as the SDKs send their files to an address without a key.
+ * An upload is a file without a name until the client has sent all of it; so what breaks off leaves nothing. Its token
+ * says whose it is: it is all that an upload needs, as the SDKs send their files to an address without a key.
  *
  * Writes are the worker's. The next message is read when the last one is written.
  */
@@ -155,10 +155,12 @@ static int make_room(const char *tenant, uint64_t more, struct pdk_error *err)
 	drop_old();
 	while (sum(tenant) + more > TENANT_MAX)
 		if (!evict(tenant))
-			return pdk_fail(err, -ENOSPC, PDK_RESOURCE_EXHAUSTED, "files for builds: the tenant's room is full");
+			return pdk_fail(err, -ENOSPC, PDK_RESOURCE_EXHAUSTED,
+					"files for builds: the tenant's room is full");
 	while (sum(NULL) + more > ALL_MAX || disk_is_full() || n_files >= FILES_MAX)
 		if (!evict(NULL))
-			return pdk_fail(err, -ENOSPC, PDK_RESOURCE_EXHAUSTED, "files for builds: the server's disk is full");
+			return pdk_fail(err, -ENOSPC, PDK_RESOURCE_EXHAUSTED,
+					"files for builds: the server's disk is full");
 	return 0;
 }
 
@@ -411,7 +413,8 @@ static int take_header(struct upload *upload, const Paddock__V1__UploadBuildFile
 	if (!build_hash_valid(header->hash))
 		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "hash: 64 hexadecimal digits");
 	if (!token_check(header->upload_token, header->hash, upload->tenant))
-		return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "upload_token: is not valid for these files (any more)");
+		return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED,
+				"upload_token: is not valid for these files (any more)");
 	snprintf(upload->hash, sizeof(upload->hash), "%s", header->hash);
 	for (const struct upload *other = uploads; other; other = other->next) {
 		all += other->begun;

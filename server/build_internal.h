@@ -23,8 +23,8 @@
  *
  * Ended ones are forgotten after a day, or when a tenant has too many. Logs are in memory only.
  *
- * What a build does in its sandbox it does by calls as any client's (rpc_local.h), as the principal that started it. Only
- * layers are taken behind the API.
+ * What a build does in its sandbox it does by calls as any client's (rpc_local.h), as the principal that started it.
+ *Only layers are taken behind the API.
  */
 
 #define BUILD_KEY_SIZE 32
@@ -71,10 +71,12 @@ void build_finish(struct build *build, const struct pdk_error *err, const char *
 /* --- build_log.c --- */
 /* One line; what does not fit is left out. `step` as TemplateBuildLog.step. */
 void build_log(struct build *build, const char *step, bool is_error, const char *text, size_t length);
-void build_log_format(struct build *build, const char *step, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void build_log_format(struct build *build, const char *step, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 void build_log_free(struct build *build);
 /* The log from `offset` on into the call's reply. -ENOMEM. */
-int build_log_show(struct rpc_call *call, const struct build *build, uint64_t offset, Paddock__V1__TemplateBuild *reply);
+int build_log_show(struct rpc_call *call, const struct build *build, uint64_t offset,
+		   Paddock__V1__TemplateBuild *reply);
 
 /* --- build_cache.c --- */
 /* keys[0] is the base, keys[i] what is there after step i. */
@@ -96,8 +98,8 @@ void build_run_stop(struct build *build, const struct pdk_error *why);
 void build_run_drop(struct build *build);
 
 /*
- * What a started build is doing. One thing at a time: a call into its sandbox (`inner`), a read of uploaded files (`job`),
- * a layer that is being taken (`taking`), or a pause between two tries of the ready command (`timer`).
+ * What a started build is doing. One thing at a time: a call into its sandbox (`inner`), a read of uploaded files
+ * (`job`), a layer that is being taken (`taking`), or a pause between two tries of the ready command (`timer`).
  */
 struct build_run {
 	struct worker_job job;
@@ -111,11 +113,11 @@ struct build_run {
 	struct snapshot *origin; /* what it begins on, used; NULL: an imported template */
 	char origin_template[TEMPLATE_ID_SIZE];
 	char sandbox_id[SANDBOX_ID_SIZE];
-	size_t step;              /* index of the one that runs */
+	size_t step; /* index of the one that runs */
 	char label[BUILD_STEP_LABEL];
 	bool use_cache;
-	bool taking;              /* a layer or snapshot: its `done` is sure to come */
-	bool over;                /* failed or dropped while something is under way; freed when that ends */
+	bool taking; /* a layer or snapshot: its `done` is sure to come */
+	bool over;   /* failed or dropped while something is under way; freed when that ends */
 	/* A command */
 	const char *what; /* for the log */
 	char *line[2];    /* of stdout and stderr: what has no end yet */

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The log of a build: the first entries up to its bounds, in memory. What a command prints is shown to people: bytes that
- * are no text, and control characters, become '?'. */
+/* The log of a build: the first entries up to its bounds, in memory. What a command prints is shown to people: bytes
+ * that are no text, and control characters, become '?'. */
 
 #define PAGE 100
 
@@ -61,7 +61,8 @@ void build_log(struct build *build, const char *step, bool is_error, const char 
 	length = length < BUILD_LOG_MESSAGE_MAX ? length : BUILD_LOG_MESSAGE_MAX;
 	if (build->n_log >= BUILD_LOG_ENTRIES_MAX || build->log_bytes >= BUILD_LOG_BYTES_MAX)
 		return;
-	if (build->n_log == BUILD_LOG_ENTRIES_MAX - 1 || build->log_bytes + sizeof(struct build_log_entry) + length >= BUILD_LOG_BYTES_MAX) {
+	if (build->n_log == BUILD_LOG_ENTRIES_MAX - 1 ||
+	    build->log_bytes + sizeof(struct build_log_entry) + length >= BUILD_LOG_BYTES_MAX) {
 		append(build, step, false, full, strlen(full));
 		build->log_bytes = BUILD_LOG_BYTES_MAX;
 		return;

@@ -4,7 +4,6 @@
 #include "keys.h"
 #include "log.h"
 #include "sandbox/base/cleanup.h"
-#include "sandbox/base/fault.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +17,9 @@
  *	the start command, the ready command until it succeeds		finalize()
  *	the last layer, or a snapshot with memory; its names		publish()
  *
- * It ends in build_run_fail() or publish(). What is under way then (struct build_run says what) is taken back, or waited for:
- * `over` is set, and whatever comes last frees it. A sandbox that ends makes the call fail that is under way in it.
+ * It ends in build_run_fail() or publish(). What is under way then (struct build_run says what) is taken back, or
+ *waited for: `over` is set, and whatever comes last frees it. A sandbox that ends makes the call fail that is under way
+ *in it.
  */
 
 #define SANDBOX_TIMEOUT_MS (6ull * 3600000)
@@ -140,8 +140,6 @@ static void on_layer(struct snapshot *layer, const struct pdk_error *err, void *
 		build_log_format(run->build, run->label, "the layer is not kept for other builds: %s", err->text);
 	} else if (record_context(layer->stored, run) < 0 || build_cache_add(layer, run->keys[run->step + 1]) < 0) {
 		snapshot_discard(layer);
-	} else {
-		FAULT("build_layer_kept");
 	}
 	build_run_next(run);
 }
@@ -198,7 +196,8 @@ static int check_disk_quota(const struct snapshot *snapshot, struct pdk_error *e
 	tenant_get_quota(snapshot->stored->tenant, &quota);
 	if (!owner || !quota.total_disk_bytes || owner->snapshot_bytes <= quota.total_disk_bytes)
 		return 0;
-	return pdk_fail(err, -EDQUOT, PDK_RESOURCE_EXHAUSTED, "tenant quota total_disk_bytes exhausted: %llu of %llu in use",
+	return pdk_fail(err, -EDQUOT, PDK_RESOURCE_EXHAUSTED,
+			"tenant quota total_disk_bytes exhausted: %llu of %llu in use",
 			(unsigned long long)owner->snapshot_bytes, (unsigned long long)quota.total_disk_bytes);
 }
 
@@ -228,7 +227,6 @@ static void publish(struct build_run *run, struct snapshot *snapshot)
 	detach(run);
 	run->build = NULL;
 	build_finish(build, NULL, run->label, batch);
-	FAULT("build_published");
 	free_if_idle(run);
 }
 
@@ -244,7 +242,6 @@ static void on_whole(struct snapshot *snapshot, const struct pdk_error *err, voi
 	} else if (err) {
 		build_run_fail(run, err);
 	} else {
-		FAULT("build_whole");
 		publish(run, snapshot);
 	}
 }
@@ -284,7 +281,8 @@ static void ready_tried(struct build_run *run, const struct pdk_error *err)
 	if (build_command_check(run, "ready command", &failure) >= 0) {
 		take_whole(run);
 	} else if (!run->exited || loop_now_ns() + READY_AGAIN_NS >= run->ready_until_ns) {
-		pdk_fail(&failure, -ETIMEDOUT, PDK_DEADLINE_EXCEEDED, "the ready command did not succeed within 10 minutes");
+		pdk_fail(&failure, -ETIMEDOUT, PDK_DEADLINE_EXCEEDED,
+			 "the ready command did not succeed within 10 minutes");
 		build_run_fail(run, &failure);
 	} else {
 		run->timer.handler = try_ready;
@@ -298,8 +296,8 @@ static void try_ready(void *arg)
 	struct build_run *run = arg;
 	const char *ready = run->plan->ready_command[0] ? run->plan->ready_command : READY_DEFAULT;
 	const char *argv[] = {"/bin/bash", "-l", "-c", ready, NULL};
-	const struct build_command command = {
-		.argv = argv, .timeout_ms = (run->ready_until_ns - loop_now_ns()) / 1000000 + 1};
+	const struct build_command command = {.argv = argv,
+					      .timeout_ms = (run->ready_until_ns - loop_now_ns()) / 1000000 + 1};
 
 	build_command(run, &command, ready_tried);
 }
@@ -375,7 +373,8 @@ static void on_created(void *arg, const ProtobufCMessage *message)
 {
 	struct build_run *run = arg;
 
-	snprintf(run->sandbox_id, sizeof(run->sandbox_id), "%s", ((const Paddock__V1__Sandbox *)(const void *)message)->id);
+	snprintf(run->sandbox_id, sizeof(run->sandbox_id), "%s",
+		 ((const Paddock__V1__Sandbox *)(const void *)message)->id);
 }
 
 static void on_create_end(void *arg, const struct pdk_error *end)
@@ -396,7 +395,8 @@ static int create_sandbox(struct build_run *run)
 	static const struct rpc_local_events events = {.on_message = on_created, .on_end = on_create_end};
 	const Paddock__Internal__StoredBuild *stored = run->build->stored;
 	Paddock__V1__CreateSandboxRequest request = PADDOCK__V1__CREATE_SANDBOX_REQUEST__INIT;
-	Paddock__V1__CreateSandboxRequest__MetadataEntry entry = PADDOCK__V1__CREATE_SANDBOX_REQUEST__METADATA_ENTRY__INIT;
+	Paddock__V1__CreateSandboxRequest__MetadataEntry entry =
+		PADDOCK__V1__CREATE_SANDBOX_REQUEST__METADATA_ENTRY__INIT;
 	Paddock__V1__CreateSandboxRequest__MetadataEntry *entries[] = {&entry};
 	Paddock__V1__Resources resources = PADDOCK__V1__RESOURCES__INIT;
 
@@ -433,7 +433,8 @@ static Paddock__V1__StartTemplateBuildRequest *copy_plan(const Paddock__V1__Star
 	return paddock__v1__start_template_build_request__unpack(NULL, length, packed);
 }
 
-static struct build_run *run_new(const struct principal *principal, const Paddock__V1__StartTemplateBuildRequest *request)
+static struct build_run *run_new(const struct principal *principal,
+				 const Paddock__V1__StartTemplateBuildRequest *request)
 {
 	struct build_run *run = calloc(1, sizeof(*run));
 

@@ -1,8 +1,8 @@
 #include "build_internal.h"
 
-#include "validate.h"
 #include "paddock/v1/processes.pb-c.h"
 #include "sandbox/base/cleanup.h"
+#include "validate.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,8 +138,9 @@ static char *env_script(const char *value)
 		return NULL;
 	at = stpcpy(at, "printf %s \"");
 	for (; *value; value++) {
-		bool variable = *value == '$' && (value[1] == '_' || value[1] == '{' || (value[1] >= 'A' && value[1] <= 'Z') ||
-						  (value[1] >= 'a' && value[1] <= 'z'));
+		bool variable =
+			*value == '$' && (value[1] == '_' || value[1] == '{' || (value[1] >= 'A' && value[1] <= 'Z') ||
+					  (value[1] >= 'a' && value[1] <= 'z'));
 
 		if (strchr("\\\"`", *value) || (*value == '$' && !variable))
 			*at++ = '\\';
@@ -194,8 +195,9 @@ static void workdir_done(struct build_run *run, const struct pdk_error *err)
 static void step_workdir(struct build_run *run, const Paddock__V1__TemplateBuildStep *step)
 {
 	/* New directories belong to the user. */
-	static const char script[] = "d=$1; new=; while [ ! -e \"$d\" ]; do new=$d; d=${d%/*}; [ -n \"$d\" ] || d=/; done; "
-				     "mkdir -p -- \"$1\" && { [ -z \"$new\" ] || chown -R \"$2:$2\" -- \"$new\"; }";
+	static const char script[] =
+		"d=$1; new=; while [ ! -e \"$d\" ]; do new=$d; d=${d%/*}; [ -n \"$d\" ] || d=/; done; "
+		"mkdir -p -- \"$1\" && { [ -z \"$new\" ] || chown -R \"$2:$2\" -- \"$new\"; }";
 	const char *path = step->args[0], *before = run->context.cwd ? run->context.cwd : "";
 	_cleanup_free_ char *whole = NULL;
 	struct pdk_error err;
@@ -228,7 +230,8 @@ static void step_user(struct build_run *run, const Paddock__V1__TemplateBuildSte
 
 	if (!user_known(step->args[0])) {
 		pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT,
-			 "USER: 'user' and 'root' are the users of sandboxes on this server, '%.60s' is not", step->args[0]);
+			 "USER: 'user' and 'root' are the users of sandboxes on this server, '%.60s' is not",
+			 step->args[0]);
 		build_run_fail(run, &err);
 		return;
 	}
@@ -242,7 +245,8 @@ void build_step(struct build_run *run)
 
 	snprintf(run->label, sizeof(run->label), "%zu", run->step + 1);
 	build_log_format(run->build, run->label, "%s %.300s%s%.100s", step->type, step->args[0],
-			 strcmp(step->type, "COPY") == 0 ? " " : "", strcmp(step->type, "COPY") == 0 ? step->args[1] : "");
+			 strcmp(step->type, "COPY") == 0 ? " " : "",
+			 strcmp(step->type, "COPY") == 0 ? step->args[1] : "");
 	run->pair = 0;
 	if (strcmp(step->type, "RUN") == 0)
 		step_run(run, step);

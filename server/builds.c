@@ -161,7 +161,8 @@ static int load_one(const void *key, size_t key_length, const void *value, size_
 {
 	Paddock__Internal__StoredBuild *stored = paddock__internal__stored_build__unpack(NULL, length, value);
 
-	if (!stored || !build_id_valid(stored->id) || strlen(stored->tenant) > TENANT_NAME_MAX || stored->n_tags > TAGS_MAX + 1) {
+	if (!stored || !build_id_valid(stored->id) || strlen(stored->tenant) > TENANT_NAME_MAX ||
+	    stored->n_tags > TAGS_MAX + 1) {
 		log_event(LOG_ERROR, "store.bad_record", "kind", "build", NULL);
 		if (stored)
 			paddock__internal__stored_build__free_unpacked(stored, NULL);
@@ -243,7 +244,8 @@ int builds_remove_tenant(const char *tenant, struct store_batch *batch)
 
 /* --- the reply --- */
 
-static int fill_reply(struct rpc_call *call, const struct build *build, uint64_t offset, Paddock__V1__TemplateBuild *reply)
+static int fill_reply(struct rpc_call *call, const struct build *build, uint64_t offset,
+		      Paddock__V1__TemplateBuild *reply)
 {
 	const Paddock__Internal__StoredBuild *stored = build->stored;
 
@@ -447,7 +449,8 @@ static int check_step(const Paddock__V1__TemplateBuildStep *step, size_t index, 
 	if (rc >= 0 && bytes > 128 << 10)
 		rc = pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s: at most 131072 bytes together", field);
 	if (rc >= 0 && strcmp(step->type, "COPY") == 0 && !build_hash_valid(step->files_hash))
-		rc = pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "steps[%zu].files_hash: 64 hexadecimal digits", index);
+		rc = pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "steps[%zu].files_hash: 64 hexadecimal digits",
+			      index);
 	return rc;
 }
 
@@ -472,8 +475,8 @@ static int check_start(const struct build *build, const Paddock__V1__StartTempla
 	for (const struct build *other = newest; other; other = other->next)
 		running += other->run && strcmp(other->stored->tenant, build->stored->tenant) == 0;
 	if (running >= RUNNING_OF_TENANT_MAX)
-		return pdk_fail(err, -EBUSY, PDK_RESOURCE_EXHAUSTED, "builds exhausted: %u of %u running; try again later",
-				running, RUNNING_OF_TENANT_MAX);
+		return pdk_fail(err, -EBUSY, PDK_RESOURCE_EXHAUSTED,
+				"builds exhausted: %u of %u running; try again later", running, RUNNING_OF_TENANT_MAX);
 	return 0;
 }
 

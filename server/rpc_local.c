@@ -206,8 +206,8 @@ struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const
 	return open_call(&arrival, request, events, arg);
 }
 
-struct rpc_local *rpc_local_open_as(const struct principal *principal, const char *path, const ProtobufCMessage *request,
-				    const struct rpc_local_events *events, void *arg)
+struct rpc_local *rpc_local_open_as(const struct principal *principal, const char *path,
+				    const ProtobufCMessage *request, const struct rpc_local_events *events, void *arg)
 {
 	struct rpc_arrival arrival = {
 		.path = path,

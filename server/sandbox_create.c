@@ -267,7 +267,8 @@ static void on_guest_ready(struct guest *guest, int rc, void *arg)
 		return;
 	}
 	if (sandbox->private->bare && sandbox_copy_rename(sandbox) < 0) {
-		sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED, "the server is out of memory");
+		sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED,
+				 "the server is out of memory");
 		return;
 	}
 	if (sandbox->private->origin && !sandbox->private->bare) {

@@ -166,7 +166,7 @@ static int copy_lists(struct sandbox *sandbox, const Paddock__Internal__StoredSa
 	private->metadata = text_list_copy(items, 2 * record->n_metadata);
 	private->env = text_list_copy(record->env, record->n_env);
 	if (record->end_text[0])
-		private->end_text = strdup(record->end_text);
+	private->end_text = strdup(record->end_text);
 	if (record->default_cwd[0] && !(private->default_cwd = strdup(record->default_cwd)))
 		return -ENOMEM;
 	private->default_user = strcmp(record->default_user, "root") == 0 ? "root" : NULL;

@@ -201,7 +201,8 @@ static bool is_listed(const struct snapshot *snapshot, const char *tenant,
 {
 	const Paddock__Internal__StoredSnapshot *stored = snapshot->stored;
 
-	if (snapshot->state != SNAPSHOT_READY || snapshot->own || stored->unlisted || strcmp(stored->tenant, tenant) != 0)
+	if (snapshot->state != SNAPSHOT_READY || snapshot->own || stored->unlisted ||
+	    strcmp(stored->tenant, tenant) != 0)
 		return false;
 	if (request->sandbox_id[0] && strcmp(stored->sandbox_id, request->sandbox_id) != 0)
 		return false;

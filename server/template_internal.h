@@ -35,7 +35,7 @@ struct template_name {
 	struct text_list *labels; /* key, value, ... */
 	int64_t created_unix_ms;
 	char tenant[TENANT_NAME_MAX + 1]; /* empty: public */
-	char name[TEMPLATE_REF_SIZE]; /* with its tag, but for "default" */
+	char name[TEMPLATE_REF_SIZE];     /* with its tag, but for "default" */
 };
 
 /* Check "name" or "name:tag" and write it as names are kept: without ":default". `field` is what a refusal names. */

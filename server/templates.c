@@ -14,10 +14,11 @@
 #include <string.h>
 
 /*
- * Names and contents, and snapshots that names are made of. A content is a root file system that the warden holds, known by its digest and kept once;
- * a name belongs to a tenant, or to nobody (public), and points to a content. Names are in the store;
- * contents are what WARDEN_TEMPLATE_LIST says. A content goes with its last name and its last sandbox: the
- * warden refuses while one uses it (-EBUSY), and template_released() asks again whenever a sandbox has ended.
+ * Names and contents, and snapshots that names are made of. A content is a root file system that the warden holds,
+ * known by its digest and kept once; a name belongs to a tenant, or to nobody (public), and points to a content. Names
+ * are in the store; contents are what WARDEN_TEMPLATE_LIST says. A content goes with its last name and its last
+ * sandbox: the warden refuses while one uses it (-EBUSY), and template_released() asks again whenever a sandbox has
+ * ended.
  */
 
 static struct template_name *names; /* sorted by name, then by tenant */
@@ -299,7 +300,8 @@ int template_find(const char *tenant, const char *name_or_id, char ret_id[TEMPLA
 
 	if (!entry)
 		return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "template not found");
-	snprintf(ret_id, TEMPLATE_ID_SIZE, "%s", entry->content ? entry->content->id : entry->snapshot->stored->template_id);
+	snprintf(ret_id, TEMPLATE_ID_SIZE, "%s",
+		 entry->content ? entry->content->id : entry->snapshot->stored->template_id);
 	snprintf(ret_name, TEMPLATE_NAME_SIZE, "%.*s", (int)strcspn(entry->name, ":"), entry->name);
 	*ret_snapshot = entry->snapshot;
 	return 0;

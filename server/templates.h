@@ -10,8 +10,8 @@ struct ProtobufCMessage;
 struct snapshot;
 
 /* Look a template up for a tenant: own name, public name, or id. NOT_FOUND "template not found".
- * `ret_name` (64 bytes) gets the name it was found by, without a tag; `ret_snapshot` what it is made of, which stays NULL for
- * an imported one: then ret_id is the whole of it. Lock held. */
+ * `ret_name` (64 bytes) gets the name it was found by, without a tag; `ret_snapshot` what it is made of, which stays
+ * NULL for an imported one: then ret_id is the whole of it. Lock held. */
 int template_find(const char *tenant, const char *name_or_id, char ret_id[TEMPLATE_ID_SIZE], char ret_name[64],
 		  struct snapshot **ret_snapshot, struct pdk_error *err);
 

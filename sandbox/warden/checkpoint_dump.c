@@ -381,7 +381,6 @@ static int layer(const struct checkpoint_plan *plan, struct checkpoint_result *r
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "make a place for the layer");
 	settle(plan->id);
-	FAULT("layer_begun");
 	rc = snapshot_copy_layer(plan->id, plan->snapshot);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "copy the disk layer");
@@ -392,7 +391,6 @@ static int layer(const struct checkpoint_plan *plan, struct checkpoint_result *r
 	rc = snapshot_finish_layer(plan->snapshot, 0);
 	if (rc == 0)
 		rc = btrfs_subvolume_set_readonly(dir, true);
-	FAULT("layer_finished");
 	if (rc == 0)
 		rc = commit(POOL_SNAPSHOTS, aside, plan->snapshot, true);
 	return rc < 0 ? pdk_fail_errno(err, rc, "store the layer") : 0;

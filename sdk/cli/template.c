@@ -566,7 +566,8 @@ const struct command template_commands[] = {
 	 .min_operands = 2,
 	 .max_operands = 2,
 	 .operand = OPERAND_SNAPSHOT,
-	 .details = "It stays when the snapshot is removed. Processes of the snapshot go on in every sandbox that is made\n"
+	 .details = "It stays when the snapshot is removed. Processes of the snapshot go on in every sandbox that is "
+		    "made\n"
 		    "from it.\n\nExamples\n"
 		    "  paddock template from-snapshot warm web:v2\n  paddock create --template web:v2\n"},
 	{.name = "tag",

@@ -11,7 +11,7 @@ import interpreter
 import node
 from check import check, done
 from ingress import DOMAIN, Ingress
-from paddock import CLI, Instance
+from paddock import CACHE, CLI, Instance
 
 NODE = node.find()
 
@@ -41,8 +41,11 @@ def main():
     failed = 0
     with Instance(template="base", pool="10G", ingress_user="paddock") as instance, Ingress(run=instance.run, user="paddock") as ingress:
         instance.admin.Admin.CreateTenant(name="other")
-        keys = {"E2B_API_KEY": key(instance, "sdk"), "OTHER_KEY": key(instance, "other", "--tenant", "other")}
+        keys = {"E2B_API_KEY": key(instance, "sdk", *(f"--scope={scope}" for scope in ("read", "sandbox", "template"))), "OTHER_KEY": key(instance, "other", "--tenant", "other")}
         plain, tls = f"http://127.0.0.1:{ingress.port}", f"https://api.{DOMAIN}:{ingress.tls_port}"
+        criu = {"CRIU": "1"} if os.path.exists(f"{CACHE}/criu/usr/sbin/criu") or os.path.exists("/usr/sbin/criu") else {}
+        failed |= run("template.mjs", "http/template", {**keys, **criu, "E2B_API_URL": plain, "E2B_SANDBOX_URL": plain})
+        failed |= run("template.mjs", "tls/template", {**keys, "E2B_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca})
         for program in ("control.mjs", "sandbox.mjs", "urls.mjs"):
             name = program.split(".")[0]
             failed |= run(program, f"http/{name}", {**keys, "E2B_API_URL": plain, "E2B_SANDBOX_URL": plain})
@@ -54,6 +57,7 @@ def main():
         novita = {"NOVITA_API_KEY": keys["E2B_API_KEY"], "NOVITA_API_URL": plain, "NOVITA_SANDBOX_URL": plain}
         failed |= run("novita.mjs", "http/novita", novita)
         failed |= run("novita_code.mjs", "tls/novita", {"NOVITA_API_KEY": keys["E2B_API_KEY"], "NOVITA_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca})
+        failed |= run("template.mjs", "http/novita-template", {**novita, "SDK": "novita-sandbox"})
     return 1 if failed else done()
 
 
