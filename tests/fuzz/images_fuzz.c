@@ -35,7 +35,7 @@ static void try_manifest(const uint8_t *data, size_t size)
 
 	put_file("manifest", data, size);
 	/* Nobody makes the HMAC by chance: with this key none of them is right. */
-	if (images_check(dir, &binding, &err) >= 0 || images_check_binding(dir, &binding, &err) >= 0)
+	if (images_check(dir, &binding, IMAGES_STRUCTURE, &err) >= 0 || images_check_binding(dir, &binding, &err) >= 0)
 		__builtin_trap();
 	if (strnlen(err.text, sizeof(err.text)) == sizeof(err.text) || err.code != PDK_DATA_LOSS)
 		__builtin_trap();
@@ -58,7 +58,8 @@ static void try_sealed(const uint8_t *data, size_t size)
 	sha256_hex(digest, hex);
 	size += (size_t)sprintf(text + size, "hmac %s\n", hex);
 	put_file("manifest", (uint8_t *)text, size);
-	images_check(dir, &binding, &err);
+	images_check(dir, &binding, IMAGES_STRUCTURE, &err);
+	images_check(dir, &binding, IMAGES_PAGES, &err);
 	images_check_binding(dir, &binding, &err);
 }
 
