@@ -7,10 +7,10 @@ int main(void)
 	Paddock__V1__CreateSandboxRequest create = PADDOCK__V1__CREATE_SANDBOX_REQUEST__INIT;
 	Paddock__V1__StartProcessRequest start = PADDOCK__V1__START_PROCESS_REQUEST__INIT;
 	Paddock__V1__KillSandboxRequest kill = PADDOCK__V1__KILL_SANDBOX_REQUEST__INIT;
-	char *argv[] = { "python3", "-c", "print(6 * 7)" };
+	char *argv[] = {"python3", "-c", "print(6 * 7)"};
 	struct paddock_result result;
 	Paddock__V1__Sandbox *sandbox, *ended;
-	struct pdk_error error = { 0 };
+	struct pdk_error error = {0};
 	struct paddock_client *client = paddock_connect(NULL, NULL, &error);
 
 	if (!client || paddock_sandbox_create(client, &create, &sandbox, &error) < 0)

@@ -35,7 +35,7 @@ struct rest {
 	int64_t number;
 	char *text;
 	void *state; /* in the arena */
-	int status; /* of the answer that waits for the access token */
+	int status;  /* of the answer that waits for the access token */
 	const char *id_of, *template_of, *alias_of;
 	struct {
 		int64_t age_ms;

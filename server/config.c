@@ -435,8 +435,9 @@ static int check_preview_url(const char *url, struct pdk_error *err)
 
 	if (!scheme || !length || length > 180 || host[0] == '.' || host[0] == '-' ||
 	    (host[length] && (!digits || digits > 5 || port[digits])))
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT,
-				"preview_url: must be http:// or https://, a host name in lower case and perhaps :port");
+		return pdk_fail(
+			err, -EINVAL, PDK_INVALID_ARGUMENT,
+			"preview_url: must be http:// or https://, a host name in lower case and perhaps :port");
 	return 0;
 }
 

@@ -18,8 +18,8 @@ void health_set_serving(bool serving);
 
 #define HEALTH_ROW(method, kind_, deadline, handler)                                                                   \
 	{                                                                                                              \
-		.path = "/grpc.health.v1.Health/" #method, .kind = kind_, .audit = RPC_AUDIT_NONE, .scope = SCOPE_NONE, \
-		.default_deadline_ms = deadline, .max_request_bytes = 4096,                                            \
+		.path = "/grpc.health.v1.Health/" #method, .kind = kind_, .audit = RPC_AUDIT_NONE,                     \
+		.scope = SCOPE_NONE, .default_deadline_ms = deadline, .max_request_bytes = 4096,                       \
 		.request = &grpc__health__v1__health_check_request__descriptor,                                        \
 		.response = &grpc__health__v1__health_check_response__descriptor, .start = handler                     \
 	}

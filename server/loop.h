@@ -40,8 +40,8 @@ struct loop_timer {
 int loop_timer_set(struct loop_timer *timer, uint64_t due_ns);
 void loop_timer_cancel(struct loop_timer *timer);
 
-uint64_t loop_now_ns(void);   /* CLOCK_BOOTTIME */
-int64_t loop_wall_ms(void);   /* Unix milliseconds */
+uint64_t loop_now_ns(void); /* CLOCK_BOOTTIME */
+int64_t loop_wall_ms(void); /* Unix milliseconds */
 
 /* Run `fn(arg)` soon on the loop thread with the lock held. For leaving deep stacks. -ENOMEM. */
 int loop_defer(void (*fn)(void *arg), void *arg);

@@ -367,7 +367,8 @@ static void interact_input(struct follower *follower, const ProtobufCBinaryData 
 		return;
 	}
 	/* Input that comes too late is not an error: the end of the process is on its way to the client. */
-	if (process->state != PROCESS_RUNNING || (process->stored->open_stdin && process->stdin_fd < 0 && !process->suspended)) {
+	if (process->state != PROCESS_RUNNING ||
+	    (process->stored->open_stdin && process->stdin_fd < 0 && !process->suspended)) {
 		rpc_read(follower->call);
 		return;
 	}

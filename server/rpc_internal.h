@@ -81,9 +81,9 @@ struct rpc_call { /* the first member of the transport's own struct */
 	bool cancelled; /* `why` says how */
 	bool closed;    /* the stream is gone: nothing can be sent any more */
 	bool reading, sending;
-	bool parked; /* rpc_park(): rpc_fail() says nothing */
+	bool parked;                     /* rpc_park(): rpc_fail() says nothing */
 	const ProtobufCMessage *request; /* UNARY, SERVER_STREAM: as given to its handler */
-	bool recorded; /* the audit record was given to the store */
+	bool recorded;                   /* the audit record was given to the store */
 	struct pdk_error why;
 	struct pdk_error end; /* the status, once finished */
 	void *reply;          /* packed; leaves with the status */
@@ -101,8 +101,8 @@ struct rpc_call { /* the first member of the transport's own struct */
 	char audit_sandbox[SANDBOX_ID_SIZE];
 	char held[SANDBOX_ID_SIZE]; /* rpc_hold() */
 	void (*release_held)(const char *id);
-	char *client_address; /* NULL: not known */
-	char *sandbox_id;     /* as the arrival says; NULL: none */
+	char *client_address;            /* NULL: not known */
+	char *sandbox_id;                /* as the arrival says; NULL: none */
 	char *signed_path, *signed_user; /* of a signed file URL; NULL: it is none */
 	char *client_user;
 	char *audit_object;
@@ -122,17 +122,17 @@ struct rpc_file_signature {
 struct rpc_arrival {
 	const char *path;
 	size_t path_length;
-	uint64_t timeout_ns;               /* from now on; RPC_NO_TIMEOUT: none was given */
-	const char *authorization;         /* "Bearer pdk_..."; NULL: none */
-	const char *access_token;          /* of the sandbox `sandbox_id`; NULL: none */
-	const char *sandbox_id;            /* NULL: none */
-	const char *user;                  /* whom to act as in the sandbox; NULL: not said */
-	const struct principal *principal; /* of the call that this one is made for (rpc_local.h): known already */
-	bool trusted;                      /* came in on the admin socket: no key means the operator */
-	const char *refused;               /* the transport cannot serve it, and why; else NULL */
+	uint64_t timeout_ns;                   /* from now on; RPC_NO_TIMEOUT: none was given */
+	const char *authorization;             /* "Bearer pdk_..."; NULL: none */
+	const char *access_token;              /* of the sandbox `sandbox_id`; NULL: none */
+	const char *sandbox_id;                /* NULL: none */
+	const char *user;                      /* whom to act as in the sandbox; NULL: not said */
+	const struct principal *principal;     /* of the call that this one is made for (rpc_local.h): known already */
+	bool trusted;                          /* came in on the admin socket: no key means the operator */
+	const char *refused;                   /* the transport cannot serve it, and why; else NULL */
 	const struct rpc_file_signature *file; /* a signed file URL; NULL: none */
-	bool own_process;                  /* over link: rows that are `link_only` are there */
-	const char *client_address;        /* whom a call of the ingress is for; NULL or empty: unknown */
+	bool own_process;                      /* over link: rows that are `link_only` are there */
+	const char *client_address;            /* whom a call of the ingress is for; NULL or empty: unknown */
 };
 
 /* rpc.c: what transports call, with the lock held unless it says otherwise */

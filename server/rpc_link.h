@@ -42,11 +42,11 @@ struct rpc_link_call {
 	bool abandoned;   /* it has cancelled the call */
 
 	struct rpc_packet *out; /* waits for credit or room */
-	uint32_t credit;             /* messages that we may send */
-	bool out_lost;               /* a message could not be packed */
-	bool sent;                   /* on_sent is due */
-	bool end_waits;              /* the status goes behind `out` */
-	bool ended;                  /* the status and our END were sent */
+	uint32_t credit;        /* messages that we may send */
+	bool out_lost;          /* a message could not be packed */
+	bool sent;              /* on_sent is due */
+	bool end_waits;         /* the status goes behind `out` */
+	bool ended;             /* the status and our END were sent */
 
 	struct rpc_task task;
 };

@@ -58,7 +58,8 @@ int sandbox_access_check(const char *sandbox_id, const char *token, struct princ
 	/* The same work whether or not there is such a sandbox. */
 	if (token && strnlen(token, TOKEN_LENGTH + 1) == TOKEN_LENGTH)
 		memcpy(given, token, TOKEN_LENGTH);
-	equal = make_token(for_access, sandbox ? sandbox->id : "", expected) && CRYPTO_memcmp(expected, given, TOKEN_LENGTH) == 0;
+	equal = make_token(for_access, sandbox ? sandbox->id : "", expected) &&
+		CRYPTO_memcmp(expected, given, TOKEN_LENGTH) == 0;
 	if (!equal || !sandbox || sandbox->private->pooled || !sandbox_is_living(sandbox))
 		return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "a valid access token is needed");
 	*ret = (struct principal){.scopes = SCOPE_TOKEN};

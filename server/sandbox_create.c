@@ -422,8 +422,8 @@ static int fill(struct sandbox *sandbox, const struct new_sandbox *wanted)
 	memcpy(sandbox->template_name, wanted->template_name, sizeof(sandbox->template_name));
 	sandbox->limits = wanted->limits;
 	private->timeout_ms = request->timeout_ms ? request->timeout_ms : server_config.default_timeout_ms;
-	private->on_timeout = request->on_timeout ? request->on_timeout
-						  : PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_KILL;
+	private->on_timeout =
+		request->on_timeout ? request->on_timeout : PADDOCK__V1__TIMEOUT_ACTION__TIMEOUT_ACTION_KILL;
 	private->auto_resume = request->auto_resume;
 	private->idle_timeout_ms = request->idle_timeout_ms;
 	sandbox->created_unix_ms = loop_wall_ms();

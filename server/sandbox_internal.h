@@ -76,7 +76,7 @@ struct sandbox_private {
 	struct text_list *metadata; /* key, value, key, value, ... */
 	struct text_list *env;      /* NAME=value */
 	char *end_text;
-	enum pdk_code end_code; /* CREATING: what its clients hear, if not UNAVAILABLE */
+	enum pdk_code end_code;          /* CREATING: what its clients hear, if not UNAVAILABLE */
 	struct idempotency *idempotency; /* the key that waits for this create */
 	struct sandbox_waiter *creators;
 	struct sandbox_start *start; /* RUNNING, and its image's start command is not ready: creators wait */
@@ -90,19 +90,19 @@ struct sandbox_private {
 	Paddock__V1__TimeoutAction on_timeout;
 	bool auto_resume;
 	/* sandbox_idle.c */
-	uint64_t idle_timeout_ms; /* 0: it may be idle for ever */
-	uint32_t uses;            /* open calls and visits that keep it from being idle */
-	uint64_t active_ns;       /* when it was last found in use */
+	uint64_t idle_timeout_ms;                      /* 0: it may be idle for ever */
+	uint32_t uses;                                 /* open calls and visits that keep it from being idle */
+	uint64_t active_ns;                            /* when it was last found in use */
 	uint64_t look_ns, look_cpu_usec, look_io_usec; /* the last look; look_ns 0: none */
 	struct loop_timer idle_timer;
-	bool keep_paused;       /* PAUSING and PAUSED: its timeout stands still; PAUSED: expires_unix_ms is 0 */
-	bool timed_out;         /* PAUSING: because its timeout ran out, or it was idle */
-	bool freeze_else;       /* PAUSING to disk: freeze it when that is refused */
-	const char *pause_text; /* why it is paused, or is being paused; one of a few constants */
-	bool settling;          /* PAUSED: not durable yet, or its processes are being ended */
-	bool memory_given;      /* PAUSED: its memory does not count */
+	bool keep_paused;              /* PAUSING and PAUSED: its timeout stands still; PAUSED: expires_unix_ms is 0 */
+	bool timed_out;                /* PAUSING: because its timeout ran out, or it was idle */
+	bool freeze_else;              /* PAUSING to disk: freeze it when that is refused */
+	const char *pause_text;        /* why it is paused, or is being paused; one of a few constants */
+	bool settling;                 /* PAUSED: not durable yet, or its processes are being ended */
+	bool memory_given;             /* PAUSED: its memory does not count */
 	struct sandbox_waiter *parked; /* calls that wait until there is a link (again) */
-	uint64_t checkpoint_token;           /* of what the warden has on disk; 0: none */
+	uint64_t checkpoint_token;     /* of what the warden has on disk; 0: none */
 	/* Pipes and link are being let go (sandbox_detach.c). */
 	unsigned int detach_tries;
 	struct loop_timer detach_timer;
@@ -114,8 +114,8 @@ struct sandbox_private {
 	uint64_t inherited_bytes;  /* of the snapshot that it was made from, in its layer */
 	const char *default_user;  /* of commands and files: "user" or "root" */
 	char *default_cwd;         /* of commands; NULL: the home directory */
-	bool thawed; /* RESUMING: the warden has done its part */
-	bool frozen, in_store; /* reconciliation: as the warden's list says */
+	bool thawed;               /* RESUMING: the warden has done its part */
+	bool frozen, in_store;     /* reconciliation: as the warden's list says */
 	Paddock__V1__PortAccess port_access;
 	char port_host_header[VALIDATE_HOST_PATTERN_MAX + 1];
 	uint64_t timeout_ms;     /* as Create asked: counts from RUNNING */
@@ -271,8 +271,8 @@ void sandbox_resume_thaw(struct sandbox *sandbox);
 void sandbox_resume_unattached(struct sandbox *sandbox);
 /* RESUMING: one of the two things that it waits for came. */
 void sandbox_resume_done(struct sandbox *sandbox);
-/* The record says PAUSED or RUNNING, the warden's list something else: make the warden follow the record. A sandbox that is
- * found running though its record says that it is on disk was being resumed: it becomes RUNNING. */
+/* The record says PAUSED or RUNNING, the warden's list something else: make the warden follow the record. A sandbox
+ * that is found running though its record says that it is on disk was being resumed: it becomes RUNNING. */
 void sandbox_settle_pause(struct sandbox *sandbox);
 
 /* The state is PAUSED and durable: tell everybody. */
@@ -285,9 +285,9 @@ void sandbox_resume_failed(struct sandbox *sandbox, const struct pdk_error *err)
 void sandbox_snapshot_over(struct sandbox *sandbox);
 
 /* --- sandbox_detach.c --- */
-/* Let go of everything of a RUNNING or PAUSING sandbox that leads outside: pipes, then the link. `done` runs with 0 when
- * init has closed its end (`guest` is NULL then), or with a negative errno and nothing is changed. The sandbox's end takes
- * it back. */
+/* Let go of everything of a RUNNING or PAUSING sandbox that leads outside: pipes, then the link. `done` runs with 0
+ * when init has closed its end (`guest` is NULL then), or with a negative errno and nothing is changed. The sandbox's
+ * end takes it back. */
 void sandbox_detach(struct sandbox *sandbox, void (*done)(struct sandbox *sandbox, int rc));
 
 /* RUNNING, and its timeout has run out: pause it. False: kill it. */

@@ -243,7 +243,7 @@ void sandbox_resume_done(struct sandbox *sandbox)
 	private->pause_text = NULL;
 	private->keep_paused = false;
 	if (private->resume_timeout_ms)
-		private->timeout_ms = private->resume_timeout_ms;
+	private->timeout_ms = private->resume_timeout_ms;
 	if (private->resume_timeout_ms || !sandbox->expires_unix_ms)
 		sandbox_restart_timeout(sandbox, private->timeout_ms);
 	private->resume_timeout_ms = 0;
@@ -319,7 +319,7 @@ void sandbox_resume_on_use(struct sandbox *sandbox)
 	if (sandbox->state != STATE(PAUSED) || private->settling)
 		return;
 	if (!private->resume_timeout_ms)
-		private->resume_timeout_ms = private->timeout_ms > ON_USE_MS ? private->timeout_ms : ON_USE_MS;
+	private->resume_timeout_ms = private->timeout_ms > ON_USE_MS ? private->timeout_ms : ON_USE_MS;
 	begin_resume(sandbox);
 }
 

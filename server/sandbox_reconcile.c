@@ -330,8 +330,9 @@ static void decide(struct sandbox *sandbox, void *arg)
 	} else {
 		loading->lost++;
 		sandbox_end(sandbox, HOST_LOST,
-			    loading->new_boot ? "the machine was started anew; only what is paused to disk outlives that"
-					      : "it was gone when the server started");
+			    loading->new_boot
+				    ? "the machine was started anew; only what is paused to disk outlives that"
+				    : "it was gone when the server started");
 	}
 }
 

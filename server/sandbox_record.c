@@ -275,7 +275,8 @@ Paddock__V1__Sandbox *sandbox_message(const struct sandbox *sandbox, void *space
 	message->tenant = (char *)sandbox->tenant;
 	message->template_ = (char *)sandbox->template_id;
 	message->template_name = (char *)sandbox->template_name;
-	message->state = sandbox->private->settling ? PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSING : sandbox->state;
+	message->state =
+		sandbox->private->settling ? PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSING : sandbox->state;
 	message->created_unix_ms = sandbox->created_unix_ms;
 	message->expires_unix_ms = sandbox->expires_unix_ms;
 	message->ended_unix_ms = sandbox->ended_unix_ms;

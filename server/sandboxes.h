@@ -1,12 +1,12 @@
 #ifndef PADDOCK_SERVER_SANDBOXES_H
 #define PADDOCK_SERVER_SANDBOXES_H
 
-#include <stdbool.h>
-#include <stdint.h>
 #include "auth.h"
 #include "paddock/v1/sandboxes.pb-c.h"
 #include "sandbox/base/id.h"
 #include "sandbox/warden/protocol.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 /* The sandboxes this server knows, living and lately ended: state machine, expiry, pool, reconciliation. */
 
@@ -27,9 +27,9 @@ struct sandbox {
 	int64_t expires_unix_ms;
 	int64_t ended_unix_ms;
 	struct warden_limits limits;
-	struct guest *guest; /* the link to its init; NULL unless RUNNING, and perhaps while it is paused */
-	struct process_list *processes; /* processes.c only; NULL at first; freed by processes_forget(), _let_go() */
-	struct preview *previews; /* those in force; previews.c only */
+	struct guest *guest;             /* the link to its init; NULL unless RUNNING, and perhaps while it is paused */
+	struct process_list *processes;  /* processes.c only; NULL at first; freed by processes_forget(), _let_go() */
+	struct preview *previews;        /* those in force; previews.c only */
 	struct sandbox_private *private; /* sandboxes.c only */
 };
 

@@ -34,10 +34,10 @@ struct snapshot {
 	struct snapshot *next; /* newest first */
 	enum snapshot_state state;
 	Paddock__Internal__StoredSnapshot *stored;
-	bool own;	 /* a fork's: no name, no record, shown to nobody */
-	bool seen;	 /* reconciliation: in the warden's list */
-	bool asked;	 /* TAKING: the warden's last answer is still to come */
-	bool over;	 /* TAKING: it has come, or will not; the source's link is being made again */
+	bool own;   /* a fork's: no name, no record, shown to nobody */
+	bool seen;  /* reconciliation: in the warden's list */
+	bool asked; /* TAKING: the warden's last answer is still to come */
+	bool over;  /* TAKING: it has come, or will not; the source's link is being made again */
 	struct pdk_error err;
 	bool counted, counted_listed;
 	uint64_t counted_bytes;

@@ -162,7 +162,8 @@ void snapshots_get(struct rpc_call *call, const struct ProtobufCMessage *request
 	struct message message;
 	struct pdk_error err;
 
-	if (find(call, ((const Paddock__V1__GetSnapshotRequest *)(const void *)request)->snapshot, &snapshot, &err) < 0) {
+	if (find(call, ((const Paddock__V1__GetSnapshotRequest *)(const void *)request)->snapshot, &snapshot, &err) <
+	    0) {
 		rpc_fail(call, &err);
 		return;
 	}

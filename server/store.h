@@ -1,9 +1,9 @@
 #ifndef PADDOCK_SERVER_STORE_H
 #define PADDOCK_SERVER_STORE_H
 
+#include "sandbox/base/error.h"
 #include <stddef.h>
 #include <stdint.h>
-#include "sandbox/base/error.h"
 
 /*
  * The LMDB store. Daemon state lives in memory and is loaded at start; every change is a batch that one
@@ -13,18 +13,18 @@
  */
 
 enum store_db {
-	STORE_META,	 /* schema version, counters, server id */
-	STORE_SANDBOXES, /* sandbox id -> internal StoredSandbox */
-	STORE_PROCESSES, /* sandbox id "/" 8-byte big-endian process id -> StoredProcess */
-	STORE_TENANTS,	 /* name -> StoredTenant */
-	STORE_KEYS,	 /* key id -> StoredKey */
-	STORE_TEMPLATES, /* tenant "/" name -> StoredTemplate */
+	STORE_META,        /* schema version, counters, server id */
+	STORE_SANDBOXES,   /* sandbox id -> internal StoredSandbox */
+	STORE_PROCESSES,   /* sandbox id "/" 8-byte big-endian process id -> StoredProcess */
+	STORE_TENANTS,     /* name -> StoredTenant */
+	STORE_KEYS,        /* key id -> StoredKey */
+	STORE_TEMPLATES,   /* tenant "/" name -> StoredTemplate */
 	STORE_IDEMPOTENCY, /* tenant "/" key -> StoredIdempotency */
-	STORE_AUDIT,	 /* 8-byte big-endian sequence -> hash (32) previous hash (32) record bytes */
-	STORE_PREVIEWS,	 /* preview id -> StoredPreview */
-	STORE_SNAPSHOTS, /* snapshot id -> internal StoredSnapshot */
+	STORE_AUDIT,       /* 8-byte big-endian sequence -> hash (32) previous hash (32) record bytes */
+	STORE_PREVIEWS,    /* preview id -> StoredPreview */
+	STORE_SNAPSHOTS,   /* snapshot id -> internal StoredSnapshot */
 	STORE_CHECKPOINTS, /* 8-byte big-endian number of records -> signed checkpoint of the audit log (text) */
-	STORE_BUILDS,	   /* build id -> internal StoredBuild */
+	STORE_BUILDS,      /* build id -> internal StoredBuild */
 	STORE_DB_COUNT
 };
 

@@ -11,7 +11,7 @@
 
 #define TEMPLATE_NAME_SIZE 64
 #define TEMPLATE_REF_SIZE (2 * TEMPLATE_NAME_SIZE) /* a name with its tag */
-#define PUBLIC_TEMPLATES_MAX 256 /* a list of them fits a reply */
+#define PUBLIC_TEMPLATES_MAX 256                   /* a list of them fits a reply */
 
 /* One root file system in the warden's pool. Lives while it has a name, or the warden is asked to remove it. */
 struct template_content {

@@ -219,8 +219,9 @@ int validate_host_pattern(const char *field, const char *text, struct pdk_error 
 	}
 	if (good == length && length <= VALIDATE_HOST_PATTERN_MAX)
 		return 0;
-	return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "%s: must be at most %d characters of a host, and ${PORT} once",
-			field, VALIDATE_HOST_PATTERN_MAX);
+	return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT,
+			"%s: must be at most %d characters of a host, and ${PORT} once", field,
+			VALIDATE_HOST_PATTERN_MAX);
 }
 
 int validate_path(const char *field, const ProtobufCBinaryData *path, struct pdk_error *err)

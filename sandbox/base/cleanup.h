@@ -29,8 +29,18 @@ static inline void cleanup_file(FILE **file)
 #define _cleanup_free_ _cleanup_(cleanup_free)
 #define _cleanup_file_ _cleanup_(cleanup_file)
 
-#define STEAL_FD(fd) ({ int stolen_ = (fd); (fd) = -1; stolen_; })
-#define STEAL_PTR(pointer) ({ __typeof__(pointer) stolen_ = (pointer); (pointer) = NULL; stolen_; })
+#define STEAL_FD(fd)                                                                                                   \
+	({                                                                                                             \
+		int stolen_ = (fd);                                                                                    \
+		(fd) = -1;                                                                                             \
+		stolen_;                                                                                               \
+	})
+#define STEAL_PTR(pointer)                                                                                             \
+	({                                                                                                             \
+		__typeof__(pointer) stolen_ = (pointer);                                                               \
+		(pointer) = NULL;                                                                                      \
+		stolen_;                                                                                               \
+	})
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 

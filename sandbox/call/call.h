@@ -39,14 +39,14 @@ struct call_file {
 };
 
 struct call_open {
-	const char *method;         /* "/paddock.v1.Sandboxes/Create" */
-	const char *authorization;  /* as the client sent it, or NULL */
-	const char *access_token;   /* of the sandbox `sandbox_id`, or NULL; with one, authorization does not count */
-	const char *sandbox_id;     /* or NULL */
-	const char *user;           /* whom to act as in the sandbox, or NULL */
+	const char *method;           /* "/paddock.v1.Sandboxes/Create" */
+	const char *authorization;    /* as the client sent it, or NULL */
+	const char *access_token;     /* of the sandbox `sandbox_id`, or NULL; with one, authorization does not count */
+	const char *sandbox_id;       /* or NULL */
+	const char *user;             /* whom to act as in the sandbox, or NULL */
 	const struct call_file *file; /* a signed file URL, or NULL; with one, no other credential counts */
-	const char *client_address; /* or NULL */
-	uint64_t timeout_ms;        /* 0: the method's default */
+	const char *client_address;   /* or NULL */
+	uint64_t timeout_ms;          /* 0: the method's default */
 	uint32_t credit; /* reply messages that may come at once; at least 1, or nothing comes but the status */
 };
 

@@ -193,7 +193,8 @@ static void renew_machine_id(const char *id)
 		if (account_become(&account) < 0)
 			_exit(1);
 		fd = open("/etc/machine-id", O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-		if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && read(fd, old, sizeof(old)) == (ssize_t)sizeof(old))
+		if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+		    read(fd, old, sizeof(old)) == (ssize_t)sizeof(old))
 			(void)!pwrite(fd, id, MACHINE_ID_LENGTH, 0);
 		_exit(0);
 	}

@@ -30,12 +30,12 @@ struct checkpoint_result {
 struct checkpoint_plan {
 	const char *id;
 	const char *snapshot; /* into, or from this snapshot; NULL: the sandbox's own checkpoint */
-	bool brief; /* into a snapshot that need not outlive the machine */
+	bool brief;           /* into a snapshot that need not outlive the machine */
 	const char *hostname;
-	uint64_t token; /* names this checkpoint of the sandbox */
-	int status;     /* where the result goes */
-	int cgroup;     /* the v2 leaf */
-	pid_t pid;      /* dump: the sandbox's first process */
+	uint64_t token;     /* names this checkpoint of the sandbox */
+	int status;         /* where the result goes */
+	int cgroup;         /* the v2 leaf */
+	pid_t pid;          /* dump: the sandbox's first process */
 	uint64_t frozen_ns; /* dump: when it was frozen, by CLOCK_MONOTONIC */
 	/* restore: */
 	struct rootfs_plan rootfs;

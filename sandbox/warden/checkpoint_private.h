@@ -33,8 +33,8 @@ int checkpoint_place_devpts(void);
 int checkpoint_enter(const struct checkpoint_plan *plan);
 /* A detached tmpfs that belongs to the sandbox's root. */
 int checkpoint_make_work(const struct checkpoint_plan *plan);
-/* checkpoint_probe.c: have what CRIU must know of the kernel at hand, and put it where it looks, in a private copy of the
- * mounts. Without it a restore only takes longer. */
+/* checkpoint_probe.c: have what CRIU must know of the kernel at hand, and put it where it looks, in a private copy of
+ * the mounts. Without it a restore only takes longer. */
 void checkpoint_probe(const struct checkpoint_plan *plan);
 void checkpoint_place_probe(void);
 

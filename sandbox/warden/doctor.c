@@ -183,7 +183,8 @@ static const struct {
 } features[] = {
 	{"root", is_root, "run paddock-warden as root"},
 	{"namespaces", has_namespaces,
-	 "enable user, pid, mount, net, ipc, uts and cgroup namespaces (sysctl user.max_*_namespaces), outside of a chroot"},
+	 "enable user, pid, mount, net, ipc, uts and cgroup namespaces (sysctl user.max_*_namespaces), outside of a "
+	 "chroot"},
 	{"cgroup", has_cgroups,
 	 "mount a cgroup v2 tree, and give the cpu, memory and pids controllers to v2 (Delegate=yes) or v1"},
 	{"cgroup.kill", try_cgroup_kill, "use Linux 5.14 or newer"},

@@ -333,10 +333,11 @@ static int setup(struct pdk_error *err)
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "make an epoll");
 	snprintf(policy, sizeof(policy), "%s/seccomp/default.policy", options.policy_dir);
-	if ((rc = setup_place(err)) < 0 || (rc = ranges_setup(err)) < 0 || (rc = setup_signals(err)) < 0 || (rc = seccomp_setup(policy, err)) < 0 ||
-	    (rc = cgroup_setup(options.runtime_dir, err)) < 0 || (rc = pool_open(err)) < 0 ||
-	    (rc = rootfs_setup(err)) < 0 || (rc = bootid_setup(err)) < 0 || (rc = tools_setup(err)) < 0 || (rc = sandbox_setup(err)) < 0 ||
-	    (rc = checkpoint_setup(err)) < 0 || (rc = import_setup(err)) < 0 || (rc = handover_setup(err)) < 0)
+	if ((rc = setup_place(err)) < 0 || (rc = ranges_setup(err)) < 0 || (rc = setup_signals(err)) < 0 ||
+	    (rc = seccomp_setup(policy, err)) < 0 || (rc = cgroup_setup(options.runtime_dir, err)) < 0 ||
+	    (rc = pool_open(err)) < 0 || (rc = rootfs_setup(err)) < 0 || (rc = bootid_setup(err)) < 0 ||
+	    (rc = tools_setup(err)) < 0 || (rc = sandbox_setup(err)) < 0 || (rc = checkpoint_setup(err)) < 0 ||
+	    (rc = import_setup(err)) < 0 || (rc = handover_setup(err)) < 0)
 		return rc;
 	drop_mounts();
 	template_reconcile();

@@ -30,7 +30,7 @@
 #define TRASH_TRIES 60
 #define TRASH_PAUSE_MS 50 /* one worker for what a burst of kills leaves, and none between the steps of one */
 
-static const char *const names[POOL_DIRS] = {"templates", "sandboxes", "stock",      "import",
+static const char *const names[POOL_DIRS] = {"templates", "sandboxes", "stock",       "import",
 					     "trash",     "tools",     "checkpoints", "snapshots"};
 
 static char mount_path[512];

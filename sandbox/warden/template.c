@@ -179,7 +179,8 @@ int template_remove(const char *id, struct pdk_error *err)
 	if (!info)
 		return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "no such template");
 	if (sandbox_uses_template(id) || snapshot_uses_template(id))
-		return pdk_fail(err, -EBUSY, PDK_FAILED_PRECONDITION, "the template is used by a sandbox or a snapshot");
+		return pdk_fail(err, -EBUSY, PDK_FAILED_PRECONDITION,
+				"the template is used by a sandbox or a snapshot");
 	remove_files(id);
 	while (*at != info)
 		at = &(*at)->next;

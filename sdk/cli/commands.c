@@ -263,7 +263,8 @@ const struct command commands[] = {
 	 .max_operands = 2,
 	 .operand = OPERAND_SANDBOX,
 	 .details = "Whoever has the link may visit, until it expires or is revoked. paddock-ingress serves it.\n\n"
-		    "Examples\n  paddock preview i4k 3000\n  paddock preview i4k 8080 --ttl 15m --one-visitor --read-only\n"},
+		    "Examples\n  paddock preview i4k 3000\n  paddock preview i4k 8080 --ttl 15m --one-visitor "
+		    "--read-only\n"},
 	{.name = "previews",
 	 .group = "Sandboxes",
 	 .summary = "Previews: list, revoke, extend",

@@ -10,8 +10,7 @@
 
 static const char *const state_names[] = {"?",      "creating", "running", "killing", "killed",
 					  "failed", "pausing",  "paused",  "resuming"};
-static const char *const reason_names[] = {"-", "killed", "timeout", "create failed",
-					   "init died", "host lost", "idle"};
+static const char *const reason_names[] = {"-", "killed", "timeout", "create failed", "init died", "host lost", "idle"};
 
 static const char *state_name(Paddock__V1__SandboxState state)
 {

@@ -126,7 +126,7 @@ static int list_pages(struct cli *cli, Paddock__V1__ListSnapshotsRequest *reques
 
 static int cmd_list_snapshots(struct cli *cli, const struct args *args)
 {
-	static const char *const heads[] = {"ID",      "NAME",     "SANDBOX", "TEMPLATE", ">MEMORY",
+	static const char *const heads[] = {"ID",    "NAME",     "SANDBOX", "TEMPLATE", ">MEMORY",
 					    ">DISK", ">STOPPED", "CREATED", "EXPIRES",  NULL};
 	Paddock__V1__ListSnapshotsRequest request = PADDOCK__V1__LIST_SNAPSHOTS_REQUEST__INIT;
 	const char *sandbox = args_value(args, "sandbox");

@@ -10,8 +10,8 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -20,11 +20,28 @@
 /* F01: absent, empty or refused. */
 static void probe_masked(void)
 {
-	static const char *const masked[] = {
-		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/kmsg", "/proc/kallsyms",
-		"/proc/latency_stats", "/proc/pagetypeinfo", "/proc/sched_debug", "/proc/scsi", "/proc/slabinfo", "/proc/timer_list", "/proc/timer_stats",
-		"/proc/vmallocinfo", "/sys/firmware", "/sys/devices/virtual/powercap", "/sys/devices/system/cpu/cpu0/thermal_throttle", "/sys/kernel",
-		"/sys/fs/cgroup", "/proc/sysrq-trigger"};
+	static const char *const masked[] = {"/proc/acpi",
+					     "/proc/asound",
+					     "/proc/interrupts",
+					     "/proc/kcore",
+					     "/proc/keys",
+					     "/proc/key-users",
+					     "/proc/kmsg",
+					     "/proc/kallsyms",
+					     "/proc/latency_stats",
+					     "/proc/pagetypeinfo",
+					     "/proc/sched_debug",
+					     "/proc/scsi",
+					     "/proc/slabinfo",
+					     "/proc/timer_list",
+					     "/proc/timer_stats",
+					     "/proc/vmallocinfo",
+					     "/sys/firmware",
+					     "/sys/devices/virtual/powercap",
+					     "/sys/devices/system/cpu/cpu0/thermal_throttle",
+					     "/sys/kernel",
+					     "/sys/fs/cgroup",
+					     "/proc/sysrq-trigger"};
 
 	for (size_t i = 0; i < sizeof(masked) / sizeof(masked[0]); i++) {
 		char text[64];
@@ -83,9 +100,15 @@ static void walk(const char *path, int depth)
 
 static void probe_writable(void)
 {
-	static const char *const trees[] = {"/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/driver", "/proc/tty", "/sys"};
-	static const char *const files[] = {"/proc/sysrq-trigger", "/proc/mtrr", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe",
-					    "/proc/sys/vm/memfd_noexec", "/proc/1/uid_map", "/proc/self/uid_map"};
+	static const char *const trees[] = {"/proc/sys",    "/proc/irq", "/proc/bus", "/proc/fs",
+					    "/proc/driver", "/proc/tty", "/sys"};
+	static const char *const files[] = {"/proc/sysrq-trigger",
+					    "/proc/mtrr",
+					    "/proc/sys/kernel/core_pattern",
+					    "/proc/sys/kernel/modprobe",
+					    "/proc/sys/vm/memfd_noexec",
+					    "/proc/1/uid_map",
+					    "/proc/self/uid_map"};
 
 	for (size_t i = 0; i < sizeof(trees) / sizeof(trees[0]); i++)
 		walk(trees[i], 0);
@@ -117,13 +140,17 @@ void probe_descriptors(void)
 		n = readlink(path, target, sizeof(target) - 1);
 		target[n > 0 ? n : 0] = '\0';
 		snprintf(what, sizeof(what), "descriptor %d", fd);
-		plain = S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode) || (S_ISCHR(info.st_mode) && (info.st_rdev == makedev(1, 3) || isatty(fd)));
+		plain = S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode) ||
+			(S_ISCHR(info.st_mode) && (info.st_rdev == makedev(1, 3) || isatty(fd)));
 		expect_true("F26", what, fd <= 2 && !S_ISDIR(info.st_mode), target);
 		expect_true("F27", what, plain, target);
 	}
 	stat("/", &root);
-	expect_true("F09", "/proc/self/root is our root", stat("/proc/self/root/", &link) == 0 && link.st_ino == root.st_ino && link.st_dev == root.st_dev, "same");
-	expect_true("F09", "dot-dot ends at our root", stat("/../../../..", &link) == 0 && link.st_ino == root.st_ino, "same");
+	expect_true("F09", "/proc/self/root is our root",
+		    stat("/proc/self/root/", &link) == 0 && link.st_ino == root.st_ino && link.st_dev == root.st_dev,
+		    "same");
+	expect_true("F09", "dot-dot ends at our root", stat("/../../../..", &link) == 0 && link.st_ino == root.st_ino,
+		    "same");
 	REFUSED("F09", "/proc/1/root", open("/proc/1/root/", O_RDONLY | O_CLOEXEC), EACCES, EPERM, ENOENT);
 	REFUSED("F09", "/proc/1/cwd", open("/proc/1/cwd/", O_RDONLY | O_CLOEXEC), EACCES, EPERM, ENOENT);
 }
@@ -132,12 +159,14 @@ void probe_descriptors(void)
 static void probe_dev(void)
 {
 	struct stat info;
-	static const char *const devices[] = {"/dev/mem", "/dev/kmsg", "/dev/fuse", "/dev/loop-control", "/dev/kvm", "/dev/net/tun", "/dev/vda", "/dev/sda",
-					      "/dev/mapper/control", "/dev/btrfs-control", "/dev/port"};
+	static const char *const devices[] = {
+		"/dev/mem", "/dev/kmsg", "/dev/fuse",           "/dev/loop-control",  "/dev/kvm", "/dev/net/tun",
+		"/dev/vda", "/dev/sda",  "/dev/mapper/control", "/dev/btrfs-control", "/dev/port"};
 
 	for (size_t i = 0; i < sizeof(devices) / sizeof(devices[0]); i++)
 		REFUSED("F03", devices[i], open(devices[i], O_RDONLY | O_CLOEXEC), ENOENT, EACCES, EPERM, ENXIO);
-	expect_true("F03", "/dev/null is the null device", stat("/dev/null", &info) == 0 && info.st_rdev == makedev(1, 3), "1:3");
+	expect_true("F03", "/dev/null is the null device",
+		    stat("/dev/null", &info) == 0 && info.st_rdev == makedev(1, 3), "1:3");
 	REFUSED("F14", "mknod of a device", mknod("/tmp/probe-device", S_IFCHR | 0666, makedev(1, 1)), EPERM);
 	REFUSED("F14", "mknod of a whiteout", mknod("/tmp/probe-whiteout", S_IFBLK | 0666, makedev(8, 0)), EPERM);
 	expect_allowed("F14", "control: mkfifo", mkfifo("/tmp/probe-fifo", 0600));
@@ -149,12 +178,16 @@ static void probe_attributes(void)
 	int fd = open("/var/tmp/probe-file", O_CREAT | O_RDWR | O_CLOEXEC, 0600);
 
 	expect_allowed("F14", "control: a new file", fd);
-	REFUSED("F14", "trusted.overlay.opaque", setxattr("/var/tmp", "trusted.overlay.opaque", "y", 1, 0), EPERM, EOPNOTSUPP, EACCES);
-	REFUSED("F14", "trusted.overlay.redirect", setxattr("/var/tmp/probe-file", "trusted.overlay.redirect", "/etc", 4, 0), EPERM, EOPNOTSUPP);
+	REFUSED("F14", "trusted.overlay.opaque", setxattr("/var/tmp", "trusted.overlay.opaque", "y", 1, 0), EPERM,
+		EOPNOTSUPP, EACCES);
+	REFUSED("F14", "trusted.overlay.redirect",
+		setxattr("/var/tmp/probe-file", "trusted.overlay.redirect", "/etc", 4, 0), EPERM, EOPNOTSUPP);
 	/* Root of the sandbox may store one: nosuid and no_new_privs make it mean nothing. */
 	if (getuid() != 0)
-		REFUSED("F13", "security.capability", fsetxattr(fd, "security.capability", "\1\0\0\2\377\377\377\377\377\377\377\377\0\0\0\0\0\0\0\0", 20, 0), EPERM, EINVAL,
-		EOPNOTSUPP);
+		REFUSED("F13", "security.capability",
+			fsetxattr(fd, "security.capability", "\1\0\0\2\377\377\377\377\377\377\377\377\0\0\0\0\0\0\0\0",
+				  20, 0),
+			EPERM, EINVAL, EOPNOTSUPP);
 	unlink("/var/tmp/probe-file");
 	close(fd);
 }
@@ -169,7 +202,8 @@ static void probe_mount_points(void)
 		REFUSED("F21", points[i], rename(points[i], "/moved"), EBUSY, EPERM, EACCES, EROFS, ENOENT, EXDEV);
 		REFUSED("F21", points[i], umount2(points[i], MNT_DETACH), EPERM);
 	}
-	expect_allowed("F21", "control: mkdir and rmdir", mkdir("/tmp/probe-dir", 0700) || rmdir("/tmp/probe-dir") ? -1 : 0);
+	expect_allowed("F21", "control: mkdir and rmdir",
+		       mkdir("/tmp/probe-dir", 0700) || rmdir("/tmp/probe-dir") ? -1 : 0);
 }
 
 /* F20: a lower file that only root may write cannot be written through a mapping, and what root writes is copied up. */
@@ -188,13 +222,15 @@ static void probe_lower(void)
 	if (pipe(pipes) == 0) {
 		loff_t at = 0;
 
-		/* The page-cache pages of a lower file in a pipe stay read-only: what follows is appended, not merged into them. */
+		/* The page-cache pages of a lower file in a pipe stay read-only: what follows is appended, not merged
+		 * into them. */
 		expect_allowed("F20", "control: splice", splice(fd, &at, pipes[1], NULL, 100, 0));
 		expect_allowed("F20", "write after splice", write(pipes[1], "EVIL", 4));
 		close(pipes[0]);
 		close(pipes[1]);
 	}
-	REFUSED("F20", "copy_file_range to a read-only descriptor", syscall(SYS_copy_file_range, fd, NULL, fd, NULL, 10UL, 0U), EBADF, EPERM, EINVAL);
+	REFUSED("F20", "copy_file_range to a read-only descriptor",
+		syscall(SYS_copy_file_range, fd, NULL, fd, NULL, 10UL, 0U), EBADF, EPERM, EINVAL);
 	REFUSED("F20", "fallocate of a read-only descriptor", fallocate(fd, 0, 0, 10), EBADF, EPERM, ENODEV);
 	close(fd);
 }
@@ -210,7 +246,9 @@ static void probe_memfd(void)
 		if (write(fd, buffer, (size_t)n) != n)
 			break;
 	}
-	REFUSED("K10", "execveat of a memfd", fd < 0 ? -1 : syscall(SYS_execveat, fd, "", (char *[]){"x", "--nothing", NULL}, NULL, AT_EMPTY_PATH), EACCES, EPERM);
+	REFUSED("K10", "execveat of a memfd",
+		fd < 0 ? -1 : syscall(SYS_execveat, fd, "", (char *[]){"x", "--nothing", NULL}, NULL, AT_EMPTY_PATH),
+		EACCES, EPERM);
 	if (fd >= 0)
 		close(fd);
 	close(self);

@@ -37,7 +37,8 @@ static int flight_body(void *arg)
 		} control = {0};
 		char byte = 0;
 		struct iovec data = {&byte, 1};
-		struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+		struct msghdr message = {
+			.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
 
 		if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, pair) < 0)
 			return sent > 10 ? 0 : 1;

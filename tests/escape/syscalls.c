@@ -117,9 +117,12 @@ static void set_time(void)
 	expect_allowed("K09", "control: clock_gettime", syscall(SYS_clock_gettime, CLOCK_REALTIME, &now));
 }
 
-static const struct { const char *name; unsigned long flag; } namespaces[] = {
-	{"NEWNS", CLONE_NEWNS}, {"NEWCGROUP", CLONE_NEWCGROUP}, {"NEWUTS", CLONE_NEWUTS}, {"NEWIPC", CLONE_NEWIPC},
-	{"NEWUSER", CLONE_NEWUSER}, {"NEWPID", CLONE_NEWPID}, {"NEWNET", CLONE_NEWNET},
+static const struct {
+	const char *name;
+	unsigned long flag;
+} namespaces[] = {
+	{"NEWNS", CLONE_NEWNS},     {"NEWCGROUP", CLONE_NEWCGROUP}, {"NEWUTS", CLONE_NEWUTS}, {"NEWIPC", CLONE_NEWIPC},
+	{"NEWUSER", CLONE_NEWUSER}, {"NEWPID", CLONE_NEWPID},       {"NEWNET", CLONE_NEWNET},
 };
 
 static long try_clone(unsigned long flags)
@@ -212,8 +215,8 @@ static int sweep_body(void *arg)
 
 static bool sweep_skips(long number)
 {
-	static const long ends[] = {SYS_exit, SYS_exit_group, SYS_rt_sigreturn, SYS_fork, SYS_vfork, SYS_clone, SYS_pause, SYS_vhangup, SYS_rt_sigsuspend,
-				    SYS_close_range};
+	static const long ends[] = {SYS_exit,  SYS_exit_group, SYS_rt_sigreturn, SYS_fork,          SYS_vfork,
+				    SYS_clone, SYS_pause,      SYS_vhangup,      SYS_rt_sigsuspend, SYS_close_range};
 
 	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
 		if (number == ends[i])
@@ -253,7 +256,10 @@ static int int80_body(void *arg)
 
 static void probe_other_abis(void)
 {
-	static const struct { const char *name; long number; } calls[] = {{"getpid", 20}, {"socketcall", 102}, {"mount", 21}, {"unshare", 310}};
+	static const struct {
+		const char *name;
+		long number;
+	} calls[] = {{"getpid", 20}, {"socketcall", 102}, {"mount", 21}, {"unshare", 310}};
 	char what[64];
 
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
@@ -278,7 +284,8 @@ static void probe_controls(void)
 	expect_allowed("K07", "control: getrandom", syscall(SYS_getrandom, &fd, sizeof(int), 0));
 	expect_allowed("K08", "control: uname", syscall(SYS_uname, (char[390]){0}));
 	expect_allowed("K10", "control: personality(query)", syscall(SYS_personality, 0xffffffff));
-	expect_allowed("K10", "control: memfd_create", syscall(SYS_memfd_create, "x", 1u | 8u /* CLOEXEC, NOEXEC_SEAL */));
+	expect_allowed("K10", "control: memfd_create",
+		       syscall(SYS_memfd_create, "x", 1u | 8u /* CLOEXEC, NOEXEC_SEAL */));
 	expect_allowed("K10", "control: pidfd_open", syscall(SYS_pidfd_open, getpid(), 0));
 }
 

@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct config config;
-	struct pdk_error err = { 0 };
+	struct pdk_error err = {0};
 
 	config_defaults(&config);
 	if (config_parse(&config, "fuzz", (const char *)data, size, &err) >= 0)

@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct guest_arena arena;
-	struct pdk_error err = { 0 };
+	struct pdk_error err = {0};
 	Paddock__Internal__GuestReply *reply;
 	char shown[64];
 

@@ -1,6 +1,6 @@
-/* What lies beside the images of a checkpoint, and the three kinds of image that are rewritten: whatever they hold, a manifest is only
- * taken whole and with its HMAC, notes only with strings that end, and rewriting stays within its memory. The first byte of an input
- * says as which of the files the rest is taken. */
+/* What lies beside the images of a checkpoint, and the three kinds of image that are rewritten: whatever they hold, a
+ * manifest is only taken whole and with its HMAC, notes only with strings that end, and rewriting stays within its
+ * memory. The first byte of an input says as which of the files the rest is taken. */
 #include "sandbox/warden/checkpoint_private.h"
 #include "sandbox/warden/criu.h"
 #include "sandbox/warden/images.c"
@@ -90,7 +90,8 @@ static void try_image(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const tries[])(const uint8_t *data, size_t size) = {try_manifest, try_sealed, try_notes, try_image};
+	static void (*const tries[])(const uint8_t *data, size_t size) = {try_manifest, try_sealed, try_notes,
+									  try_image};
 
 	if (dir < 0) {
 		if (!mkdtemp(folder) || (dir = open(folder, O_DIRECTORY | O_RDONLY | O_CLOEXEC)) < 0)
