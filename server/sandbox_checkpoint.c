@@ -123,6 +123,8 @@ static void on_committed(int rc, void *arg)
 	struct warden_request thaw = {.op = WARDEN_THAW};
 	struct pdk_error err;
 
+	if (sandbox)
+		sandbox->private->committing = false;
 	if (!sandbox || sandbox->state != STATE(PAUSED))
 		return;
 	if (rc >= 0) {
@@ -145,7 +147,7 @@ static void commit(struct sandbox *sandbox)
 	char *id = strdup(sandbox->id);
 
 	sandbox->state = STATE(PAUSED);
-	private->settling = true;
+	private->settling = private->committing = true;
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT;
 	private->paused_unix_ms = loop_wall_ms();
 	private->paused_ns = loop_now_ns();
@@ -221,6 +223,9 @@ static void on_restored(const struct warden_reply *reply, int *fd, void *arg)
 	if (reply->status < 0 || *fd < 0) {
 		sandbox_explain(reply, "sandbox could not be resumed", &err);
 		sandbox_resume_failed(sandbox, &err);
+		/* Of an earlier connection's restore it may be running, or be about to. */
+		if (reply->status == -ENOENT)
+			sandbox_ask_again(sandbox);
 		return;
 	}
 	sandbox->private->thawed = true;

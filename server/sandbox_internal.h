@@ -101,6 +101,7 @@ struct sandbox_private {
 	const char *pause_text;        /* why it is paused, or is being paused; one of a few constants */
 	bool settling;                 /* PAUSED: not durable yet, or its processes are being ended */
 	bool memory_given;             /* PAUSED: its memory does not count */
+	bool committing;        /* PAUSED: not durable yet */
 	struct sandbox_waiter *parked; /* calls that wait until there is a link (again) */
 	uint64_t checkpoint_token;     /* of what the warden has on disk; 0: none */
 	/* Pipes and link are being let go (sandbox_detach.c). */
@@ -115,7 +116,8 @@ struct sandbox_private {
 	const char *default_user;  /* of commands and files: "user" or "root" */
 	char *default_cwd;         /* of commands; NULL: the home directory */
 	bool thawed;               /* RESUMING: the warden has done its part */
-	bool frozen, in_store;     /* reconciliation: as the warden's list says */
+	bool frozen, in_store, in_transit;     /* reconciliation: as the warden's list says */
+	bool unsettled; /* reconciliation: the warden is to be asked again */
 	Paddock__V1__PortAccess port_access;
 	char port_host_header[VALIDATE_HOST_PATTERN_MAX + 1];
 	uint64_t timeout_ms;     /* as Create asked: counts from RUNNING */
@@ -396,6 +398,8 @@ int page_token_read(const char *tenant, const char *token, struct page_cursor *r
 
 /* --- sandbox_reconcile.c --- */
 void sandbox_reconcile(void);
+/* What the warden does with it is not known, or not what is thought here: find out. */
+void sandbox_ask_again(struct sandbox *sandbox);
 /* The link of a RESUMING sandbox that was restored (takes the descriptor). */
 void sandbox_link(struct sandbox *sandbox, int fd);
 /* Make the link of a RUNNING or RESUMING sandbox again. False: the warden is away. */

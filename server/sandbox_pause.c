@@ -264,7 +264,7 @@ static void now_running(struct sandbox *sandbox)
 	private->paused_unix_ms = 0;
 	private->checkpoint_token = 0;
 	private->pause_text = NULL;
-	private->keep_paused = false;
+	private->keep_paused = private->settling = false;
 	sandbox_hold_memory(sandbox);
 	if (!sandbox->expires_unix_ms)
 		sandbox_restart_timeout(sandbox, private->timeout_ms);
@@ -352,11 +352,17 @@ static void on_settled(const struct warden_reply *reply, int *fd, void *arg)
 
 void sandbox_settle_pause(struct sandbox *sandbox)
 {
-	const struct sandbox_private *private = sandbox->private;
+	struct sandbox_private *private = sandbox->private;
 	bool on_disk = private->pause_mode == CHECKPOINT;
 
+	/* Until it is durable nothing of it is ended; then it is asked for anyway. */
+	if (private->committing)
+		return;
+	private->settling &= on_disk;
 	if (sandbox->state == STATE(PAUSED) && on_disk && private->frozen)
 		sandbox_release(sandbox);
+	else if (sandbox->state == STATE(PAUSED) && private->in_store && private->settling)
+		sandbox_paused(sandbox);
 	else if (sandbox->state == STATE(PAUSED) && on_disk && !private->in_store)
 		now_running(sandbox);
 	else if (sandbox->state == STATE(PAUSED) && !on_disk && !private->frozen)

@@ -22,6 +22,7 @@
  *	PAUSED		alive	  kept; frozen again if it is not (and a RUNNING one that is frozen goes on)
  *	PAUSED		gone	  FAILED, HOST_LOST
  *	KILLING		any	  the tear-down is finished, with the reason that was decided
+ *	RUNNING, PAUSED	unsettled asked for again, until a dump or restore that was under way has ended
  *	nothing		alive	  removed (pre-made ones, half-made ones)
  *
  * Each of these is logged and audited. After a mere reconnect memory takes the place of the store, and links to
@@ -29,6 +30,7 @@
  */
 
 #define STATUS_NS (60 * 1000000000ull)
+#define AGAIN_NS (50 * 1000000ull)
 #define STOCK_MAX 64
 
 #define CREATING PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING
@@ -36,7 +38,8 @@
 #define KILLING PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLING
 #define HOST_LOST PADDOCK__V1__END_REASON__END_REASON_HOST_LOST
 
-static struct loop_timer status_timer;
+static struct loop_timer status_timer, again_timer;
+static bool asks_again;
 
 /* --- adoption --- */
 
@@ -158,6 +161,7 @@ static void list_entry(const struct warden_reply *reply)
 		sandbox->private->seen = true;
 		sandbox->private->frozen = reply->flags & WARDEN_FROZEN;
 		sandbox->private->in_store = reply->flags & WARDEN_STORED;
+		sandbox->private->in_transit = reply->flags & WARDEN_UNSETTLED;
 	} else {
 		remove_stranger(reply->id);
 	}
@@ -183,11 +187,63 @@ static void compare(struct sandbox *sandbox, void *arg)
 			sandbox_end(sandbox, HOST_LOST, "it was gone when the sandbox manager came back");
 	} else if (sandbox->state == KILLING) {
 		sandbox_tear_down(sandbox);
+	} else if (private->in_transit) {
+		sandbox_ask_again(sandbox);
 	} else {
 		sandbox_settle_pause(sandbox);
 		if (sandbox->state == RUNNING && !sandbox->guest && !private->creating_in_warden)
 			sandbox_attach(sandbox);
 	}
+}
+
+/* Calls may be under way now, so only those two are for the list to judge. */
+static bool is_still(const struct sandbox *sandbox)
+{
+	return sandbox->state == RUNNING || sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSED;
+}
+
+static void mark_unsettled(struct sandbox *sandbox, void *arg)
+{
+	sandbox->private->expected = sandbox->private->unsettled && is_still(sandbox);
+	sandbox->private->seen = sandbox->private->unsettled = false;
+}
+
+static void compare_unsettled(struct sandbox *sandbox, void *arg)
+{
+	sandbox->private->expected &= is_still(sandbox);
+	compare(sandbox, NULL);
+}
+
+static void on_list_again(const struct warden_reply *reply, int *fd, void *arg)
+{
+	if (reply->flags & WARDEN_MORE)
+		list_entry(reply);
+	else if (reply->status >= 0)
+		sandbox_each(compare_unsettled, NULL);
+}
+
+static void list_again(void *arg)
+{
+	struct warden_request request = {.op = WARDEN_LIST};
+
+	asks_again = false;
+	/* Without a connection the next one starts over. */
+	if (!warden_connected())
+		return;
+	sandbox_each(mark_unsettled, NULL);
+	(void)warden_call(&request, -1, on_list_again, NULL);
+}
+
+void sandbox_ask_again(struct sandbox *sandbox)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	private->unsettled = true;
+	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_PAUSED)
+	private->settling = true; /* whoever wants to resume it waits */
+	again_timer.handler = list_again;
+	if (!asks_again)
+		asks_again = loop_timer_set(&again_timer, loop_now_ns() + AGAIN_NS) >= 0;
 }
 
 static void on_status(const struct warden_reply *reply, int *fd, void *arg)
@@ -324,6 +380,10 @@ static void decide(struct sandbox *sandbox, void *arg)
 		if (private->pause_mode == PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT)
 			sandbox_give_memory(sandbox);
 		sandbox_idle_watch(sandbox);
+		if (private->in_transit) {
+			sandbox_ask_again(sandbox);
+			return;
+		}
 		sandbox_settle_pause(sandbox);
 		if (sandbox->state == RUNNING)
 			sandbox_attach(sandbox);
@@ -411,6 +471,8 @@ void sandboxes_stop(void)
 {
 	sandbox_pool_stop();
 	loop_timer_cancel(&status_timer);
+	loop_timer_cancel(&again_timer);
+	asks_again = false;
 	/* What waits for the warden points to sandboxes. */
 	warden_client_stop();
 	sandbox_expiry_stop();

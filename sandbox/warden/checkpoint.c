@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@
 
 /* What both kinds of work share, and what the warden itself asks. */
 
+#define FULL_BYTES (1u << 20)
 #define NOTES "paddock.img" /* the name makes it one of the files that are sealed */
 
 static const char *const mount_points[] = {"stage", "work"}; /* in the warden's own mounts nothing is on them */
@@ -229,6 +231,14 @@ static void name_process(pid_t pid, char text[64])
 	snprintf(text, 64, "process %d (%s): ", inside, comm);
 }
 
+/* Then there is no room for a log either. */
+static bool is_full(int dir)
+{
+	struct statvfs st;
+
+	return fstatvfs(dir, &st) == 0 && (uint64_t)st.f_bavail * st.f_frsize < FULL_BYTES;
+}
+
 int checkpoint_wait(pid_t criu, int dir, const char *log, struct pdk_error *err)
 {
 	char reason[160] = "CRIU gave no reason", who[64];
@@ -240,10 +250,13 @@ int checkpoint_wait(pid_t criu, int dir, const char *log, struct pdk_error *err)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return 0;
 	if (WIFSIGNALED(status))
-		return pdk_fail(err, -EIO, PDK_UNAVAILABLE, "CRIU was ended by signal %d", WTERMSIG(status));
+		return pdk_fail(err, -EAGAIN, PDK_UNAVAILABLE, "CRIU was ended by signal %d", WTERMSIG(status));
 	find_reason(dir, log, reason, &pid);
 	name_process(pid, who);
-	if (strstr(reason, "No space left") || strstr(reason, "quota"))
+	if (WIFEXITED(status) && WEXITSTATUS(status) == CHECKPOINT_NOT_PREPARED)
+		return pdk_fail(err, -EAGAIN, PDK_UNAVAILABLE,
+				"the sandbox's file systems or namespaces could not be made");
+	if (strstr(reason, "No space left") || strstr(reason, "quota") || is_full(dir))
 		return pdk_fail(err, -ENOSPC, PDK_RESOURCE_EXHAUSTED, "the storage pool is full");
 	return pdk_fail(err, -EIO, PDK_FAILED_PRECONDITION, "%s%s", who, reason);
 }

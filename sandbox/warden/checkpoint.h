@@ -37,6 +37,7 @@ struct checkpoint_plan {
 	int cgroup;         /* the v2 leaf */
 	pid_t pid;          /* dump: the sandbox's first process */
 	uint64_t frozen_ns; /* dump: when it was frozen, by CLOCK_MONOTONIC */
+	int lock;           /* dump: of record_lock(), held as long as CRIU works on the sandbox's processes */
 	/* restore: */
 	struct rootfs_plan rootfs;
 	int netns;

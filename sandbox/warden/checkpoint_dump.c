@@ -116,7 +116,8 @@ static int execute(const struct checkpoint_plan *plan, int dir)
 	snprintf(tree, sizeof(tree), "%d", plan->pid);
 	snprintf(external, 160, "net[%lu]:net", net);
 	snprintf(freezer, sizeof(freezer), "/proc/self/fd/%d", CHECKPOINT_FD + 1);
-	if (dup2(dir, CHECKPOINT_FD) < 0 || dup2(plan->cgroup, CHECKPOINT_FD + 1) < 0)
+	if (dup2(dir, CHECKPOINT_FD) < 0 || dup2(plan->cgroup, CHECKPOINT_FD + 1) < 0 ||
+	    dup2(plan->lock, CHECKPOINT_FD + 2) < 0)
 		return -errno;
 	const char *const rest[] = {"dump",
 				    "--tree",
@@ -237,7 +238,8 @@ static int take_images(const struct checkpoint_plan *plan, int dir, struct image
 		return pdk_fail_errno(err, rc, "look at the sandbox");
 	criu = fork();
 	if (criu == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* It does not end with us: while it works, its own code runs in the sandbox's processes, and it takes
+		 * that out again also when nobody wants the images any more. Until then it has the lock. */
 		execute(plan, dir);
 		_exit(127);
 	}

@@ -5,6 +5,7 @@
 
 /* What the checkpoint_*.c files share. All of it runs in a child of the warden. */
 
+#define CHECKPOINT_NOT_PREPARED 126 /* exit status of what was to become CRIU */
 #define CHECKPOINT_FD 100 /* first of the descriptors that are handed to CRIU by number */
 
 /* Beside the images, and sealed with them: what the warden must know before a restore. */

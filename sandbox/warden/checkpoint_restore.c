@@ -1,11 +1,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/securebits.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -164,10 +166,10 @@ static void run(const struct checkpoint_plan *plan, unsigned long listener, int 
 	if (dup2(plan->listener, FD_LISTENER) < 0 || dup2(say, FD_SAY) < 0 || dup2(hear, FD_HEAR) < 0 || setsid() < 0 ||
 	    cgroup_join_v1(plan->id) < 0 || unshare(CLONE_NEWNS) < 0 || checkpoint_place_devpts() < 0 ||
 	    stage(plan, work) < 0)
-		_exit(126);
+		_exit(CHECKPOINT_NOT_PREPARED);
 	checkpoint_place_probe();
 	if (checkpoint_enter(plan) < 0)
-		_exit(126);
+		_exit(CHECKPOINT_NOT_PREPARED);
 	execute(plan, listener);
 	_exit(127);
 }
@@ -291,11 +293,22 @@ static int admit(const struct checkpoint_plan *plan, const char *word, int answe
 	return 0;
 }
 
+/* The word of CRIU, or 0 when it has ended without one: what it has restored so far has the pipe too. */
+static ssize_t hear(int hook, pid_t runner, char *word, size_t size)
+{
+	_cleanup_fd_ int pidfd = pidfd_open(runner, 0);
+	struct pollfd either[] = {{.fd = hook, .events = POLLIN}, {.fd = pidfd, .events = POLLIN}};
+
+	if (pidfd < 0 || poll(either, ARRAY_SIZE(either), -1) < 0)
+		return -errno;
+	return either[0].revents & POLLIN ? read(hook, word, size) : 0;
+}
+
 static int watch_over(const struct checkpoint_plan *plan, int work, pid_t runner, int hook, int answer,
 		      struct checker *checker, pid_t *ret_first, struct pdk_error *err)
 {
 	char word[32] = "";
-	ssize_t n = read(hook, word, sizeof(word) - 1);
+	ssize_t n = hear(hook, runner, word, sizeof(word) - 1);
 	/* Also where CRIU has failed: damage is the better reason. */
 	int rc = checker_wait(checker, err), ended;
 

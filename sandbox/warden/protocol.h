@@ -55,6 +55,9 @@ enum warden_op {
 #define WARDEN_MORE 1u   /* reply.flags: further replies with this serial follow */
 #define WARDEN_STORED 4u /* reply.flags of LIST: no process, only a layer and a checkpoint */
 #define WARDEN_FROZEN 2u /* reply.flags of LIST: the sandbox is, or is to be, frozen */
+/* reply.flags of LIST: a dump or restore that an earlier connection asked for, or the end of its processes, is under way.
+ * What it will be is not known yet: ask again. */
+#define WARDEN_UNSETTLED 8u
 
 struct warden_limits {
 	uint64_t memory_bytes;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -93,6 +94,22 @@ int record_remove(const char *id)
 void record_enumerate(void (*found)(const char *id))
 {
 	file_each(sandboxes, false, found);
+}
+
+int record_lock(const char *id)
+{
+	_cleanup_fd_ int dir = directory(id);
+
+	if (dir < 0)
+		return dir;
+	return flock(dir, LOCK_EX | LOCK_NB) < 0 ? -errno : STEAL_FD(dir);
+}
+
+bool record_locked(const char *id)
+{
+	_cleanup_fd_ int fd = record_lock(id);
+
+	return fd == -EWOULDBLOCK;
 }
 
 /* Names of sockets are short and paths are not: reach the directory through its descriptor. */

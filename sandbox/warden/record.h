@@ -2,6 +2,7 @@
 #define PADDOCK_WARDEN_RECORD_H
 
 #include "protocol.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 /* RUNTIME_DIR/sandboxes/<id>/: `state` and the socket that init listens on. The state is written before the first
@@ -29,6 +30,11 @@ int record_load(const char *id, struct record *ret);
 /* Remove state, socket and directory. 0 if there is none. */
 int record_remove(const char *id);
 void record_enumerate(void (*found)(const char *id));
+
+/* A lock on the directory: a descriptor that holds it, also in other processes that inherit it, until the last is
+ * closed. It outlives the warden with the CRIU that has it. */
+int record_lock(const char *id);
+bool record_locked(const char *id);
 
 /* A listening socket at init.sock of the sandbox, and a connection to it. */
 int record_listen(const char *id);

@@ -186,7 +186,7 @@ void sandbox_freeze(const char *id, bool frozen, struct ticket ticket)
 
 	if (rc == 0) {
 		sandbox_cancel_freezer(s);
-		if (s->job_watch.fd >= 0)
+		if (s->job_watch.fd >= 0 || record_locked(id))
 			rc = pdk_fail(&err, -EBUSY, PDK_ABORTED, "a checkpoint is being made");
 	}
 	/* Going on from here, it leaves its checkpoint behind. */
@@ -222,6 +222,8 @@ static void tick_one(struct sandbox *s, unsigned long long now)
 	if (s->state == SANDBOX_STARTING && now > s->deadline_ms) {
 		pdk_fail(&err, -ETIMEDOUT, PDK_DEADLINE_EXCEEDED, "the sandbox did not start in time");
 		sandbox_create_failed(s, -ETIMEDOUT, &err);
+	} else if (s->state == SANDBOX_RUNNING && s->dump_ends) {
+		sandbox_dump_over(s);
 	} else if (s->state == SANDBOX_RUNNING && s->freezer.connection) {
 		check_freezer(s, now);
 	} else if (s->state == SANDBOX_RESTORING && now > s->deadline_ms) {

@@ -73,6 +73,7 @@ struct sandbox {
 	/* Which the job writes, or it is made from; empty: its own checkpoint, or nothing but its template. */
 	char snapshot_id[SANDBOX_ID_SIZE];
 	struct ticket dumper;
+	bool dump_ends; /* RUNNING: the dump has failed, and its CRIU is not gone yet */
 	bool keep; /* DYING: layer and checkpoint stay, it becomes STORED */
 	struct ticket killers[SANDBOX_KILLERS_MAX];
 	unsigned int n_killers;
@@ -113,6 +114,8 @@ void sandbox_layer(const char *id, const char *snapshot_id, struct ticket ticket
 void sandbox_copy(const char *id, const char *snapshot_id, const char *hostname, const struct warden_limits *limits,
 		  uint64_t token, struct ticket ticket);
 bool sandbox_uses_snapshot(const char *snapshot_id);
+/* It is on its way to or from the disk: nobody can say yet whether it will run, stand still or be stored. */
+bool sandbox_is_unsettled(const struct sandbox *s);
 unsigned int sandbox_count(void);
 bool sandbox_uses_template(const char *template_id);
 void sandbox_each(void (*visit)(const struct sandbox *sandbox, void *arg), void *arg);

@@ -61,6 +61,13 @@ void sandbox_job_cancel(struct sandbox *s)
 	s->dumper.connection = 0;
 }
 
+bool sandbox_is_unsettled(const struct sandbox *s)
+{
+	return s->state == SANDBOX_RESTORING ||
+	       (s->state == SANDBOX_RUNNING && (s->job_watch.fd >= 0 || record_locked(s->id))) ||
+	       (s->state == SANDBOX_DYING && s->keep);
+}
+
 /* It runs on as if nothing had been asked. */
 static void dump_failed(struct sandbox *s, const struct pdk_error *err)
 {
@@ -87,14 +94,38 @@ static void dump_done(struct sandbox *s, int rc, const struct checkpoint_result 
 			snapshot_discard(s->snapshot_id);
 		return;
 	}
+	if (rc < 0 && record_locked(s->id)) {
+		/* Its own code may still be in the processes; sandbox_dump_over() comes when it is not. */
+		s->failure = *err;
+		s->failure_rc = rc;
+		s->dump_ends = true;
+		sandbox_set_busy(s, true);
+		return;
+	}
 	if (rc < 0) {
 		dump_failed(s, err);
 		snprintf(reply.text, sizeof(reply.text), "%.255s", err->text);
 	}
+	if (rc == 0 && s->job == SANDBOX_JOB_SNAPSHOT && !serve_waits(s->dumper))
+		snapshot_discard(s->snapshot_id); /* nobody will ever know of it */
 	s->snapshot_id[0] = '\0';
 	memcpy(reply.id, s->id, SANDBOX_ID_SIZE);
 	serve_reply(s->dumper, &reply, -1);
 	s->dumper.connection = 0;
+}
+
+void sandbox_dump_over(struct sandbox *s)
+{
+	const struct checkpoint_result nothing = {0};
+	struct pdk_error err = s->failure;
+	int rc = s->failure_rc;
+
+	if (record_locked(s->id))
+		return;
+	s->dump_ends = false;
+	s->failure_rc = 0;
+	sandbox_set_busy(s, false);
+	dump_done(s, rc, &nothing, &err);
 }
 
 static void tell_runs_on(struct sandbox *s, const struct checkpoint_result *result)
@@ -200,7 +231,7 @@ static struct checkpoint_result *no_result(void)
 
 	if (!result)
 		return NULL;
-	result->error = EIO;
+	result->error = EAGAIN;
 	result->code = PDK_UNAVAILABLE;
 	snprintf(result->text, sizeof(result->text), "the work ended without a result");
 	return result;
@@ -254,7 +285,7 @@ static uint64_t now_ns(void)
 
 static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, bool brief, struct pdk_error *err)
 {
-	_cleanup_fd_ int leaf = cgroup_open_leaf(s->id);
+	_cleanup_fd_ int leaf = cgroup_open_leaf(s->id), lock = record_lock(s->id);
 	struct checkpoint_plan plan = {.id = s->id,
 				       .snapshot = job == SANDBOX_JOB_DUMP ? NULL : s->snapshot_id,
 				       .brief = brief,
@@ -262,8 +293,9 @@ static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, b
 				       .cgroup = leaf,
 				       .pid = s->pid,
 				       .frozen_ns = now_ns(),
+				       .lock = lock,
 				       .rootfs = {.template_id = s->template_id}};
-	int rc = leaf < 0 ? leaf : cgroup_freeze(s->id, true);
+	int rc = leaf < 0 ? leaf : lock < 0 ? lock : cgroup_freeze(s->id, true);
 
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "freeze the sandbox");
@@ -279,7 +311,7 @@ static int check_dump(const struct sandbox *s, enum sandbox_job job, struct pdk_
 		return pdk_fail(err, -ENOENT, PDK_NOT_FOUND, "no such sandbox");
 	if (job != SANDBOX_JOB_LAYER && checkpoint_missing())
 		return pdk_fail(err, -ENOSYS, PDK_FAILED_PRECONDITION, "%s on this host", checkpoint_missing());
-	if (s->job_watch.fd >= 0 || s->freezer.connection)
+	if (s->job_watch.fd >= 0 || s->freezer.connection || record_locked(s->id))
 		return pdk_fail(err, -EBUSY, PDK_ABORTED, "a checkpoint is being made already");
 	return 0;
 }

@@ -167,6 +167,7 @@ void sandbox_begin_removal(struct sandbox *s)
 	sandbox_cancel_freezer(s);
 	sandbox_job_cancel(s);
 	sandbox_set_busy(s, true);
+	s->dump_ends = false;
 	s->state = SANDBOX_DYING;
 	s->deadline_ms = clock_ms() + REMOVE_TIMEOUT_MS;
 	s->retry_ms = clock_ms() + KILL_AGAIN_MS;

@@ -59,6 +59,8 @@ int sandbox_watch_init(struct sandbox *s);
 
 /* sandbox_checkpoint.c: it is ending, so a dump or restore of it is of no use any more. */
 void sandbox_job_cancel(struct sandbox *s);
+/* RUNNING, and `dump_ends`: tell of it, if the last of the dump is gone. */
+void sandbox_dump_over(struct sandbox *s);
 void sandbox_restore_failed(struct sandbox *s, int rc, const char *text);
 
 #endif

@@ -93,9 +93,14 @@ static int send_message(const struct warden_reply *reply, int fd)
 	}
 }
 
+bool serve_waits(struct ticket ticket)
+{
+	return client.fd >= 0 && ticket.connection == connection;
+}
+
 void serve_reply(struct ticket ticket, struct warden_reply *reply, int fd)
 {
-	if (client.fd < 0 || ticket.connection != connection)
+	if (!serve_waits(ticket))
 		return;
 	reply->op = ticket.op;
 	reply->serial = ticket.serial;
@@ -341,6 +346,8 @@ static void list_one(const struct sandbox *sandbox, void *arg)
 
 	if (sandbox->state == SANDBOX_STORED)
 		reply.flags |= WARDEN_STORED;
+	else if (sandbox_is_unsettled(sandbox))
+		reply.flags |= WARDEN_UNSETTLED;
 	else if (sandbox->state != SANDBOX_RUNNING)
 		return;
 	if (cgroup_freezing(sandbox->id))

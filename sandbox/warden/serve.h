@@ -3,6 +3,7 @@
 
 #include "protocol.h"
 #include "sandbox/base/error.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Whom a later reply belongs to: one request on one connection. A reply to a connection that is gone is dropped:
@@ -14,6 +15,8 @@ struct ticket {
 };
 
 int serve_setup(struct pdk_error *err);
+/* Is the connection that asked still there? */
+bool serve_waits(struct ticket ticket);
 /* Fill op, serial, status and text in, and send. `fd` (or -1) travels with it and stays the caller's. */
 void serve_reply(struct ticket ticket, struct warden_reply *reply, int fd);
 /* A reply that is only a status. `err` may be NULL when rc is 0. */

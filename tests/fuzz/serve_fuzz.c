@@ -125,6 +125,11 @@ void sandbox_copy(const char *id, const char *snapshot_id, const char *hostname,
 	serve_status(ticket, id, 0, NULL);
 }
 
+bool sandbox_is_unsettled(const struct sandbox *s)
+{
+	return false;
+}
+
 bool sandbox_uses_snapshot(const char *snapshot_id)
 {
 	MUST(snapshot_id_valid(snapshot_id));
