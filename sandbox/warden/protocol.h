@@ -13,7 +13,7 @@
  * (SO_PEERCRED). Sandboxes live on when that connection ends; the next one asks WARDEN_LIST.
  */
 
-#define WARDEN_PROTOCOL_VERSION 4u
+#define WARDEN_PROTOCOL_VERSION 5u
 
 enum warden_op {
 	WARDEN_HELLO = 1, /* -> version in `value` of the request; reply.value = warden's version */
