@@ -9,7 +9,7 @@
  * Paddock against what the same machine does without it, in one run:
  *
  *	paddock-bench [--rounds N] [--live N] [--only PART] [--crun-bundle DIR] [--crun-container NAME] [--curve FILE]
- *		[--paddockd PID] [--warden PID]
+ *		[--paddockd PID] [--warden PID] [--criu PROGRAM-OR-DIR --work DIR] [--runc NAME]
  */
 
 char *const bench_true_argv[] = {(char *)"/bin/true", NULL};
@@ -38,6 +38,12 @@ static void parse(int argc, char **argv, struct bench_options *options)
 			options->bundle = value;
 		else if (!strcmp(argv[i], "--crun-container"))
 			options->running = value;
+		else if (!strcmp(argv[i], "--criu"))
+			options->criu = value;
+		else if (!strcmp(argv[i], "--work"))
+			options->work = value;
+		else if (!strcmp(argv[i], "--runc"))
+			options->runc = value;
 		else if (!strcmp(argv[i], "--curve"))
 			options->curve = value;
 		else if (!strcmp(argv[i], "--paddockd"))
@@ -74,6 +80,8 @@ int main(int argc, char **argv)
 		bench_commands(client, &options);
 	if (wanted(&options, "streams"))
 		bench_streams(client, &options);
+	if (wanted(&options, "checkpoints"))
+		bench_checkpoints(client, &options);
 	if (options.live >= 8 && wanted(&options, "many"))
 		bench_many(client, &options);
 	paddock_close(client);

@@ -59,7 +59,7 @@ static void measure_files(struct paddock_client *client, const char *id, const c
 	bench_row(download, median(down), median(down_floor), "MB/s", aim);
 }
 
-static double resident_mb(pid_t pid)
+double bench_resident_mb(pid_t pid)
 {
 	char path[64], line[128];
 	double kb = 0;
@@ -78,13 +78,13 @@ static void measure_slow_reader(struct paddock_client *client, const char *id, p
 {
 	static char *const argv[] = {(char *)"head", (char *)"-c", (char *)"8589934592", (char *)"/dev/zero"};
 	struct paddock_stream *stream = bench_start(client, id, argv, ARRAY_SIZE(argv));
-	double before = resident_mb(paddockd), most = before;
+	double before = bench_resident_mb(paddockd), most = before;
 
 	for (int i = 0; i < 30; i++) {
 		double now;
 
 		usleep(100000);
-		now = resident_mb(paddockd);
+		now = bench_resident_mb(paddockd);
 		most = now > most ? now : most;
 	}
 	paddock_stream_free(stream);
