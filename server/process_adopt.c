@@ -136,6 +136,7 @@ static void take_over(struct process_list *list, uint64_t handle)
 		return;
 	}
 	process->stream = (uint32_t)stream;
+	process->suspended = true; /* calls are let in before its pipes are here */
 	metric_add(METRIC_PROCESSES_RUNNING, 1);
 }
 

@@ -279,7 +279,7 @@ static int check_stdin(struct process *process, struct pdk_error *err)
 		return pdk_fail(err, -EPIPE, PDK_FAILED_PRECONDITION, "the process has ended");
 	if (!process->stored->open_stdin)
 		return pdk_fail(err, -EPIPE, PDK_FAILED_PRECONDITION, "stdin is off");
-	if (process->stdin_fd < 0)
+	if (process->stdin_fd < 0 && !process->suspended)
 		return pdk_fail(err, -EPIPE, PDK_FAILED_PRECONDITION, "stdin is closed");
 	if (input_queue_full(process))
 		return pdk_fail(err, -EAGAIN, PDK_RESOURCE_EXHAUSTED, "64 inputs of this process wait already");

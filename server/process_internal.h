@@ -70,7 +70,7 @@ struct process {
 	struct follower *followers;
 	struct waiter *waiters;
 
-	bool suspended; /* its sandbox is paused on disk: input waits */
+	bool suspended; /* its pipes are still to come, from a sandbox that goes on: input waits */
 	int stdin_fd;
 	struct loop_watch *stdin_watch;
 	struct input *first_input;
