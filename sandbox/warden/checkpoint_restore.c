@@ -246,6 +246,17 @@ static int checker_wait(const struct checker *checker, struct pdk_error *err)
 	return finding.rc;
 }
 
+/* Wait until it has its finding, or CRIU says something or ends. True: the finding is there. */
+static bool checker_was_first(const struct checker *checker, int hook)
+{
+	struct pollfd ends[] = {{.fd = checker->pid ? checker->fd : -1, .events = POLLIN},
+				{.fd = hook, .events = POLLIN}};
+
+	while (poll(ends, ARRAY_SIZE(ends), -1) < 0 && errno == EINTR)
+		;
+	return ends[0].revents;
+}
+
 static void checker_end(struct checker *checker)
 {
 	if (checker->pid > 0) {
@@ -308,10 +319,14 @@ static int watch_over(const struct checkpoint_plan *plan, int work, pid_t runner
 		      struct checker *checker, pid_t *ret_first, struct pdk_error *err)
 {
 	char word[32] = "";
-	ssize_t n = hear(hook, runner, word, sizeof(word) - 1);
-	/* Also where CRIU has failed: damage is the better reason. */
-	int rc = checker_wait(checker, err), ended;
+	bool is_checked = checker_was_first(checker, hook);
+	/* CRIU waits for ever for pages that are missing at the end: then it has to be ended by what was found. */
+	int rc = is_checked ? checker_wait(checker, err) : 0, ended;
+	ssize_t n = rc < 0 ? 0 : hear(hook, runner, word, sizeof(word) - 1);
 
+	/* Also where CRIU has failed: damage is the better reason. */
+	if (!is_checked)
+		rc = checker_wait(checker, err);
 	if (n > 0 && rc == 0)
 		rc = admit(plan, word, answer, ret_first, err);
 	if (rc < 0)

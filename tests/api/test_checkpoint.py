@@ -1,5 +1,6 @@
 """Pause to disk and back (PAUSE_MODE_CHECKPOINT): real programs go on in the middle of their work, nothing is lost, a
 damaged or foreign checkpoint is refused and stays, what cannot be stored is named and runs on."""
+import hmac
 import signal
 import subprocess
 import time
@@ -154,6 +155,10 @@ class Checkpoint(OwnInstance):
                  f"cat /tmp/keep > {images}/pages-1.img"),
                 (f"cp {images}/manifest /tmp/keep; sed -i 's/^token [0-9a-e]/token f/;t;s/^token f/token 0/' {images}/manifest", f"cat /tmp/keep > {images}/manifest"),
                 (f"mv {images}/pstree.img /tmp/keep", f"mv /tmp/keep {images}/pstree.img"),
+                (f"cp {images}/pages-1.img /tmp/keep; truncate -s -4096 {images}/pages-1.img", f"cat /tmp/keep > {images}/pages-1.img"),
+                (f"cp {images}/core-1.img /tmp/keep; : > {images}/core-1.img", f"cat /tmp/keep > {images}/core-1.img"),
+                (f"cd {images}; mv mm-1.img /tmp/keep; mv fs-1.img mm-1.img; mv /tmp/keep fs-1.img",
+                 f"cd {images}; mv mm-1.img /tmp/keep; mv fs-1.img mm-1.img; mv /tmp/keep fs-1.img"),
                 (f"cp {images}/files.img {images}/more.img", f"rm {images}/more.img")):
             self.warden_sh(damage)
             name, text = code_of(lambda: resume(self.client, self.box))
@@ -173,6 +178,45 @@ class Checkpoint(OwnInstance):
         self.assertEqual(name, "DATA_LOSS", text)
         self.warden_sh(f"rm -f {images}/*.img {images}/manifest; mv {images}/aside/* {images}/; rmdir {images}/aside; rm -rf {images}.old")
         self.assertEqual(resume(self.client, self.box).state, RUNNING, "control: the newest resumes")
+
+    def test_another_sandboxes_images_are_refused(self):
+        other = self.client.create().id
+        self.addCleanup(lambda: self.client.Sandboxes.Kill(sandbox_id=other))
+        pause(self.client, self.box)
+        pause(self.client, other)
+        mine, theirs = self.images(), f"{self.instance.run}/pool/checkpoints/{other}"
+        swap = f"mv {mine} {mine}.x && mv {theirs} {mine} && mv {mine}.x {theirs}"
+        self.warden_sh(swap)
+        for box in (self.box, other):
+            name, text = code_of(lambda: resume(self.client, box))
+            self.assertEqual((name, "not this sandbox's" in text), ("DATA_LOSS", True), text)
+        self.warden_sh(swap)
+        self.assertEqual([resume(self.client, box).state for box in (self.box, other)], [RUNNING] * 2, "control: each with its own")
+
+    def test_what_another_machine_made_is_refused(self):
+        """Sealed by this warden, and so believed, but for another kernel, processor or CRIU."""
+        pause(self.client, self.box)
+        with open(self.instance.data + "/checkpoint.key", "rb") as file:
+            key = file.read()
+        good = self.warden_sh(f"cat {self.images()}/manifest")
+        body = good[:good.rindex("hmac ")]
+        self.assertEqual(good[len(body):], f"hmac {hmac.new(key, body.encode(), 'sha256').hexdigest()}\n", "this is how it is sealed")
+        try:
+            for word, other in (("kernel", "kernel 6.1.0-1-amd64 x86_64"), ("cpu", "cpu 1:2:3"), ("criu", "criu 4.0")):
+                lines = [other if line.startswith(word + " ") else line for line in body.split("\n")]
+                changed = "\n".join(lines)
+                self.assertNotEqual(changed, body)
+                self.write_manifest(changed + f"hmac {hmac.new(key, changed.encode(), 'sha256').hexdigest()}\n")
+                name, text = code_of(lambda: resume(self.client, self.box))
+                self.assertEqual((name, f"another {word} " in text), ("FAILED_PRECONDITION", True), text)
+                self.assertEqual(self.client.Sandboxes.Get(sandbox_id=self.box).state, PAUSED)
+        finally:
+            self.write_manifest(good)
+        self.assertEqual(resume(self.client, self.box).state, RUNNING, "control")
+
+    def write_manifest(self, text):
+        subprocess.run(["nsenter", "-m", "-t", str(self.instance.warden.pid), "sh", "-c", f"cat > {self.images()}/manifest"],
+                       input=text, text=True, check=True)
 
     def test_kill_while_on_disk(self):
         pause(self.client, self.box)
