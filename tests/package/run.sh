@@ -84,7 +84,9 @@ fetches_criu() {
 		mkdir -p "$root/usr/sbin" && cp /bin/true "$root/usr/sbin/criu"
 	END
 	PATH=$fake:$PATH "$fetch" "$WORK/criu/new" && [ -x "$WORK/criu/new/usr/sbin/criu" ] && [ "$(ls "$WORK/criu")" = new ] &&
-		[ -z "$(PATH=$fake:$PATH "$fetch" "$WORK/criu/new")" ]
+		[ -z "$(PATH=$fake:$PATH "$fetch" "$WORK/criu/new")" ] || return 1
+	mkdir "$WORK/criu/other" && touch "$WORK/criu/other/file"
+	! PATH=$fake:$PATH "$fetch" "$WORK/criu/other" 2>"$WORK/err" && grep -q 'is there already' "$WORK/err" && [ -e "$WORK/criu/other/file" ]
 }
 
 check package package
