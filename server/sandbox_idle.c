@@ -27,6 +27,7 @@
 #define MS 1000000ull
 
 static struct ration looks;
+static uint32_t watched; /* sandboxes with an idle timeout that have not ended */
 
 static void on_idle_timer(void *arg);
 
@@ -72,10 +73,13 @@ static uint64_t timeout_ns(const struct sandbox *sandbox)
 static void arm(struct sandbox *sandbox)
 {
 	struct sandbox_private *private = sandbox->private;
-	uint64_t now = loop_now_ns(), step = timeout_ns(sandbox) / LOOKS,
-		 end = private->active_ns + timeout_ns(sandbox);
-	uint64_t due = now + (step < LOOK_MAX_NS ? step : LOOK_MAX_NS);
+	uint64_t now = loop_now_ns(), end = private->active_ns + timeout_ns(sandbox), due;
+	uint64_t step = timeout_ns(sandbox) / LOOKS, turn = watched * (1000000000ull / LOOKS_PER_SECOND);
 
+	if (step > LOOK_MAX_NS)
+		step = LOOK_MAX_NS;
+	/* With many of them not even the timers run more often than looks are taken. */
+	due = now + (step > turn ? step : turn);
 	if (due > end && end > now)
 		due = end;
 	private->idle_timer.handler = on_idle_timer;
@@ -125,12 +129,14 @@ static void on_look(const struct warden_reply *reply, int *fd, void *arg)
 	_cleanup_free_ char *id = arg;
 	struct sandbox *sandbox = sandbox_get(id);
 	struct sandbox_private *private = sandbox ? sandbox->private : NULL;
+	bool is_first;
 
 	if (!sandbox || !private->idle_timeout_ms || !can_end(sandbox))
 		return;
+	is_first = !private->look_ns; /* with nothing to compare, nobody can tell */
 	if (reply->status < 0 || was_busy(private, reply->usage.cpu_usec, reply->value))
 		used(sandbox);
-	if (loop_now_ns() - private->active_ns >= timeout_ns(sandbox))
+	if (!is_first && loop_now_ns() - private->active_ns >= timeout_ns(sandbox))
 		expire(sandbox);
 }
 
@@ -160,8 +166,16 @@ static void on_idle_timer(void *arg)
 	arm(sandbox);
 }
 
+static void set_watched(struct sandbox_private *private, bool is_watched)
+{
+	if (private->idle_watched != is_watched)
+		watched = is_watched ? watched + 1 : watched - 1;
+	private->idle_watched = is_watched;
+}
+
 void sandbox_idle_stop(struct sandbox *sandbox)
 {
+	set_watched(sandbox->private, false);
 	loop_timer_cancel(&sandbox->private->idle_timer);
 }
 
@@ -169,10 +183,12 @@ void sandbox_idle_watch(struct sandbox *sandbox)
 {
 	used(sandbox);
 	sandbox->private->look_ns = 0;
-	if (sandbox->private->idle_timeout_ms)
-		arm(sandbox);
-	else
+	if (!sandbox->private->idle_timeout_ms) {
 		sandbox_idle_stop(sandbox);
+		return;
+	}
+	set_watched(sandbox->private, true);
+	arm(sandbox);
 }
 
 static void change(struct rpc_call *call, struct sandbox *sandbox, uint64_t idle_timeout_ms)

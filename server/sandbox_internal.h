@@ -95,29 +95,30 @@ struct sandbox_private {
 	uint64_t active_ns;                            /* when it was last found in use */
 	uint64_t look_ns, look_cpu_usec, look_io_usec; /* the last look; look_ns 0: none */
 	struct loop_timer idle_timer;
+	bool idle_watched;
 	bool keep_paused;              /* PAUSING and PAUSED: its timeout stands still; PAUSED: expires_unix_ms is 0 */
 	bool timed_out;                /* PAUSING: because its timeout ran out, or it was idle */
 	bool freeze_else;              /* PAUSING to disk: freeze it when that is refused */
 	const char *pause_text;        /* why it is paused, or is being paused; one of a few constants */
 	bool settling;                 /* PAUSED: not durable yet, or its processes are being ended */
 	bool memory_given;             /* PAUSED: its memory does not count */
-	bool committing;        /* PAUSED: not durable yet */
+	bool committing;               /* PAUSED: not durable yet */
 	struct sandbox_waiter *parked; /* calls that wait until there is a link (again) */
 	uint64_t checkpoint_token;     /* of what the warden has on disk; 0: none */
 	/* Pipes and link are being let go (sandbox_detach.c). */
 	unsigned int detach_tries;
 	struct loop_timer detach_timer;
 	void (*detached)(struct sandbox *sandbox, int rc);
-	struct snapshot *snapshot; /* RUNNING: one that is being taken of it; pauses wait until that is whole */
-	struct snapshot *origin;   /* CREATING: what it is made from */
-	struct fork_copy *copy;    /* CREATING: the fork that asked for it */
-	bool bare;                 /* CREATING: only the layer of `origin`, nothing that runs */
-	uint64_t inherited_bytes;  /* of the snapshot that it was made from, in its layer */
-	const char *default_user;  /* of commands and files: "user" or "root" */
-	char *default_cwd;         /* of commands; NULL: the home directory */
-	bool thawed;               /* RESUMING: the warden has done its part */
-	bool frozen, in_store, in_transit;     /* reconciliation: as the warden's list says */
-	bool unsettled; /* reconciliation: the warden is to be asked again */
+	struct snapshot *snapshot;         /* RUNNING: one that is being taken of it; pauses wait until that is whole */
+	struct snapshot *origin;           /* CREATING: what it is made from */
+	struct fork_copy *copy;            /* CREATING: the fork that asked for it */
+	bool bare;                         /* CREATING: only the layer of `origin`, nothing that runs */
+	uint64_t inherited_bytes;          /* of the snapshot that it was made from, in its layer */
+	const char *default_user;          /* of commands and files: "user" or "root" */
+	char *default_cwd;                 /* of commands; NULL: the home directory */
+	bool thawed;                       /* RESUMING: the warden has done its part */
+	bool frozen, in_store, in_transit; /* reconciliation: as the warden's list says */
+	bool unsettled;                    /* reconciliation: the warden is to be asked again */
 	Paddock__V1__PortAccess port_access;
 	char port_host_header[VALIDATE_HOST_PATTERN_MAX + 1];
 	uint64_t timeout_ms;     /* as Create asked: counts from RUNNING */
