@@ -249,9 +249,10 @@ static int checker_wait(const struct checker *checker, struct pdk_error *err)
 /* Wait until it has its finding, or CRIU says something or ends. True: the finding is there. */
 static bool checker_was_first(const struct checker *checker, int hook)
 {
-	struct pollfd ends[] = {{.fd = checker->pid ? checker->fd : -1, .events = POLLIN},
-				{.fd = hook, .events = POLLIN}};
+	struct pollfd ends[] = {{.fd = checker->fd, .events = POLLIN}, {.fd = hook, .events = POLLIN}};
 
+	if (!checker->pid)
+		return false;
 	while (poll(ends, ARRAY_SIZE(ends), -1) < 0 && errno == EINTR)
 		;
 	return ends[0].revents;
