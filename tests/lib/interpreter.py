@@ -1,4 +1,5 @@
 """The template code-interpreter-v1, made by its recipe once and kept in the cache until the recipe or its files change."""
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -21,20 +22,30 @@ def recipe():
     return digest.hexdigest()
 
 
-def prepare():
-    """Build the tar unless it is there. No daemon is needed."""
-    wanted = recipe()
+def stamp():
+    """What the tar beside it is: its recipe and its size."""
+    return f"{recipe()} {os.path.getsize(TAR) if os.path.exists(TAR) else 0}"
+
+
+def is_there():
     try:
         with open(TAR + ".recipe") as file:
-            if file.read().strip() == wanted and os.path.exists(TAR):
-                return
+            return os.path.exists(TAR) and file.read().strip() == stamp()
     except OSError:
-        pass
-    print(f"building the code-interpreter template (once; kept in {CACHE})", file=sys.stderr)
+        return False
+
+
+def prepare():
+    """Build the tar unless it is there. No daemon is needed. Whoever comes while another builds it waits for that."""
     os.makedirs(CACHE, exist_ok=True)
-    subprocess.run([CLI, "template", "build", "code-interpreter", "--to-tar", TAR], check=True, stdout=sys.stderr)
-    with open(TAR + ".recipe", "w") as file:
-        file.write(wanted + "\n")
+    with open(TAR + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if is_there():
+            return
+        print(f"building the code-interpreter template (once; kept in {CACHE})", file=sys.stderr)
+        subprocess.run([CLI, "template", "build", "code-interpreter", "--to-tar", TAR], check=True, stdout=sys.stderr)
+        with open(TAR + ".recipe", "w") as file:
+            file.write(stamp() + "\n")
 
 
 def add(instance):
