@@ -265,8 +265,8 @@ static bool has_lingered(const struct h2_stream *stream, uint64_t now_ns)
 void h2_session_tick(struct h2_session *session, uint64_t now_ns)
 {
 	for (struct h2_stream *stream = session->streams; stream; stream = stream->next) {
-		if (stream->closed)
-			continue;
+		if (stream->closed || stream->aborted)
+			continue; /* its end is on its way */
 		if (has_lingered(stream, now_ns))
 			nghttp2_submit_rst_stream(session->nghttp2, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_NO_ERROR);
 		else if (is_stalled(stream, now_ns))

@@ -332,12 +332,13 @@ static bool wants_writing(struct h2_stream *stream)
 	return true;
 }
 
+/* What waits in `out` stays until nghttp2 has closed the stream: a frame of it may be on its way already
+ * (on_send_data() said that it has to wait), and the reset comes behind that one. */
 static bool give_up(struct h2_stream *stream)
 {
 	if (is_known(stream))
 		nghttp2_submit_rst_stream(stream->session->nghttp2, NGHTTP2_FLAG_NONE, stream->id,
 					  NGHTTP2_INTERNAL_ERROR);
-	h2_stream_sent(stream, buffer_length(&stream->out));
 	close_exchange(stream, false);
 	return true;
 }

@@ -1,11 +1,14 @@
 """HTTP/2 towards browsers and SDKs: the same requests, as strict and as bounded as those of HTTP/1.1. A part of test_preview.py, which has
 the world that they need."""
 import base64
+import fcntl
 import hashlib
 import json
 import os
 import struct
 import subprocess
+import sys
+import termios
 import time
 import unittest
 
@@ -392,6 +395,27 @@ class H2Previews(unittest.TestCase):
             c.until(lambda: c.answers[stream].over and c.answers[other].over, 3)
             self.assertEqual((c.answers[stream].reset, c.answers[stream].ended), (2, False))
             self.assertEqual(c.ask("GET", "/", *v.fields(), host=v.host).status, 410)
+
+    def test_a_cut_while_nothing_is_read(self):
+        """A frame waits for room when its stream is given up: what it was made of must be there until it is sent."""
+        def waiting():
+            return int.from_bytes(fcntl.ioctl(c.socket, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+        v = visitor()
+        with v.open(initial_window_size=1 << 30) as c:
+            c.h2.increment_flow_control_window(1 << 30)
+            stream = c.begin("GET", f"/big?n={200 << 20}", *v.fields(), host=v.host)
+            wait_until(lambda: waiting() > 65536, 10)
+            seen = [0, 1]
+            while seen[-1] != seen[-2]:  # all on the way is full
+                time.sleep(0.5)
+                seen.append(waiting())
+            client.Previews.Revoke(preview_id=v.preview.id)
+            wait_until(lambda: v.ask("GET", "/page")[0] == 410, 10)
+            answer = c.finish(stream, 60)
+            self.assertEqual((answer.status, answer.reset, answer.ended), (200, 2, False))
+            self.assertLess(len(answer.body), 100 << 20)
+            self.assertEqual(c.ask("GET", "/page", *v.fields(), host=v.host).status, 410)
 
     def test_a_client_that_goes_away(self):
         """A reset of one stream closes its connection into the sandbox; the end of a connection closes all."""
