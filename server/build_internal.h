@@ -30,6 +30,7 @@
 #define BUILD_KEY_SIZE 32
 #define BUILD_STEPS_MAX 128
 #define BUILD_STEP_LABEL 16
+#define BUILD_ENV_BYTES_MAX (256u << 10) /* it is in the record of each layer */
 #define BUILD_LOG_ENTRIES_MAX 10000
 #define BUILD_LOG_BYTES_MAX (1u << 20)
 #define BUILD_LOG_MESSAGE_MAX 4096
@@ -168,7 +169,8 @@ void build_step_copy(struct build_run *run, const Paddock__V1__TemplateBuildStep
 void build_copy_clear(struct build_run *run);
 /* The step is done and has changed files: keep a layer for other builds, go on. */
 void build_run_layer(struct build_run *run);
-/* Into a context: a name and its value, instead of one of this name. -ENOMEM, or -E2BIG with more than 256. */
+/* Into a context: a name and its value, instead of one of this name. -ENOMEM, or -E2BIG with more than 256, or than
+ * BUILD_ENV_BYTES_MAX. */
 int build_context_set(struct build_context *context, const char *name, const char *value);
 
 #endif

@@ -471,6 +471,15 @@ static bool read_context(struct build_run *run, const struct snapshot *from)
 	return run->context.cwd || !from->stored->default_cwd[0];
 }
 
+static size_t env_bytes(const struct snapshot *from)
+{
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < from->stored->n_env; i++)
+		bytes += strlen(from->stored->env[i]) + 1;
+	return bytes;
+}
+
 /* The deepest layer of another build that may be begun on. */
 static struct snapshot *find_layer(struct build_run *run)
 {
@@ -503,6 +512,9 @@ static int find_origin(struct build_run *run, struct pdk_error *err)
 		return pdk_fail(err, rc, PDK_NOT_FOUND, "from_template: template not found");
 	build_cache_base(template_id, base, run->keys[0]);
 	memcpy(run->origin_template, template_id, TEMPLATE_ID_SIZE);
+	if (base && env_bytes(base) > BUILD_ENV_BYTES_MAX)
+		return pdk_fail(err, -E2BIG, PDK_FAILED_PRECONDITION,
+				"from_template: its environment is larger than %u bytes", BUILD_ENV_BYTES_MAX);
 	layer = find_layer(run);
 	run->origin = layer ? layer : base;
 	if (run->origin && !read_context(run, run->origin))

@@ -25,7 +25,7 @@ int build_context_set(struct build_context *context, const char *name, const cha
 {
 	_cleanup_free_ char **items = calloc(context->env->count + 1, sizeof(char *));
 	_cleanup_free_ char *entry = NULL;
-	size_t length = strlen(name), n = 0;
+	size_t length = strlen(name), n = 0, bytes = 0;
 	struct text_list *env;
 
 	if (!items || asprintf(&entry, "%s=%s", name, value) < 0)
@@ -33,9 +33,11 @@ int build_context_set(struct build_context *context, const char *name, const cha
 	for (size_t i = 0; i < context->env->count; i++)
 		if (strncmp(context->env->item[i], name, length) != 0 || context->env->item[i][length] != '=')
 			items[n++] = context->env->item[i];
-	if (n == VALIDATE_ENV_PAIRS_MAX)
-		return -E2BIG;
 	items[n++] = entry;
+	for (size_t i = 0; i < n; i++)
+		bytes += strlen(items[i]) + 1;
+	if (n > VALIDATE_ENV_PAIRS_MAX || bytes > BUILD_ENV_BYTES_MAX)
+		return -E2BIG;
 	env = text_list_copy(items, n);
 	if (!env)
 		return -ENOMEM;
@@ -90,7 +92,8 @@ static void step_run(struct build_run *run, const Paddock__V1__TemplateBuildStep
 
 static void env_next(struct build_run *run);
 
-static void env_set(struct build_run *run, const char *value)
+/* False: the build has failed. */
+static bool env_set(struct build_run *run, const char *value)
 {
 	const Paddock__V1__TemplateBuildStep *step = current(run);
 	Paddock__V1__StartProcessRequest__EnvEntry entry = PADDOCK__V1__START_PROCESS_REQUEST__ENV_ENTRY__INIT;
@@ -105,14 +108,14 @@ static void env_set(struct build_run *run, const char *value)
 		rc = build_context_set(&run->context, entry.key, value);
 		if (rc < 0)
 			pdk_fail(&err, rc, PDK_INVALID_ARGUMENT, "ENV: %s",
-				 rc == -E2BIG ? "more than 256 variables" : "out of memory");
+				 rc == -E2BIG ? "more than 256 variables, or 256 KiB of them" : "out of memory");
 	}
 	if (rc < 0) {
 		build_run_fail(run, &err);
-		return;
+		return false;
 	}
 	run->pair += 2;
-	env_next(run);
+	return true;
 }
 
 static void env_expanded(struct build_run *run, const struct pdk_error *err)
@@ -125,7 +128,8 @@ static void env_expanded(struct build_run *run, const struct pdk_error *err)
 		build_run_fail(run, &failure);
 	} else {
 		run->kept[run->kept_length] = '\0';
-		env_set(run, run->kept);
+		if (env_set(run, run->kept))
+			env_next(run);
 	}
 }
 
@@ -150,23 +154,11 @@ static char *env_script(const char *value)
 	return script;
 }
 
-static void env_next(struct build_run *run)
+static void env_expand(struct build_run *run, const char *value)
 {
-	const Paddock__V1__TemplateBuildStep *step = current(run);
-	_cleanup_free_ char *script = NULL;
+	_cleanup_free_ char *script = env_script(value);
 	struct pdk_error err;
-	const char *value;
 
-	if (run->pair >= step->n_args) {
-		build_run_next(run);
-		return;
-	}
-	value = step->args[run->pair + 1];
-	if (!strchr(value, '$')) {
-		env_set(run, value);
-		return;
-	}
-	script = env_script(value);
 	if (script) {
 		const char *argv[] = {"/bin/bash", "-l", "-c", script, NULL};
 		const struct build_command command = {.argv = argv, .quiet = true, .timeout_ms = SHORT_TIMEOUT_MS};
@@ -176,6 +168,24 @@ static void env_next(struct build_run *run)
 	}
 	pdk_fail_errno(&err, -ENOMEM, "ENV");
 	build_run_fail(run, &err);
+}
+
+/* A loop: 128 steps of 256 pairs would be too deep for the stack. */
+static void env_next(struct build_run *run)
+{
+	const Paddock__V1__TemplateBuildStep *step = current(run);
+
+	while (run->pair < step->n_args) {
+		const char *value = step->args[run->pair + 1];
+
+		if (strchr(value, '$')) {
+			env_expand(run, value);
+			return;
+		}
+		if (!env_set(run, value))
+			return;
+	}
+	build_run_next(run);
 }
 
 /* --- WORKDIR --- */

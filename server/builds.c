@@ -15,6 +15,7 @@
 #define TAGS_MAX 16
 #define BUILDS_OF_TENANT_MAX 64 /* ended ones included */
 #define RUNNING_OF_TENANT_MAX 4
+#define ENV_PAIRS_MAX 1024u
 #define START_WITHIN_MS 3600000
 #define REMEMBERED_MS 86400000
 
@@ -454,6 +455,19 @@ static int check_step(const Paddock__V1__TemplateBuildStep *step, size_t index, 
 	return rc;
 }
 
+/* Each is set anew, with all that are there, while everybody waits. */
+static int check_pairs(const Paddock__V1__StartTemplateBuildRequest *request, struct pdk_error *err)
+{
+	size_t pairs = 0;
+
+	for (size_t i = 0; i < request->n_steps; i++)
+		pairs += strcmp(request->steps[i]->type, "ENV") == 0 ? request->steps[i]->n_args / 2 : 0;
+	if (pairs <= ENV_PAIRS_MAX)
+		return 0;
+	return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "steps: at most %u variables are set by all ENV together",
+			ENV_PAIRS_MAX);
+}
+
 static int check_start(const struct build *build, const Paddock__V1__StartTemplateBuildRequest *request,
 		       struct pdk_error *err)
 {
@@ -468,6 +482,8 @@ static int check_start(const struct build *build, const Paddock__V1__StartTempla
 		rc = validate_text("ready_command", request->ready_command, 64 << 10, err);
 	for (size_t i = 0; i < request->n_steps && rc >= 0; i++)
 		rc = check_step(request->steps[i], i, err);
+	if (rc >= 0)
+		rc = check_pairs(request, err);
 	if (rc < 0)
 		return rc;
 	if (build->stored->state != BUILD_WAITING)

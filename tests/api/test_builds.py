@@ -271,6 +271,19 @@ class Steps(Base):
         self.assertTrue(t.GetBuildFiles(hash=digest).present)
         self.assertFalse(o.GetBuildFiles(hash=digest).present)
 
+    def test_variables(self):
+        """So many that a call for each would be too deep, a copy for each too long, or all of them too large for a record."""
+        few = [step("ENV", *["A", "b"] * 256) for _ in range(4)]
+        build = self.client.Templates.CreateBuild(name="web").id
+        self.refused("INVALID_ARGUMENT", lambda: self.client.Templates.StartBuild(build_id=build, steps=[step("ENV", *["A", ""] * 256)] * 128),
+                     "at most 1024 variables")
+        self.build(*few, step("ENV", "B", "$A$A"))
+        self.assertEqual(self.sh("echo $A$B"), "bbb\n")
+        names = [[chr(c) for c in range(ord(first), ord(first) + 3)] for first in "ADG"]
+        large = [step("ENV", *sum(([name, "x" * 32000] for name in three), [])) for three in names]
+        self.assertIn("256 KiB", self.fails(*large, step("WORKDIR", "/srv/w")).reason)
+        self.build(*large[:2], step("WORKDIR", "/srv/w"))
+
     def test_quotas(self):
         admin = self.instance.admin.Admin
         self.addCleanup(lambda: admin.SetQuota(tenant="tenant", quota=pb.Quota(max_sandboxes=100, max_templates=64)))
