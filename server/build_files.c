@@ -9,6 +9,7 @@
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/hex.h"
 #include "server_secret.h"
+#include "tenants.h"
 #include "worker.h"
 #include <dirent.h>
 #include <errno.h>
@@ -36,9 +37,12 @@
 #define TENANT_MAX (4ull << 30)
 #define ALL_MAX (16ull << 30)
 #define KEEP_FREE (1ull << 30) /* of the disk: the store is there, too */
-#define UPLOADS_MAX 16u
+#define UPLOADS_MAX 64u
 #define UPLOADS_OF_TENANT_MAX 6u
+#define HEADER_NS (10ull * 1000000000) /* anybody may begin one */
+#define STALL_NS (60ull * 1000000000)
 #define FILES_MAX 4096u
+#define FILES_OF_TENANT_MAX 512u
 #define TOKEN_TTL_S 3600
 #define AGE_MAX_NS (86400ull * 1000000000)
 #define MAC_SIZE 16
@@ -55,6 +59,7 @@ struct upload {
 	struct worker_job job;
 	struct upload *next;
 	struct rpc_call *call; /* NULL: it has ended, and the job is still under way */
+	struct loop_timer timer; /* the next message is late */
 	int fd;
 	bool busy, half_closed, begun;
 	int rc;
@@ -130,6 +135,15 @@ static uint64_t sum(const char *tenant)
 	return bytes;
 }
 
+static unsigned int count(const char *tenant)
+{
+	unsigned int n = 0;
+
+	for (const struct stored_file *file = files; file; file = file->next)
+		n += strcmp(file->tenant, tenant) == 0;
+	return n;
+}
+
 /* The one that was not used for longest, of a tenant or of all. False: there is none. */
 static bool evict(const char *tenant)
 {
@@ -153,7 +167,7 @@ static bool disk_is_full(void)
 static int make_room(const char *tenant, uint64_t more, struct pdk_error *err)
 {
 	drop_old();
-	while (sum(tenant) + more > TENANT_MAX)
+	while (sum(tenant) + more > TENANT_MAX || count(tenant) >= FILES_OF_TENANT_MAX)
 		if (!evict(tenant))
 			return pdk_fail(err, -ENOSPC, PDK_RESOURCE_EXHAUSTED,
 					"files for builds: the tenant's room is full");
@@ -187,12 +201,6 @@ static bool is_present(const char *tenant, const char *hash)
 	if (file)
 		file->used_ns = loop_now_ns();
 	return file;
-}
-
-void build_files_remove_tenant(const char *tenant)
-{
-	while (evict(tenant))
-		;
 }
 
 static void empty_folder(void)
@@ -234,13 +242,17 @@ void build_files_stop(void)
 
 /* --- tokens: expiry, MAC, tenant --- */
 
+/* Of this tenant, not of one that had its name before it. False: there is no such tenant. */
 static bool token_mac(const char *tenant, const char *hash, const char *expires, char ret[2 * MAC_SIZE + 1])
 {
-	char text[TENANT_NAME_MAX + BUILD_HASH_LEN + 32];
+	const struct tenant *found = tenant_find(tenant);
+	char text[TENANT_NAME_MAX + BUILD_HASH_LEN + 64];
 	uint8_t digest[EVP_MAX_MD_SIZE];
 	unsigned int length;
 
-	snprintf(text, sizeof(text), "%s/%s/%s", tenant, hash, expires);
+	if (!found)
+		return false;
+	snprintf(text, sizeof(text), "%s/%" PRId64 "/%s/%s", tenant, found->created_unix_ms, hash, expires);
 	if (!HMAC(EVP_sha256(), token_key, sizeof(token_key), (const uint8_t *)text, strlen(text), digest, &length))
 		return false;
 	hex_encode(digest, MAC_SIZE, ret);
@@ -270,7 +282,7 @@ static bool token_check(const char *token, const char *hash, char ret_tenant[TEN
 	snprintf(expires, sizeof(expires), "%.16s", token);
 	if (!token_mac(tenant, hash, expires, mac) || CRYPTO_memcmp(mac, token + 16, 2 * MAC_SIZE) != 0)
 		return false;
-	if (strtoull(expires, NULL, 16) < (uint64_t)loop_wall_ms() / 1000 || !tenant_exists(tenant))
+	if (strtoull(expires, NULL, 16) < (uint64_t)loop_wall_ms() / 1000)
 		return false;
 	snprintf(ret_tenant, TENANT_NAME_MAX + 1, "%s", tenant);
 	return true;
@@ -306,6 +318,7 @@ static void upload_free(struct upload *upload)
 	while (*at != upload)
 		at = &(*at)->next;
 	*at = upload->next;
+	loop_timer_cancel(&upload->timer);
 	if (upload->fd >= 0)
 		close(upload->fd);
 	free(upload->data);
@@ -318,9 +331,52 @@ static void upload_fail(struct upload *upload, const struct pdk_error *err)
 	struct rpc_call *call = upload->call;
 
 	upload->call = NULL;
+	loop_timer_cancel(&upload->timer);
 	if (!upload->busy)
 		upload_free(upload);
 	rpc_fail(call, err);
+}
+
+static void on_late(void *arg)
+{
+	struct pdk_error err;
+
+	pdk_fail(&err, -ETIMEDOUT, PDK_DEADLINE_EXCEEDED, "the upload stands still");
+	upload_fail(arg, &err);
+}
+
+/* -ENOMEM: its end would never come. */
+static int expect(struct upload *upload, uint64_t within_ns)
+{
+	upload->timer.handler = on_late;
+	upload->timer.arg = upload;
+	return loop_timer_set(&upload->timer, loop_now_ns() + within_ns);
+}
+
+static void read_next(struct upload *upload)
+{
+	struct pdk_error err;
+
+	if (expect(upload, STALL_NS) >= 0) {
+		rpc_read(upload->call);
+		return;
+	}
+	pdk_fail_errno(&err, -ENOMEM, "receiving");
+	upload_fail(upload, &err);
+}
+
+void build_files_remove_tenant(const char *tenant)
+{
+	struct pdk_error err;
+
+	pdk_fail(&err, -ENOENT, PDK_ABORTED, "the tenant is removed");
+	for (struct upload *upload = uploads, *next; upload; upload = next) {
+		next = upload->next;
+		if (upload->call && strcmp(upload->tenant, tenant) == 0)
+			upload_fail(upload, &err);
+	}
+	while (evict(tenant))
+		;
 }
 
 static int keep(struct upload *upload)
@@ -399,7 +455,7 @@ static void write_done(struct worker_job *job)
 	} else if (upload->half_closed) {
 		finish(upload);
 	} else {
-		rpc_read(upload->call);
+		read_next(upload);
 	}
 }
 
@@ -430,7 +486,7 @@ static int take_header(struct upload *upload, const Paddock__V1__UploadBuildFile
 	if (upload->fd < 0)
 		return pdk_fail_errno(err, -errno, "keeping the files");
 	upload->begun = true;
-	rpc_read(upload->call);
+	read_next(upload);
 	return 0;
 }
 
@@ -455,6 +511,7 @@ static int take_data(struct upload *upload, const ProtobufCBinaryData *data, str
 	upload->length = data->len;
 	upload->bytes += data->len;
 	upload->busy = true;
+	loop_timer_cancel(&upload->timer);
 	worker_submit(&upload->job);
 	return 0;
 }
@@ -514,4 +571,8 @@ void builds_upload_files(struct rpc_call *call, const struct ProtobufCMessage *r
 	upload->next = uploads;
 	uploads = upload;
 	rpc_set_events(call, &events, upload);
+	if (expect(upload, HEADER_NS) < 0) {
+		pdk_fail_errno(&err, -ENOMEM, "receiving");
+		upload_fail(upload, &err);
+	}
 }

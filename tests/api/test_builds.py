@@ -5,9 +5,11 @@ import io
 import os
 import signal
 import tarfile
+import threading
+import time
 import unittest
 
-from api import OwnInstance, needs_criu, pb
+from api import OwnInstance, grpc, needs_criu, pb
 from paddock import enum, wait_until
 
 WAITING, BUILDING, READY, FAILED = (enum("TEMPLATE_BUILD_STATE_" + n) for n in ("WAITING", "BUILDING", "READY", "FAILED"))
@@ -283,6 +285,65 @@ class Steps(Base):
         large = [step("ENV", *sum(([name, "x" * 32000] for name in three), [])) for three in names]
         self.assertIn("256 KiB", self.fails(*large, step("WORKDIR", "/srv/w")).reason)
         self.build(*large[:2], step("WORKDIR", "/srv/w"))
+
+    def test_a_tenant_that_is_removed(self):
+        """A build and an upload end with it, and a token is nothing to the next tenant of its name."""
+        def tenant():
+            return self.instance.tenant("passing", SCOPES)
+        client = tenant()
+        build = client.Templates.CreateBuild(name="web").id
+        client.Templates.StartBuild(build_id=build, steps=[step("RUN", "echo here; sleep 1000")])
+        wait_until(lambda: any(e.message == "here" for e in client.Templates.GetBuild(build_id=build).log), 20)
+        data = tar(("a", b"A"))
+        digest = hashlib.sha256(data).hexdigest()
+        token = client.Templates.GetBuildFiles(hash=digest).upload_token
+        self.upload(data, token, digest)
+        begun, go_on, ends = threading.Event(), threading.Event(), []
+
+        def messages():
+            yield pb.UploadBuildFilesRequest(header=pb.UploadBuildFilesHeader(hash=digest, upload_token=token))
+            yield pb.UploadBuildFilesRequest(data=data)
+            begun.set()
+            go_on.wait(30)
+
+        def upload():
+            try:
+                ends.append(self.client.Templates.UploadBuildFiles(messages()))
+            except grpc.RpcError as e:
+                ends.append(e.code().name)
+        thread = threading.Thread(target=upload)
+        thread.start()
+        self.assertTrue(begun.wait(10))
+        self.instance.admin.Admin.RemoveTenant(tenant="passing", force=True)
+        client = tenant()
+        wait_until(lambda: ends, 10)
+        go_on.set()
+        thread.join()
+        self.assertEqual(ends, ["ABORTED"])
+        self.refused("NOT_FOUND", lambda: client.Templates.GetBuild(build_id=build), "build not found")
+        self.assertFalse(client.Templates.GetBuildFiles(hash=digest).present)
+        self.refused("UNAUTHENTICATED", lambda: self.upload(data, token, digest), "upload_token")
+        self.upload(data, client.Templates.GetBuildFiles(hash=digest).upload_token, digest)
+        self.assertTrue(client.Templates.GetBuildFiles(hash=digest).present)
+        self.instance.admin.Admin.RemoveTenant(tenant="passing", force=True)
+
+    def test_uploads_of_one_tenant_leave_others_theirs(self):
+        data = tar(("a", b"A"))
+        kept = self.upload(data, self.other.Templates.GetBuildFiles(hash="e" * 64).upload_token, "e" * 64)
+        for n in range(514):
+            self.upload(b"x", name=f"{n:064x}")
+        self.assertTrue(self.other.Templates.GetBuildFiles(hash=kept).present)
+        self.assertFalse(self.client.Templates.GetBuildFiles(hash=f"{0:064x}").present)
+        self.assertTrue(self.client.Templates.GetBuildFiles(hash=f"{513:064x}").present)
+
+    def test_upload_that_says_nothing(self):
+        """Anybody may begin one, so it may not stay."""
+        def nothing():
+            threading.Event().wait(30)
+            yield
+        began = time.monotonic()
+        self.refused("DEADLINE_EXCEEDED", lambda: self.client.Templates.UploadBuildFiles(nothing()), "stands still")
+        self.assertGreater(time.monotonic() - began, 9)
 
     def test_quotas(self):
         admin = self.instance.admin.Admin
