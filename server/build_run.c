@@ -190,10 +190,13 @@ static int name_it(struct build_run *run, struct snapshot *snapshot, struct stor
 
 static int check_disk_quota(const struct snapshot *snapshot, struct pdk_error *err)
 {
-	const struct sandbox_owner *owner = sandbox_owner_find(snapshot->stored->tenant);
+	const struct sandbox_owner *owner;
 	struct tenant_quota quota;
 
 	tenant_get_quota(snapshot->stored->tenant, &quota);
+	if (quota.total_disk_bytes)
+		snapshot_yield(snapshot->stored->tenant, quota.total_disk_bytes);
+	owner = sandbox_owner_find(snapshot->stored->tenant);
 	if (!owner || !quota.total_disk_bytes || owner->snapshot_bytes <= quota.total_disk_bytes)
 		return 0;
 	return pdk_fail(err, -EDQUOT, PDK_RESOURCE_EXHAUSTED,

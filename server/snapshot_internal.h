@@ -67,6 +67,9 @@ int snapshot_unlist(struct snapshot *snapshot, struct store_batch *batch);
 void snapshot_release(struct snapshot *snapshot);
 /* Bytes of its owner and of the box: from now on these, instead of what was said before. */
 void snapshot_count(struct snapshot *snapshot, uint64_t bytes);
+/* Layers that builds have left make room, until the tenant's snapshots hold at most `most` bytes or no layer is left:
+ * nobody else can remove them. */
+void snapshot_yield(const char *tenant, uint64_t most);
 /* RESOURCE_EXHAUSTED if the tenant or the box has no room for one more of this size. */
 int snapshot_check_quota(const char *tenant, uint64_t bytes, struct pdk_error *err);
 int snapshot_store(struct store_batch *batch, const struct snapshot *snapshot);

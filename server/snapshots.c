@@ -108,27 +108,6 @@ int snapshot_find_origin(const struct principal *principal, const char *name_or_
 	return find(principal, name_or_id, true, ret, err);
 }
 
-int snapshot_check_quota(const char *tenant, uint64_t bytes, struct pdk_error *err)
-{
-	const struct sandbox_owner *owner = sandbox_owner_find(tenant);
-	uint32_t count = owner ? owner->snapshots : 0;
-	uint64_t used = owner ? owner->disk_bytes + owner->snapshot_bytes : 0;
-	struct tenant_quota quota;
-
-	tenant_get_quota(tenant, &quota);
-	if (count >= quota.max_snapshots)
-		return pdk_fail(err, -EDQUOT, PDK_RESOURCE_EXHAUSTED,
-				"tenant quota max_snapshots exhausted: %u of %u in use; retry in 1000 ms", count,
-				quota.max_snapshots);
-	if (quota.total_disk_bytes && (bytes > quota.total_disk_bytes || used > quota.total_disk_bytes - bytes))
-		return pdk_fail(err, -EDQUOT, PDK_RESOURCE_EXHAUSTED,
-				"tenant quota total_disk_bytes exhausted: %llu of %llu in use, up to %llu more asked "
-				"for; retry in 1000 ms",
-				(unsigned long long)used, (unsigned long long)quota.total_disk_bytes,
-				(unsigned long long)bytes);
-	return admission_check_disk(bytes, err);
-}
-
 int snapshot_store(struct store_batch *batch, const struct snapshot *snapshot)
 {
 	return record_put(batch, STORE_SNAPSHOTS, snapshot->stored->id, &snapshot->stored->base);
@@ -235,6 +214,51 @@ void snapshot_release(struct snapshot *snapshot)
 	if (!snapshot->names && snapshot->state == SNAPSHOT_READY && snapshot->stored->unlisted &&
 	    !snapshot->stored->cache_key.len)
 		end_unasked(snapshot, "layer.removed");
+}
+
+void snapshot_yield(const char *tenant, uint64_t most)
+{
+	for (;;) {
+		const struct sandbox_owner *owner = sandbox_owner_find(tenant);
+		struct snapshot *oldest = NULL;
+
+		if (!owner || owner->snapshot_bytes <= most)
+			return;
+		for (struct snapshot *layer = snapshot_newest; layer; layer = layer->next)
+			if (layer->state == SNAPSHOT_READY && layer->stored->cache_key.len && !layer->names &&
+			    !layer->users && strcmp(layer->stored->tenant, tenant) == 0 &&
+			    (!oldest || layer->stored->used_unix_ms < oldest->stored->used_unix_ms))
+				oldest = layer;
+		if (!oldest)
+			return;
+		end_unasked(oldest, "layer.removed");
+	}
+}
+
+int snapshot_check_quota(const char *tenant, uint64_t bytes, struct pdk_error *err)
+{
+	const struct sandbox_owner *owner = sandbox_owner_find(tenant);
+	uint64_t wanted = bytes + (owner ? owner->disk_bytes : 0), used;
+	struct tenant_quota quota;
+	uint32_t count;
+
+	tenant_get_quota(tenant, &quota);
+	if (quota.total_disk_bytes)
+		snapshot_yield(tenant, quota.total_disk_bytes > wanted ? quota.total_disk_bytes - wanted : 0);
+	owner = sandbox_owner_find(tenant);
+	count = owner ? owner->snapshots : 0;
+	used = owner ? owner->disk_bytes + owner->snapshot_bytes : 0;
+	if (count >= quota.max_snapshots)
+		return pdk_fail(err, -EDQUOT, PDK_RESOURCE_EXHAUSTED,
+				"tenant quota max_snapshots exhausted: %u of %u in use; retry in 1000 ms", count,
+				quota.max_snapshots);
+	if (quota.total_disk_bytes && (bytes > quota.total_disk_bytes || used > quota.total_disk_bytes - bytes))
+		return pdk_fail(err, -EDQUOT, PDK_RESOURCE_EXHAUSTED,
+				"tenant quota total_disk_bytes exhausted: %llu of %llu in use, up to %llu more asked "
+				"for; retry in 1000 ms",
+				(unsigned long long)used, (unsigned long long)quota.total_disk_bytes,
+				(unsigned long long)bytes);
+	return admission_check_disk(bytes, err);
 }
 
 /* A template is made of it: it stays for that alone. */

@@ -345,6 +345,20 @@ class Steps(Base):
         self.refused("DEADLINE_EXCEEDED", lambda: self.client.Templates.UploadBuildFiles(nothing()), "stands still")
         self.assertGreater(time.monotonic() - began, 9)
 
+    def test_layers_make_room(self):
+        """They count in the quota, and nobody can remove them."""
+        admin = self.instance.admin.Admin
+        self.addCleanup(lambda: admin.SetQuota(tenant="tenant", quota=pb.Quota(max_sandboxes=100, max_templates=64)))
+        admin.SetQuota(tenant="tenant", quota=pb.Quota(max_sandboxes=100, max_templates=64, total_disk_bytes=300 << 20))
+
+        def build(name):
+            fill = [step("RUN", f"head -c 30M /dev/urandom > /home/user/{n}") for n in range(3)]
+            return self.finish(self.start(*fill, name=name, force=True, resources=pb.Resources(disk_bytes=200 << 20)))
+        for name in ("one", "two"):
+            self.assertEqual(build(name).reason, "")
+        admin.SetQuota(tenant="tenant", quota=pb.Quota(max_sandboxes=100, max_templates=64, total_disk_bytes=210 << 20))
+        self.assertIn("total_disk_bytes", build("three").reason)
+
     def test_quotas(self):
         admin = self.instance.admin.Admin
         self.addCleanup(lambda: admin.SetQuota(tenant="tenant", quota=pb.Quota(max_sandboxes=100, max_templates=64)))
