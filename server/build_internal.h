@@ -69,6 +69,9 @@ struct build_context {
 /* READY (no error) or FAILED: the rest of its life. `batch` may hold what belongs to it; consumed. */
 void build_finish(struct build *build, const struct pdk_error *err, const char *step, struct store_batch *batch);
 
+/* Whatever says that it is a sandbox of this build. */
+void build_end_sandboxes(const struct build *build);
+
 /* --- build_log.c --- */
 /* One line; what does not fit is left out. `step` as TemplateBuildLog.step. */
 void build_log(struct build *build, const char *step, bool is_error, const char *text, size_t length);

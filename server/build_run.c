@@ -59,6 +59,9 @@ static void detach(struct build_run *run)
 		snapshot_unuse(STEAL_PTR(run->origin));
 	if (sandbox && sandbox_is_living(sandbox))
 		sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_KILLED, "its build is over");
+	/* It may be there already, and the answer that names it not. */
+	if (!run->sandbox_id[0])
+		build_end_sandboxes(run->build);
 	if (run->build)
 		run->build->run = NULL;
 }
@@ -121,6 +124,19 @@ static int record_context(Paddock__Internal__StoredSnapshot *stored, const struc
 	}
 	whole = whole && set_text(&stored->default_user, context->user);
 	return whole && set_text(&stored->default_cwd, context->cwd ? context->cwd : "") ? 0 : -ENOMEM;
+}
+
+/* The key that started it may have been revoked meanwhile. */
+static int check_principal(const struct build_run *run, struct pdk_error *err)
+{
+	const struct key *key = run->principal.key_id[0] ? key_find(run->principal.key_id) : NULL;
+	int64_t now = loop_wall_ms();
+
+	if (!run->principal.key_id[0])
+		return 0;
+	if (key && !key->revoked_unix_ms && (!key->expires_unix_ms || key->expires_unix_ms > now))
+		return 0;
+	return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "the API key that started the build is not valid any more");
 }
 
 /* --- layers --- */
@@ -209,10 +225,12 @@ static void publish(struct build_run *run, struct snapshot *snapshot)
 	struct store_batch *batch = store_batch_create();
 	struct build *build = run->build;
 	struct pdk_error err;
-	int rc = check_disk_quota(snapshot, &err);
+	int rc = check_principal(run, &err);
 
 	snapshot->stored->unlisted = true;
 	snapshot_count(snapshot, snapshot->counted_bytes);
+	if (rc >= 0)
+		rc = check_disk_quota(snapshot, &err);
 	if (rc >= 0 && (!batch || record_context(snapshot->stored, run) < 0 ||
 			!set_text(&snapshot->stored->build_id, build->stored->id)))
 		rc = pdk_fail_errno(&err, -ENOMEM, "keeping the template");
@@ -297,12 +315,16 @@ static void ready_tried(struct build_run *run, const struct pdk_error *err)
 static void try_ready(void *arg)
 {
 	struct build_run *run = arg;
+	struct pdk_error err;
 	const char *ready = run->plan->ready_command[0] ? run->plan->ready_command : READY_DEFAULT;
 	const char *argv[] = {"/bin/bash", "-l", "-c", ready, NULL};
 	const struct build_command command = {.argv = argv,
 					      .timeout_ms = (run->ready_until_ns - loop_now_ns()) / 1000000 + 1};
 
-	build_command(run, &command, ready_tried);
+	if (check_principal(run, &err) < 0)
+		build_run_fail(run, &err);
+	else
+		build_command(run, &command, ready_tried);
 }
 
 static void begin_ready(struct build_run *run)
@@ -338,19 +360,6 @@ static void finalize(struct build_run *run)
 }
 
 /* --- steps --- */
-
-/* The key that started it may have been revoked meanwhile. */
-static int check_principal(const struct build_run *run, struct pdk_error *err)
-{
-	const struct key *key = run->principal.key_id[0] ? key_find(run->principal.key_id) : NULL;
-	int64_t now = loop_wall_ms();
-
-	if (!run->principal.key_id[0])
-		return 0;
-	if (key && !key->revoked_unix_ms && (!key->expires_unix_ms || key->expires_unix_ms > now))
-		return 0;
-	return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "the API key that started the build is not valid any more");
-}
 
 static void go(struct build_run *run)
 {

@@ -175,10 +175,16 @@ static int load_one(const void *key, size_t key_length, const void *value, size_
 	return -ENOMEM;
 }
 
-/* A sandbox that an earlier server made for a build. Of the same tenant: metadata is the client's word. */
-static void end_orphan(struct sandbox *sandbox, void *arg)
+/* A sandbox that was made for a build. Of the same tenant: metadata is the client's word. */
+struct made {
+	const struct build *build; /* NULL: for any */
+	const char *why;
+};
+
+static void end_made(struct sandbox *sandbox, void *arg)
 {
 	const struct text_list *metadata = sandbox->private->metadata;
+	const struct made *made = arg;
 
 	for (size_t i = 0; metadata && i + 1 < metadata->count; i += 2) {
 		const struct build *build;
@@ -186,10 +192,15 @@ static void end_orphan(struct sandbox *sandbox, void *arg)
 		if (strcmp(metadata->item[i], "paddock.build") != 0)
 			continue;
 		build = find_build(metadata->item[i + 1]);
-		if (build && strcmp(build->stored->tenant, sandbox->tenant) == 0 && sandbox_is_living(sandbox))
-			sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_KILLED,
-					 "its build was ended by a restart of the server");
+		if (build && (!made->build || made->build == build) &&
+		    strcmp(build->stored->tenant, sandbox->tenant) == 0 && sandbox_is_living(sandbox))
+			sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_KILLED, made->why);
 	}
+}
+
+void build_end_sandboxes(const struct build *build)
+{
+	sandbox_each(end_made, &(struct made){.build = build, .why = "its build is over"});
 }
 
 int builds_start(struct pdk_error *err)
@@ -200,7 +211,7 @@ int builds_start(struct pdk_error *err)
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "loading the builds from the store");
 	pdk_fail(&cut, -ECANCELED, PDK_ABORTED, "the server was restarted while it ran");
-	sandbox_each(end_orphan, NULL);
+	sandbox_each(end_made, &(struct made){.why = "its build was ended by a restart of the server"});
 	for (struct build *build = newest, *next; build; build = next) {
 		next = build->next;
 		if (has_ended(build))

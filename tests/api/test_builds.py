@@ -286,6 +286,24 @@ class Steps(Base):
         self.assertIn("256 KiB", self.fails(*large, step("WORKDIR", "/srv/w")).reason)
         self.build(*large[:2], step("WORKDIR", "/srv/w"))
 
+    def test_a_revoked_key(self):
+        """What it started ends with it: at once where something runs for it, before the next thing otherwise."""
+        own = self.instance.with_key("tenant", SCOPES)
+        build = own.Templates.CreateBuild(name="web").id
+        own.Templates.StartBuild(build_id=build, steps=[step("RUN", "echo here; sleep 1000")])
+        wait_until(lambda: any(e.message == "here" for e in self.client.Templates.GetBuild(build_id=build).log), 20)
+        self.instance.admin.Admin.RevokeKey(key_id=own.key_id)
+        self.assertEqual((self.finish(build).state, self.finish(build).reason), (FAILED, "a valid API key is needed"))
+        wait_until(lambda: not self.client.Sandboxes.List().sandboxes, 10)
+
+    def test_stop_at_any_moment(self):
+        """Also while its sandbox is made, which must not stay behind."""
+        for _ in range(12):
+            build = self.start(step("RUN", "sleep 1000"))
+            self.client.Templates.StopBuild(build_id=build)
+            self.assertEqual(self.finish(build).state, FAILED)
+        wait_until(lambda: not self.client.Sandboxes.List().sandboxes, 10)
+
     def test_a_tenant_that_is_removed(self):
         """A build and an upload end with it, and a token is nothing to the next tenant of its name."""
         def tenant():
