@@ -116,8 +116,12 @@ build_asan() {
 	CC=clang build "$SOURCE/build-asan" -DPADDOCK_FAULTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DPADDOCK_SANITIZE=address;undefined"
 }
 
-# Make the builds that come later with what the suites leave of the processors. A failure is not looked at here:
-# the build itself comes upon it again.
+# The templates of some suites, where they are not in PADDOCK_CACHE.
+make_zoo() { /usr/bin/python3 tests/lib/zoo.py; }
+make_interpreter() { /usr/bin/python3 tests/lib/interpreter.py; }
+
+# Make what is needed later with what the suites leave of the processors. A failure is not looked at here: who needs it
+# tries again.
 build_ahead() { # build_ahead FUNCTION...
 	set -m
 	(
@@ -225,21 +229,26 @@ say "packages"
 must install tests/lib/install.sh build run test
 build "$BUILD" -DCMAKE_BUILD_TYPE=RelWithDebInfo
 
+black_box=()
+ahead=()
+for suite in $(suites); do
+	wanted "$suite" || continue
+	black_box+=("$suite")
+	case "$suite" in
+	checkpoint) ahead=(make_zoo "${ahead[@]}") ;;
+	fault) ahead+=(build_faults) ;;
+	sdk-gateway) ahead+=(make_interpreter) ;;
+	esac
+done
+[ -z "$ASAN" ] || [ ${#ONLY[@]} -gt 0 ] || ahead+=(build_asan)
+[ ${#ahead[@]} = 0 ] || build_ahead "${ahead[@]}"
 if wanted unit; then
 	run_unit "$BUILD" unit
 fi
-black_box=()
-for suite in $(suites); do
-	wanted "$suite" && black_box+=("$suite")
-done
 if [ ${#black_box[@]} -gt 0 ] || { [ -n "$ASAN" ] && wanted asan; }; then
 	say "base template (about 2 minutes the first time)"
 	must template prepare_template
 fi
-ahead=()
-[[ " ${black_box[*]} " != *" fault "* ]] || ahead+=(build_faults)
-[ -z "$ASAN" ] || [ ${#ONLY[@]} -gt 0 ] || ahead+=(build_asan)
-[ ${#ahead[@]} = 0 ] || build_ahead "${ahead[@]}"
 for suite in "${black_box[@]}"; do
 	if [ "$suite" = fault ]; then
 		wait_ahead

@@ -1,11 +1,11 @@
 """What these tests share: one instance, the template with the programs, ways to and from the disk, and what is left afterwards."""
 import os
 import subprocess
-import sys
 import unittest
 
 import host
-from paddock import CACHE, CLI, Instance, code_of, enum, eventually, wait_until
+import zoo
+from paddock import CACHE, Instance, code_of, enum, eventually, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))
 CHECKPOINT = enum("PAUSE_MODE_CHECKPOINT")
@@ -13,21 +13,7 @@ STDERR = enum("STREAM_STDERR")
 HAS_CRIU = os.path.exists(f"{CACHE}/criu/usr/sbin/criu") or os.path.exists("/usr/sbin/criu")
 needs_criu = unittest.skipUnless(HAS_CRIU, "no CRIU: tests/lib/install.sh puts it into PADDOCK_CACHE")
 
-# Programs that `base` has not. The tar's name says what is in it, so a change of the list makes it anew.
-PROGRAMS = ("vim-tiny", "redis-server", "postgresql")
-
 _shared = None
-
-
-def import_zoo(instance):
-    """The template `zoo`: `base` and PROGRAMS, made once and kept in PADDOCK_CACHE."""
-    path = f"{CACHE}/base+{'+'.join(PROGRAMS)}.tar"
-    if not os.path.exists(path):
-        os.makedirs(CACHE, exist_ok=True)
-        print("# building the template of programs (once; kept in PADDOCK_CACHE)", file=sys.stderr, flush=True)
-        subprocess.run([CLI, "template", "build", "base", "--include", ",".join(PROGRAMS), "--to-tar", path], check=True, stdout=sys.stderr)
-    with open(path, "rb") as stream:
-        instance.admin.build_template("zoo", stream, public=True)
 
 
 def instance():
@@ -35,7 +21,7 @@ def instance():
     if _shared is None:
         _shared = Instance(template=None, pool="20G", pool_size=0)
         _shared.start()
-        import_zoo(_shared)
+        zoo.add(_shared)
     return _shared
 
 

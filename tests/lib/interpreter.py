@@ -1,13 +1,10 @@
-"""The template code-interpreter-v1, made by its recipe once and kept in the cache until the recipe or its files change."""
-import fcntl
+"""The template code-interpreter-v1."""
 import hashlib
 import os
-import subprocess
-import sys
 
-from paddock import CACHE, CLI, SOURCE
+import template_tar
+from paddock import SOURCE
 
-TAR = os.path.join(CACHE, "code-interpreter.tar")
 FILES = "sandbox/interpreter"
 
 
@@ -22,35 +19,12 @@ def recipe():
     return digest.hexdigest()
 
 
-def stamp():
-    """What the tar beside it is: its recipe and its size."""
-    return f"{recipe()} {os.path.getsize(TAR) if os.path.exists(TAR) else 0}"
-
-
-def is_there():
-    try:
-        with open(TAR + ".recipe") as file:
-            return os.path.exists(TAR) and file.read().strip() == stamp()
-    except OSError:
-        return False
-
-
 def prepare():
-    """Build the tar unless it is there. No daemon is needed. Whoever comes while another builds it waits for that."""
-    os.makedirs(CACHE, exist_ok=True)
-    with open(TAR + ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_there():
-            return
-        print(f"building the code-interpreter template (once; kept in {CACHE})", file=sys.stderr)
-        subprocess.run([CLI, "template", "build", "code-interpreter", "--to-tar", TAR], check=True, stdout=sys.stderr)
-        with open(TAR + ".recipe", "w") as file:
-            file.write(stamp() + "\n")
+    return template_tar.make("code-interpreter", recipe(), "code-interpreter")
 
 
 def add(instance):
-    prepare()
-    with open(TAR, "rb") as tar:
+    with open(prepare(), "rb") as tar:
         instance.admin.build_template("code-interpreter-v1", tar, public=True)
 
 
