@@ -71,9 +71,9 @@ struct http_work {
  *	HANDSHAKE  TLS. Leaves to HEAD, GONE, or it is handed over (h2)
  *	HEAD       waits for a whole head. Leaves to EXCHANGE, LEAVING (a bad head was answered), GONE
  *	EXCHANGE   the owner has a request. Leaves to HEAD (keep-alive), LEAVING, GONE
- *	LEAVING    the last bytes go out, then the writing side is shut, and what still comes is thrown away for a
- *moment, so that the client reads our answer and not a reset. Leaves to GONE GONE       closed; freed at the end of its
- *run
+ *	LEAVING    the last bytes go out, then the writing side is shut, and what still comes is thrown away for
+ *	           a moment, so that the client reads our answer and not a reset. Leaves to GONE
+ *	GONE       closed; freed at the end of its run
  */
 enum http_state { HTTP_HANDSHAKE, HTTP_HEAD, HTTP_EXCHANGE, HTTP_LEAVING, HTTP_GONE };
 

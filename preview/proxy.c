@@ -23,7 +23,7 @@
  *	DONE      the response was given; the connection was kept or closed
  *
  * An idle connection may be closed by the application at the moment that it is used. A request that can be repeated,
- *and of which nothing but the head was sent, is then dialled anew, once.
+ * and of which nothing but the head was sent, is then dialled anew, once.
  */
 
 #define READ_SIZE 65536u

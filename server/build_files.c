@@ -58,7 +58,7 @@ struct stored_file {
 struct upload {
 	struct worker_job job;
 	struct upload *next;
-	struct rpc_call *call; /* NULL: it has ended, and the job is still under way */
+	struct rpc_call *call;   /* NULL: it has ended, and the job is still under way */
 	struct loop_timer timer; /* the next message is late */
 	int fd;
 	bool busy, half_closed, begun;

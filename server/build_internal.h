@@ -24,7 +24,7 @@
  * Ended ones are forgotten after a day, or when a tenant has too many. Logs are in memory only.
  *
  * What a build does in its sandbox it does by calls as any client's (rpc_local.h), as the principal that started it.
- *Only layers are taken behind the API.
+ * Only layers are taken behind the API.
  */
 
 #define BUILD_KEY_SIZE 32

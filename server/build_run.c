@@ -18,8 +18,8 @@
  *	the last layer, or a snapshot with memory; its names		publish()
  *
  * It ends in build_run_fail() or publish(). What is under way then (struct build_run says what) is taken back, or
- *waited for: `over` is set, and whatever comes last frees it. A sandbox that ends makes the call fail that is under way
- *in it.
+ * waited for: `over` is set, and whatever comes last frees it. A sandbox that ends makes the call fail that is under way
+ * in it.
  */
 
 #define SANDBOX_TIMEOUT_MS (6ull * 3600000)

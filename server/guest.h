@@ -25,8 +25,8 @@ struct sandbox;
 typedef void (*guest_reply_handler)(const Paddock__Internal__GuestReply *reply, int *fds, unsigned int n_fds,
 				    const struct pdk_error *err, void *arg);
 
-/* Take over the connected link descriptor (closed on failure too) and say hello + setup. `env` are NAME=value. `ready`
- * runs once: rc 0 when init answered. */
+/* Take over the connected link descriptor (closed on failure too) and say hello + setup. `env` are NAME=value. `ready` runs once: rc 0 when
+ * init answered. */
 struct guest *guest_create(struct sandbox *sandbox, int fd, char *const *env, size_t n_env, const char *hostname,
 			   void (*ready)(struct guest *guest, int rc, void *arg), void *arg);
 /* After `ready`: whether its image has a start command, and one that waits until that is ready (sandbox_start.c). */
@@ -42,8 +42,8 @@ int guest_setup(struct guest *guest, char *const *env, size_t n_env, const char 
 /* Open a stream with a request. Returns the stream number (> 0) or a negative errno. `credit` > 0 grants events. */
 int64_t guest_call(struct guest *guest, const Paddock__Internal__GuestRequest *request, uint32_t credit,
 		   guest_reply_handler handler, void *arg);
-/* Close the link in good order: every stream's handler gets its last call with UNAVAILABLE, and `done` runs when init
- * has closed its end too (or does not within two seconds); the guest is freed then. guest_free() takes it back. */
+/* Close the link in good order: every stream's handler gets its last call with UNAVAILABLE, and `done` runs when init has
+ * closed its end too (or does not within two seconds); the guest is freed then. guest_free() takes it back. */
 void guest_hang_up(struct guest *guest, void (*done)(void *arg), void *arg);
 /* Say how long nothing ran inside, right before it goes on. */
 int guest_resumed(struct guest *guest, uint64_t paused_ms);

@@ -19,12 +19,12 @@ void processes_adopt(struct sandbox *sandbox, void (*done)(struct sandbox *sandb
 void processes_end(struct sandbox *sandbox);
 /* The server ends and the sandbox lives on: free what is known of its processes, nothing else. The link is gone. */
 void processes_let_go(struct sandbox *sandbox);
-/* Let go of all descriptors and streams of a sandbox that is about to be checkpointed; processes_adopt() takes them
- * again. -EAGAIN, and nothing was done: a process is starting, or its end is being stored; try again soon. */
+/* Let go of all descriptors and streams of a sandbox that is about to be checkpointed; processes_adopt() takes them again.
+ * -EAGAIN, and nothing was done: a process is starting, or its end is being stored; try again soon. */
 int processes_suspend(struct sandbox *sandbox);
 #define PROCESSES_RUNNING_MAX 1024u
-/* Those that run, as records for a snapshot: each is allocated, also those before a failure. The number in
- * `*ret_count`; 0 or -ENOMEM. */
+/* Those that run, as records for a snapshot: each is allocated, also those before a failure. The number in `*ret_count`;
+ * 0 or -ENOMEM. */
 int processes_record(struct sandbox *sandbox, struct Paddock__Internal__StoredProcess *ret[PROCESSES_RUNNING_MAX],
 		     size_t *ret_count);
 /* A copy that holds these from its first moment: rows for the store, and memory. Their earlier output is not kept. */

@@ -8,9 +8,9 @@
 
 typedef void (*question_answer)(struct rpc_call *call, const Paddock__Internal__GuestReply *reply, uint64_t note);
 
-/* Asks; `answer` finishes the call from a reply that is no error. An error, and an init that is gone, finish it here; a
- * call that goes away takes the question back. `note` comes back in `answer`. On failure (-ENOMEM, or what guest_call()
- * says) the call is still the caller's to finish. */
+/* Asks; `answer` finishes the call from a reply that is no error. An error, and an init that is gone, finish it here; a call
+ * that goes away takes the question back. `note` comes back in `answer`. On failure (-ENOMEM, or what guest_call() says) the
+ * call is still the caller's to finish. */
 int question_ask(struct rpc_call *call, struct guest *guest, const Paddock__Internal__GuestRequest *request,
 		 question_answer answer, uint64_t note);
 /* Finish a call with `err` of a reply handler, or a general one when it says OK where it should not. */

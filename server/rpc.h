@@ -65,8 +65,8 @@ void rpc_set_events(struct rpc_call *call, const struct rpc_events *events, void
 void *rpc_user(const struct rpc_call *call);
 const struct rpc_method *rpc_method(const struct rpc_call *call);
 const struct principal *rpc_principal(const struct rpc_call *call);
-/* The call needs something named `id` (at most SANDBOX_ID_LEN bytes) until it ends: `release` hears of that, on
- * whichever stack it happens, once. One for each call: false, it has one. */
+/* The call needs something named `id` (at most SANDBOX_ID_LEN bytes) until it ends: `release` hears of that, on whichever
+ * stack it happens, once. One for each call: false, it has one. */
 bool rpc_hold(struct rpc_call *call, const char *id, void (*release)(const char *id));
 /* For the contracts that name these beside the request: the sandbox ("e2b-sandbox-id"; NULL: none), and whom to act as
  * in it ("authorization: Basic"; "": not said). */
@@ -119,8 +119,8 @@ void rpc_fail(struct rpc_call *call, const struct pdk_error *err);
  * durable (rc 0) or failed. rpc_finish() then adds no second record. The call stays alive until `done` ran. */
 void rpc_commit(struct rpc_call *call, struct store_batch *batch, void (*done)(struct rpc_call *call, int rc));
 
-/* For a handler that has done nothing yet and cannot: let the call wait, with events of whoever parks it. What the
- * handler says by rpc_fail() meanwhile is not heard. A client that streams cannot wait. */
+/* For a handler that has done nothing yet and cannot: let the call wait, with events of whoever parks it. What the handler
+ * says by rpc_fail() meanwhile is not heard. A client that streams cannot wait. */
 bool rpc_can_park(const struct rpc_call *call);
 void rpc_park(struct rpc_call *call);
 /* Give it to its handler anew. */

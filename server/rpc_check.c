@@ -119,8 +119,8 @@ static int check_set(const Google__Protobuf__FileDescriptorSet *set, struct pdk_
 				return rc;
 		}
 	}
-	/* Every method has a row and no row is there twice, so equal numbers mean that no row is left over but those
-	 * that are for our own processes. */
+	/* Every method has a row and no row is there twice, so equal numbers mean that no row is left over but those that
+	 * are for our own processes. */
 	for (size_t i = 0; i < rpc_table_size; i++)
 		n_methods += rpc_table[i].link_only;
 	if (n_methods != rpc_table_size)

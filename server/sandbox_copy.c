@@ -10,8 +10,8 @@
 #include <sys/random.h>
 
 /*
- * What is different for a sandbox that is made from a snapshot. Its create is that of any other (sandbox_create.c) but
- * for the warden's part, WARDEN_COPY; and when init answers, it already has processes: they are taken over as after a
+ * What is different for a sandbox that is made from a snapshot. Its create is that of any other (sandbox_create.c) but for
+ * the warden's part, WARDEN_COPY; and when init answers, it already has processes: they are taken over as after a
  * restart, under the records that the snapshot holds.
  */
 

@@ -5,8 +5,8 @@
 #include <errno.h>
 
 /*
- * What of a sandbox leads outside is in two places: the pipes of its processes, which paddockd reads and writes, and
- * the link to init. A checkpoint or snapshot can hold neither. What is in a pipe when it is let go stays there.
+ * What of a sandbox leads outside is in two places: the pipes of its processes, which paddockd reads and writes, and the
+ * link to init. A checkpoint or snapshot can hold neither. What is in a pipe when it is let go stays there.
  */
 
 #define AGAIN_NS (5 * 1000000ull)

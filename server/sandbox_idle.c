@@ -12,8 +12,8 @@
  * The idle timeout, beside the hard one (sandbox_expiry.c). What keeps a sandbox in use:
  *
  *	uses	calls that need its inside or wait in it, and visits, as long as they are open: counted, exactly
- *	looks	the processor time and the waits for disk of its cgroup, asked of the warden 8 times in the timeout:
- *more than 1 % of the time between two looks is use
+ *	looks	the processor time and the waits for disk of its cgroup, asked of the warden 8 times in the
+ *		timeout: more than 1 % of the time between two looks is use
  *
  * One that has open uses is not looked at. A look that would exceed LOOKS_PER_SECOND for all sandboxes together comes
  * later, and so does the decision; it never comes early. While it does not run, or its inside is away for a moment, it

@@ -7,8 +7,8 @@
 
 /*
  * Calls that need the inside of a sandbox whose link is away for a moment: a snapshot of it is being taken, it is being
- * taken over after a restart, or it is paused and resumes on use. They wait and are then given to their handlers anew.
- * A client that streams its request cannot wait, since its first message is gone by then: it hears UNAVAILABLE.
+ * taken over after a restart, or it is paused and resumes on use. They wait and are then given to their handlers anew. A
+ * client that streams its request cannot wait, since its first message is gone by then: it hears UNAVAILABLE.
  */
 
 static void on_cancel(struct rpc_call *call, const struct pdk_error *why)

@@ -11,14 +11,14 @@
 
 /*
  * What an image starts in each sandbox that is made from it. /etc/paddock/start, if it is there, is run as a process of
- *the sandbox's user with the sandbox's environment, and stays; /etc/paddock/ready is run after it, and the create is
+ * the sandbox's user with the sandbox's environment, and stays; /etc/paddock/ready is run after it, and the create is
  * answered when that has ended with status 0. Both are ordinary processes (tags "start" and "ready"), so what they
- *print can be looked at. If either cannot be started, or `ready` fails or takes longer than a minute, the create fails.
+ * print can be looked at. If either cannot be started, or `ready` fails or takes longer than a minute, the create fails.
  *
  * init says in its hello whether there are such files. A copy or a fork has the running process already.
  *
- *	sandbox_start_begin() -> Start "start", detached -> its end, OK -> Start "ready" -> exited with 0 -> the
- *creators' answer
+ *	sandbox_start_begin() -> Start "start", detached -> its end, OK -> Start "ready" -> exited with 0 ->
+ *	the creators' answer
  */
 
 #define START "/etc/paddock/start"

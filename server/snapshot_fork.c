@@ -8,8 +8,8 @@
 #include <string.h>
 
 /*
- * Fork: a snapshot of its own (in no list, in no store), copies from it, a few at a time, and away with it. Each copy
- * is a create like any other, with its own quota check; what fails is told in its result.
+ * Fork: a snapshot of its own (in no list, in no store), copies from it, a few at a time, and away with it. Each copy is a
+ * create like any other, with its own quota check; what fails is told in its result.
  *
  * A call that goes away takes its copies along, as nobody was told of them. A crash leaves those that run, and what is
  * half-made, or the snapshot, is removed at the next start.

@@ -17,10 +17,10 @@
  *	REMOVING  its record is gone; when the last copy that is being made from it is done, the warden removes it
  *
  * There is no record of one that is being taken or removed: what the warden has and the store does not know is
- *nobody's, and is removed at the next start or reconnect.
+ * nobody's, and is removed at the next start or reconnect.
  *
  * One that is UNLISTED (in its record) is in no list and no quota of snapshots: a template is made of it, or it is a
- *layer that a build has left for the next. When it is neither any more, it goes.
+ * layer that a build has left for the next. When it is neither any more, it goes.
  */
 enum snapshot_state { SNAPSHOT_TAKING, SNAPSHOT_READY, SNAPSHOT_REMOVING };
 

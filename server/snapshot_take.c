@@ -12,8 +12,8 @@
  * How a snapshot is taken. Its source stays RUNNING for everybody:
  *
  *	sandbox_detach()     pipes and link are let go
- *	WARDEN_SNAPSHOT	     frozen, copied, let go on: the first answer. The link is made again, processes are taken
- *over the last answer	     whole. When the link is there too, `take.done` has it stored; a pause that was asked for
+ *	WARDEN_SNAPSHOT	     frozen, copied, let go on: the first answer. The link is made again, processes are taken over
+ *	the last answer	     whole. When the link is there too, `take.done` has it stored; a pause that was asked for
  *			     meanwhile begins
  *
  * The source may end at any time: then it fails, or, when it is whole already, lives on without it.

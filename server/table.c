@@ -51,8 +51,7 @@
 		.response = &package##__##out##__descriptor, .start = e2b_##package##_##handler                        \
 	}
 
-/* Of the ingress, for visitors of previews, who have no key: the handler looks at what they have shown, and records it.
- */
+/* Of the ingress, for visitors of previews, who have no key: the handler looks at what they have shown, and records it. */
 #define OWN(method, kind_, deadline, in, out, handler)                                                                 \
 	{                                                                                                              \
 		.path = "/paddock.internal.Visits/" #method, .kind = kind_, .audit = RPC_AUDIT_NONE,                   \

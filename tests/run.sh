@@ -197,11 +197,11 @@ run_suite() { # run_suite SUITE PREFIX
 	done
 }
 
-# The templates base and code-interpreter-v1, made once and kept between runs, so that no suite pays for them.
+# The base template, made once and kept between runs, so that no suite pays for it.
 prepare_template() (
 	. tests/lib/daemon.sh
 	trap daemon_stop EXIT
-	daemon_start && daemon_template && /usr/bin/python3 tests/lib/interpreter.py
+	daemon_start && daemon_template
 )
 
 while [ $# -gt 0 ]; do

@@ -4,8 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The functions for this one digest, which OpenSSL would rather see called through EVP: linked statically they are 26
- * KB, where EVP brings the whole library into the root daemon and into the helper. */
+/* The functions for this one digest, which OpenSSL would rather see called through EVP: linked statically they are 26 KB,
+ * where EVP brings the whole library into the root daemon and into the helper. */
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include <openssl/sha.h>
 

@@ -62,8 +62,7 @@ typedef int (*link_handler)(struct link *link, struct link_frame *frame, void *a
 /* Take over a connected, non-blocking SOCK_STREAM socket. `max_payload` <= LINK_PAYLOAD_MAX bounds what this
  * side accepts. Returns NULL when out of memory; the fd stays the caller's then. */
 struct link *link_create(int fd, size_t max_payload, link_handler handler, void *arg);
-/* A frame whose descriptors find no room in our table (EMFILE) is handed on without them, instead of ending the link.
- */
+/* A frame whose descriptors find no room in our table (EMFILE) is handed on without them, instead of ending the link. */
 void link_survive_lost_fds(struct link *link);
 /* Close the socket and everything queued. NULL is fine. Must not be called from inside the handler
  * (return an error instead). */
@@ -79,13 +78,12 @@ uint32_t link_events(const struct link *link);
  * -ENOBUFS: the queue is full; -EMSGSIZE: the payload is too large; -EPIPE: the peer is gone. */
 int link_send(struct link *link, uint32_t stream, enum link_kind kind, const void *payload, size_t length,
 	      const int *fds, unsigned int n_fds);
-/* A frame without descriptors and the END of its stream; when it is small, in one write, so that the peer wakes once.
- */
+/* A frame without descriptors and the END of its stream; when it is small, in one write, so that the peer wakes once. */
 int link_send_last(struct link *link, uint32_t stream, enum link_kind kind, const void *payload, size_t length);
 int link_send_credit(struct link *link, uint32_t stream, uint32_t credit);
 
-/* Write what is queued. 0, or a negative errno that ends the link (never -EAGAIN). A peer that is gone is no error
- * here: link_input() brings what it said last, then -ECONNRESET. */
+/* Write what is queued. 0, or a negative errno that ends the link (never -EAGAIN). A peer that is gone is no error here:
+ * link_input() brings what it said last, then -ECONNRESET. */
 int link_flush(struct link *link);
 /* Read and dispatch at most `max_frames` frames (0: until the socket is empty). 1 = more may wait, 0 = drained,
  * -ECONNRESET = the peer closed, -EPROTO = it broke the protocol, or what the handler returned. */

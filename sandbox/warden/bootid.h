@@ -5,10 +5,10 @@
 #include <stdint.h>
 
 /*
- * /proc/sys/kernel/random/boot_id of a sandbox: programs tell by it whether a machine is another one, or was started
- * anew, and two copies of a sandbox must not be one machine. Derived from the sandbox's id, so a pause to disk does not
- * change it and nothing has to be kept. The files are in a small tmpfs of the warden's own mounts, RUNTIME_DIR/boot; a
- * sandbox that lives pins the one that it was made from over a restart of the warden.
+ * /proc/sys/kernel/random/boot_id of a sandbox: programs tell by it whether a machine is another one, or was started anew, and
+ * two copies of a sandbox must not be one machine. Derived from the sandbox's id, so a pause to disk does not change it and
+ * nothing has to be kept. The files are in a small tmpfs of the warden's own mounts, RUNTIME_DIR/boot; a sandbox that lives
+ * pins the one that it was made from over a restart of the warden.
  */
 
 #define BOOTID_PLACE "/proc/sys/kernel/random/boot_id"

@@ -6,7 +6,7 @@
 /* What the checkpoint_*.c files share. All of it runs in a child of the warden. */
 
 #define CHECKPOINT_NOT_PREPARED 126 /* exit status of what was to become CRIU */
-#define CHECKPOINT_FD 100 /* first of the descriptors that are handed to CRIU by number */
+#define CHECKPOINT_FD 100           /* first of the descriptors that are handed to CRIU by number */
 
 /* Beside the images, and sealed with them: what the warden must know before a restore. */
 struct checkpoint_notes {
@@ -34,8 +34,8 @@ int checkpoint_place_devpts(void);
 int checkpoint_enter(const struct checkpoint_plan *plan);
 /* A detached tmpfs that belongs to the sandbox's root. */
 int checkpoint_make_work(const struct checkpoint_plan *plan);
-/* checkpoint_probe.c: have what CRIU must know of the kernel at hand, and put it where it looks, in a private copy of
- * the mounts. Without it a restore only takes longer. */
+/* checkpoint_probe.c: have what CRIU must know of the kernel at hand, and put it where it looks, in a private copy of the
+ * mounts. Without it a restore only takes longer. */
 void checkpoint_probe(const struct checkpoint_plan *plan);
 void checkpoint_place_probe(void);
 

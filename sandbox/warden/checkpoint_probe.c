@@ -16,10 +16,10 @@
 #include "sandbox/base/cleanup.h"
 
 /*
- * CRIU finds out what the kernel can before it does anything, which takes longer than the restore of a small sandbox,
- * and keeps that in /run/criu.kdat. Inside a sandbox's namespaces it can neither read the host's file nor write one,
- * and its answers are others. So it is asked once, in namespaces in which nothing of a sandbox has run yet, and what it
- * writes there is put in the place of that file, read-only, for every restore of this warden.
+ * CRIU finds out what the kernel can before it does anything, which takes longer than the restore of a small sandbox, and
+ * keeps that in /run/criu.kdat. Inside a sandbox's namespaces it can neither read the host's file nor write one, and its
+ * answers are others. So it is asked once, in namespaces in which nothing of a sandbox has run yet, and what it writes
+ * there is put in the place of that file, read-only, for every restore of this warden.
  */
 
 #define CACHE "/run/criu.kdat"

@@ -26,8 +26,8 @@
 /*
  * One job at a time, as a small state machine:
  *
- *	IDLE -> EXTRACT -> DIGEST -> IDLE	an import: the tar is unpacked, then its content is digested and
- *committed IDLE -> DIGEST -> IDLE			a verification of a template that was there at the start
+ *	IDLE -> EXTRACT -> DIGEST -> IDLE	an import: the tar is unpacked, then its content is digested and committed
+ *	IDLE -> DIGEST -> IDLE			a verification of a template that was there at the start
  *
  * Each step is a fresh confined child (namespaces, uid range, cgroup with limits, seccomp) that sees one directory of
  * the pool and nothing else; what it prints is short and checked, because it has looked at hostile bytes.

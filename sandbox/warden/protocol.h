@@ -18,12 +18,12 @@
 enum warden_op {
 	WARDEN_HELLO = 1, /* -> version in `value` of the request; reply.value = warden's version */
 	WARDEN_CREATE,    /* id, template, limits; reply brings one fd: the link to init, connected. With a
-			   * snapshot_id: on a copy of its layer, which must be of this template */
+				 * snapshot_id: on a copy of its layer, which must be of this template */
 	WARDEN_KILL,      /* id; replies when nothing is left. Unknown id: status 0 (idempotent), value = 0 */
 	WARDEN_ATTACH,    /* id; reply brings a new connected link fd (after a restart of paddockd) */
 	WARDEN_LIMITS,    /* id, limits: set all of them on a living sandbox */
 	WARDEN_USAGE,     /* id; reply.usage. value = WARDEN_USAGE_BRIEF: only cpu_usec, and reply.value = microseconds
-			   * in which something in it waited for a disk (0 without PSI) */
+				 * in which something in it waited for a disk (0 without PSI) */
 	WARDEN_LIST,      /* one reply per living sandbox (flags WARDEN_MORE), then one with an empty id */
 	WARDEN_TEMPLATE_IMPORT, /* brings one fd: the read end of a pipe with a tar. value = limit of unpacked
 				 * bytes; one reply when done: template, size, files, digest; progress replies
@@ -33,22 +33,22 @@ enum warden_op {
 	WARDEN_FREEZE,     /* id; replies when nothing in it runs. Stays over restarts of both until THAW or KILL */
 	WARDEN_THAW,       /* id */
 	WARDEN_CHECKPOINT, /* id, value = a token for it, not 0: freeze, write processes and memory to the pool, stay
-			    * frozen. On failure it runs on. reply.value = bytes. THAW takes it back */
+			      * frozen. On failure it runs on. reply.value = bytes. THAW takes it back */
 	WARDEN_RELEASE,    /* id, value = the token: end the frozen processes, keep layer and checkpoint */
 	WARDEN_RESTORE,    /* id, value = the token, hostname, limits: as CREATE, from the checkpoint */
 	WARDEN_STOCK,      /* value = how many layers, namespaces and uid ranges to hold ready; 0..256 */
 	WARDEN_STATUS,     /* reply.status_info */
 	WARDEN_SNAPSHOT,   /* id, snapshot_id, value = a token for it, not 0: freeze, copy processes, memory and layer,
-			    * let it go on. The first reply (WARDEN_MORE) comes when it does: stopped_usec. The last
-			    * when the snapshot is whole: value = bytes of memory, size_bytes = bytes of its layer */
+			      * let it go on. The first reply (WARDEN_MORE) comes when it does: stopped_usec. The last
+			      * when the snapshot is whole: value = bytes of memory, size_bytes = bytes of its layer */
 	WARDEN_COPY,       /* id (a new one), snapshot_id, value = its token, hostname, limits: as CREATE, from it */
 	WARDEN_SNAPSHOT_REMOVE, /* snapshot_id; -EBUSY while a sandbox is made from it */
 	WARDEN_SNAPSHOT_LIST,   /* one reply per whole snapshot (WARDEN_MORE; id, template), then one without an id */
-	WARDEN_LAYER, /* id, snapshot_id: as SNAPSHOT, but of the layer alone: there is nothing to make a COPY from,
-		       * only to CREATE on. Replies as SNAPSHOT does */
+	WARDEN_LAYER, /* id, snapshot_id: as SNAPSHOT, but of the layer alone: there is nothing to make a COPY from, only to
+		       * CREATE on. Replies as SNAPSHOT does */
 	WARDEN_SNAPSHOT_BRIEF, /* as SNAPSHOT, for copies that are made at once: a loss of power may lose it */
 	WARDEN_EVENT_EXITED,   /* warden -> paddockd, serial 0: the sandbox's init died; id, value = wait status,
-				* usage; what was left of the sandbox is already being removed */
+			      * usage; what was left of the sandbox is already being removed */
 };
 
 #define WARDEN_USAGE_BRIEF 1u

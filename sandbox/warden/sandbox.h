@@ -20,11 +20,12 @@
  *                   Leaves to RUNNING; to DYING on failure, KILL or after START_TIMEOUT_MS.
  * SANDBOX_RUNNING   init runs. ATTACH, LIMITS, USAGE, FREEZE, THAW are allowed. Leaves to DYING by KILL or init's end.
  * SANDBOX_RESTORING a child of ours restores it from its checkpoint, or a copy from a snapshot (sandbox_checkpoint.c).
- *                   Leaves to RUNNING; to DYING and from there back to STORED when it fails (a copy is removed); to
- * DYING by KILL. SANDBOX_STORED    no process and no cgroup: only the layer and a checkpoint. RESTORE and KILL are
- * allowed. SANDBOX_DYING     everything in the cgroup has SIGKILL. When init is gone (its end waits for all others),
- * and the builder, the cgroups, the layer and the state are removed, waiting KILLs are answered and the struct is
- * freed. Removal that meets EBUSY is tried again from the idle function, for REMOVE_TIMEOUT_MS.
+ *                   Leaves to RUNNING; to DYING and from there back to STORED when it fails (a copy is removed); to DYING
+ *                   by KILL.
+ * SANDBOX_STORED    no process and no cgroup: only the layer and a checkpoint. RESTORE and KILL are allowed.
+ * SANDBOX_DYING     everything in the cgroup has SIGKILL. When init is gone (its end waits for all others), and the
+ * builder, the cgroups, the layer and the state are removed, waiting KILLs are answered and the struct is freed.
+ * Removal that meets EBUSY is tried again from the idle function, for REMOVE_TIMEOUT_MS.
  */
 enum sandbox_state {
 	SANDBOX_WAITING,
@@ -74,7 +75,7 @@ struct sandbox {
 	char snapshot_id[SANDBOX_ID_SIZE];
 	struct ticket dumper;
 	bool dump_ends; /* RUNNING: the dump has failed, and its CRIU is not gone yet */
-	bool keep; /* DYING: layer and checkpoint stay, it becomes STORED */
+	bool keep;      /* DYING: layer and checkpoint stay, it becomes STORED */
 	struct ticket killers[SANDBOX_KILLERS_MAX];
 	unsigned int n_killers;
 	struct pdk_error failure; /* why a create failed, told when it is removed */

@@ -11,11 +11,11 @@
  *
  *	<id>.new     images in the making
  *	<id>.layer   the layer of that instant, read-only, with the token that its images are bound to
- *	<id>         the images, sealed and read-only. Comes last and goes first: what has no such directory is no
- *snapshot
+ *	<id>         the images, sealed and read-only. Comes last and goes first: what has no such
+ *	             directory is no snapshot
  *
  * A layer that was taken alone has a folder with nothing but the notes: no COPY comes of it, as nothing in it is
- *sealed.
+ * sealed.
  *
  * They belong to no sandbox: the source may end, and so may whatever was made from one.
  */

@@ -98,8 +98,8 @@ struct paddock_stream *paddock_stream_open(struct paddock_client *client, const 
 int paddock_stream_send(struct paddock_stream *stream, const void *message, struct pdk_error *err);
 /* No more messages from this side. */
 int paddock_stream_close_send(struct paddock_stream *stream, struct pdk_error *err);
-/* Wait for the next message, at most `timeout_ms`. 1: *ret_message (a message pointer) was set; 0: the stream ended
- * well; -EAGAIN: nothing came in time (the stream goes on); else the call failed. */
+/* Wait for the next message, at most `timeout_ms`. 1: *ret_message (a message pointer) was set; 0: the stream ended well;
+ * -EAGAIN: nothing came in time (the stream goes on); else the call failed. */
 int paddock_stream_next(struct paddock_stream *stream, int64_t timeout_ms, void *ret_message, struct pdk_error *err);
 /* For client streams: close the sending side, wait for the one reply. */
 int paddock_stream_finish(struct paddock_stream *stream, void *ret_message, struct pdk_error *err);
@@ -161,8 +161,7 @@ void paddock_stream_free(struct paddock_stream *stream);
 	X(audit_verify, Audit, Verify, VerifyAuditRequest, VerifyAuditResponse)                                        \
 	X(audit_get_key, Audit, GetKey, GetAuditKeyRequest, AuditKey)
 
-/* int paddock_sandbox_create(client, const Paddock__V1__CreateSandboxRequest *, Paddock__V1__Sandbox **, err); and so
- * on. */
+/* int paddock_sandbox_create(client, const Paddock__V1__CreateSandboxRequest *, Paddock__V1__Sandbox **, err); and so on. */
 #define PADDOCK_DECLARE_UNARY(name, service, method, in, out)                                                          \
 	int paddock_##name(struct paddock_client *client, const Paddock__V1__##in *request,                            \
 			   Paddock__V1__##out **ret_##name, struct pdk_error *err);
@@ -192,8 +191,7 @@ PADDOCK_SERVER_STREAMS(PADDOCK_DECLARE_SERVER_STREAM)
 	X(file_unpack_archive, Files, UnpackArchive, UnpackArchiveRequest, UnpackArchiveResponse)                      \
 	X(template_build, Templates, Build, BuildTemplateRequest, BuildTemplateProgress)
 
-/* struct paddock_stream *paddock_process_interact(client, err): send messages of the third column, the first with the
- * header. */
+/* struct paddock_stream *paddock_process_interact(client, err): send messages of the third column, the first with the header. */
 #define PADDOCK_DECLARE_SENDING_STREAM(name, service, method, in, out)                                                 \
 	struct paddock_stream *paddock_##name(struct paddock_client *client, struct pdk_error *err);
 PADDOCK_SENDING_STREAMS(PADDOCK_DECLARE_SENDING_STREAM)

@@ -222,8 +222,7 @@ static void probe_lower(void)
 	if (pipe(pipes) == 0) {
 		loff_t at = 0;
 
-		/* The page-cache pages of a lower file in a pipe stay read-only: what follows is appended, not merged
-		 * into them. */
+		/* The page-cache pages of a lower file in a pipe stay read-only: what follows is appended, not merged into them. */
 		expect_allowed("F20", "control: splice", splice(fd, &at, pipes[1], NULL, 100, 0));
 		expect_allowed("F20", "write after splice", write(pipes[1], "EVIL", 4));
 		close(pipes[0]);

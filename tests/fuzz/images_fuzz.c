@@ -1,6 +1,6 @@
-/* What lies beside the images of a checkpoint, and the three kinds of image that are rewritten: whatever they hold, a
- * manifest is only taken whole and with its HMAC, notes only with strings that end, and rewriting stays within its
- * memory. The first byte of an input says as which of the files the rest is taken. */
+/* What lies beside the images of a checkpoint, and the three kinds of image that are rewritten: whatever they hold, a manifest is only
+ * taken whole and with its HMAC, notes only with strings that end, and rewriting stays within its memory. The first byte of an input
+ * says as which of the files the rest is taken. */
 #include "sandbox/warden/checkpoint_private.h"
 #include "sandbox/warden/criu.h"
 #include "sandbox/warden/images.c"

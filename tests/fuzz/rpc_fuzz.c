@@ -1,8 +1,8 @@
 #include "server/arena.h"
 #include "server/rpc.h"
 
-/* Request bytes of every method: the first byte chooses the row, the rest is the message, as the engine unpacks it.
- * What was unpacked must pack again to a message that unpacks to the same size. */
+/* Request bytes of every method: the first byte chooses the row, the rest is the message, as the engine unpacks it. What was
+ * unpacked must pack again to a message that unpacks to the same size. */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
