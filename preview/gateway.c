@@ -153,6 +153,10 @@ void gateway_serve(struct http_exchange *exchange, void *arg)
 		preview_serve(exchange, host.label);
 		return;
 	}
+	if (rc == 0 && !host.is_sandbox && preview_is_name(head->host)) {
+		preview_misplaced(exchange, our_domain);
+		return;
+	}
 	if (rc == 0 && !host.is_sandbox)
 		rc = route_of_headers(head, &host);
 	if (rc >= 0 && host.is_sandbox && host.port != ENVD_PORT) {

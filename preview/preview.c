@@ -9,6 +9,8 @@
 #include "proxy.h"
 #include "published.h"
 #include "sandbox/base/cleanup.h"
+#include "server/log.h"
+#include "server/ration.h"
 #include "upstream.h"
 
 /* Pages */
@@ -26,6 +28,11 @@ static const struct page foreign = {403, "Another page asked for this",
 				    "A preview answers only to its own pages. Open it in a tab of its own.", 0};
 static const struct page read_only = {405, "This preview is for reading",
 				      "It was shared for reading only: nothing can be sent to it.", 0};
+static const struct page misplaced = {
+	404, "This preview is at another address",
+	"The link names a domain that is not the one of this server. Whoever runs it has to make preview_url, in "
+	"paddock.conf, and domain, in ingress.conf, the same.",
+	0};
 static const struct page broken = {
 	502, "The application gave no proper answer",
 	"It closed the connection, or sent something that is not HTTP. Its own log may say why.", 0};
@@ -281,10 +288,21 @@ void preview_visit(struct http_exchange *exchange, const struct visit_key *key)
 
 /* Routing */
 
-static bool label_valid(const char *label)
+bool preview_is_name(const char *host)
 {
-	return label[0] == 'p' && strlen(label) == VISIT_PREVIEW_LEN &&
-	       strspn(label, "abcdefghijklmnopqrstuvwxyz234567") == VISIT_PREVIEW_LEN;
+	return host[0] == 'p' && strspn(host, "abcdefghijklmnopqrstuvwxyz234567") == VISIT_PREVIEW_LEN &&
+	       (host[VISIT_PREVIEW_LEN] == '.' || !host[VISIT_PREVIEW_LEN]);
+}
+
+void preview_misplaced(struct http_exchange *exchange, const char *domain)
+{
+	static struct ration ration;
+	char host[128];
+
+	snprintf(host, sizeof(host), "%s", http_request(exchange)->host);
+	if (ration_take(&ration, 1))
+		log_event(LOG_ERROR, "preview.misplaced", "host", host, "domain", domain, NULL);
+	page_reply(exchange, &misplaced);
 }
 
 static void visit_with_cookie(struct http_exchange *exchange, const char *label)
@@ -318,7 +336,7 @@ void preview_serve(struct http_exchange *exchange, const char *label)
 		return;
 	}
 	rc = forward_token(head->query, token, rest, sizeof(rest));
-	if (!label_valid(label) || rc < 0 || (rc > 0 && !gets))
+	if (!preview_is_name(label) || rc < 0 || (rc > 0 && !gets))
 		page_reply(exchange, &unknown);
 	else if (rc > 0)
 		enter(exchange, label, token, rest);

@@ -4,7 +4,7 @@
 /*
  * libpaddock: the C client of Paddock.
  *
- *	struct pdk_error err = { 0 };
+ *	struct pdk_error err = {0};
  *	struct paddock_client *client = paddock_connect(NULL, NULL, &err);
  *	Paddock__V1__CreateSandboxRequest request = PADDOCK__V1__CREATE_SANDBOX_REQUEST__INIT;
  *	Paddock__V1__Sandbox *sandbox = NULL;

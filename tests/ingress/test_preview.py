@@ -523,7 +523,12 @@ class Hosts(unittest.TestCase):
             got = self.status(visitor, get, *lines, cookie, end)
             self.assertEqual(got, status, lines)
         self.assertEqual(self.status(visitor, f"GET http://{visitor.host}/ HTTP/1.1", f"Host: {visitor.host}", cookie, end), 400)
-        self.assertEqual(self.status(visitor, get, f"Host: {visitor.preview.id}.other.test", cookie, end), 404)
+        # What a link of a paddockd with another domain in its preview_url leads to: the visitor and the log are told why.
+        answer, _ = visitor.raw("\r\n".join([get, f"Host: {visitor.preview.id}.other.test", cookie, end]).encode() + b"\r\n\r\n")
+        status, text = page(parse(answer))
+        self.assertEqual(status, 404)
+        self.assertIn("preview_url", text)
+        self.assertIn("preview.misplaced", open(world.ingress.log).read())
 
     def test_the_visit_is_not_an_api(self):
         visitor = world.visitor().enter()

@@ -15,7 +15,10 @@ def start():
                                "--enable-debug-command", "yes", "--save", "", "--logfile", "redis.log"])
     while True:
         try:
-            return server, connect()
+            client = connect()
+            while ask(client, b"PING") != b"PONG":  # it is still reading its file
+                time.sleep(0.02)
+            return server, client
         except OSError:
             time.sleep(0.02)
 
