@@ -35,10 +35,10 @@ def processes():
 
 
 def in_cgroup(pid, folders):
-    """True if the process is in one of these cgroup folders, in whichever hierarchy."""
+    """True if the process is in one of these cgroup folders, or below it, in whichever hierarchy."""
     try:
         with open(f"/proc/{pid}/cgroup") as stream:
-            text = stream.read()
+            text = stream.read().replace("\n", "/\n")
     except OSError:
         return False
     return any(f"/{os.path.basename(folder)}/" in text for folder in folders)
