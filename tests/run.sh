@@ -173,8 +173,11 @@ run_program() { # run_program SUITE PROGRAM PREFIX
 			;;
 		esac
 	done < <(
-		timeout --kill-after=20 "${SUITE_TIMEOUT:-1200}" "$2" 2>>"$log" </dev/null
-		echo "exit $?"
+		timeout --kill-after=20 "${SUITE_TIMEOUT:-1200}" "$2" 2>>"$log" </dev/null &
+		wait $! || rc=$?
+		echo "exit $rc"
+		# One that crashed has left its daemons, with our pipe in their hands. timeout leads their process group.
+		[ "$rc" -lt 124 ] || kill -- "-$!" 2>/dev/null
 	)
 	rc=$(tail -1 "$log" | sed -n 's/^exit //p')
 	if [ $((PASSED + FAILED + SKIPPED)) = $before ]; then
