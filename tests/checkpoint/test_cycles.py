@@ -138,7 +138,7 @@ class Cycles(Case):
 
     def test_timeouts(self):
         """The sandbox's own goes on while it is on disk, unless it is kept; that of a process stands still."""
-        box = self.new(timeout_ms=4000)
+        box = self.new(timeout_ms=20000)
         limited = self.client.run(box, "sleep 0.5; exit 7", detach=True, timeout_ms=2500).id
         to_disk(self.client, box)
         time.sleep(2.6)
@@ -146,12 +146,12 @@ class Cycles(Case):
         self.assertGreater(resumed.expires_unix_ms / 1000, time.time() + 50)
         ended = self.client.Processes.Wait(sandbox_id=box, process_id=limited)
         self.assertEqual((ended.timed_out, ended.exit_code), (False, 7))
-        late = self.new(timeout_ms=1500)
+        late = self.new(timeout_ms=4000)
         to_disk(self.client, late)
         wait_until(lambda: self.client.Sandboxes.Get(sandbox_id=late).state == KILLED, 10)
         self.refused("FAILED_PRECONDITION", lambda: self.client.Sandboxes.Resume(sandbox_id=late), "ended")
-        kept = self.new(timeout_ms=1500)
+        kept = self.new(timeout_ms=4000)
         self.assertEqual(code_of(lambda: self.client.Sandboxes.Pause(sandbox_id=kept, mode=2, keep=True)), ("OK", ""))
-        time.sleep(2)
+        time.sleep(4.5)
         self.assertEqual(self.client.Sandboxes.Get(sandbox_id=kept).state, PAUSED, "control")
         back(self.client, kept)
