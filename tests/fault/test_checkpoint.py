@@ -197,7 +197,7 @@ class Deaths(unittest.TestCase):
         said = []
         for i in range(KILLS):
             self.pause()
-            said.append(self.die(self.resume, self.criu, 0.03 * i / KILLS))
+            said.append(self.die(self.resume, self.criu, 0.01 * i / KILLS))
             self.assertIn(said[-1][0], ("OK", "UNAVAILABLE"), said)
             self.check_whole()
         self.assertTrue([text for _, text in said if "signal 9" in text], said)
