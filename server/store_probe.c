@@ -31,17 +31,14 @@ static void touch(const MDB_val *value)
 	__asm__ volatile("" : : "r"(sum));
 }
 
-static int read_database(MDB_txn *txn, const char *name)
+static int read_whole(MDB_txn *txn, MDB_dbi dbi)
 {
 	MDB_val key, value;
 	MDB_cursor *cursor;
-	MDB_dbi dbi;
-	int rc = mdb_dbi_open(txn, name, 0, &dbi);
+	int rc = mdb_cursor_open(txn, dbi, &cursor);
 
-	if (!rc)
-		rc = mdb_cursor_open(txn, dbi, &cursor);
 	if (rc)
-		return rc == MDB_NOTFOUND ? 0 : rc; /* another schema: not for us to judge */
+		return rc;
 	while (!(rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT))) {
 		touch(&key);
 		touch(&value);
@@ -50,7 +47,29 @@ static int read_database(MDB_txn *txn, const char *name)
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-/* Taking a page for a write reads the list of free ones; nothing is committed. */
+static int read_database(MDB_txn *txn, const char *name)
+{
+	MDB_dbi dbi;
+	int rc = mdb_dbi_open(txn, name, 0, &dbi);
+
+	/* Another schema is not for us to judge. */
+	return rc ? rc == MDB_NOTFOUND ? 0 : rc : read_whole(txn, dbi);
+}
+
+/* The list of free pages, which writes read piece by piece: number 0, for a transaction that only reads. */
+static int read_free_list(MDB_env *env)
+{
+	MDB_txn *txn;
+	int rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
+
+	if (!rc) {
+		rc = read_whole(txn, 0);
+		mdb_txn_abort(txn);
+	}
+	return rc;
+}
+
+/* Taking a page for a write; nothing is committed. */
 static int use_free_pages(MDB_txn *txn, const char *name)
 {
 	MDB_val key = {5, (void *)"probe"}, value = {5, (void *)"probe"};
@@ -70,6 +89,8 @@ static int read_all(const char *path, const char *const names[STORE_DB_COUNT], b
 		rc = mdb_env_set_maxdbs(env, STORE_DB_COUNT);
 	if (!rc)
 		rc = mdb_env_open(env, path, MDB_NOLOCK, 0600);
+	if (!rc)
+		rc = read_free_list(env);
 	if (!rc)
 		rc = mdb_txn_begin(env, NULL, 0, &txn);
 	for (unsigned int db = 0; !rc && db < STORE_DB_COUNT; db++)
