@@ -14,6 +14,7 @@ async function go(url) {
       return await page.goto(url, { waitUntil: "load" });
     } catch (error) {
       if (tries === 10 || !/interrupted by another navigation|ERR_ABORTED/.test(error.message)) throw error;
+      await page.waitForTimeout(100 * tries);
     }
   }
 }
