@@ -11,11 +11,12 @@ const page = await context.newPage();
 async function go(url) {
   for (let tries = 1; ; tries++) {
     try {
-      return await page.goto(url, { waitUntil: "load" });
+      const response = await page.goto(url, { waitUntil: "load" });
+      if (response || tries === 10) return response;
     } catch (error) {
       if (tries === 10 || !/interrupted by another navigation|ERR_ABORTED/.test(error.message)) throw error;
-      await page.waitForTimeout(100 * tries);
     }
+    await page.waitForTimeout(100 * tries);
   }
 }
 
