@@ -10,6 +10,7 @@
 #include "multipart.h"
 #include "paddock/v1/files.pb-c.h"
 #include "rest.h"
+#include "sandbox/base/hash.h"
 
 /*
  * POST /files. One call of Files.Write for each file, one after the other. pump() does what is possible with the bytes
@@ -133,10 +134,8 @@ static int send_request(struct upload *upload, Paddock__V1__WriteFileRequest *re
 
 static bool seen_before(struct upload *upload, const char *path)
 {
-	uint64_t hash = 14695981039346656037u;
+	uint64_t hash = hash64_bytes(HASH64_BEGIN, path, strlen(path));
 
-	for (; *path; path++)
-		hash = (hash ^ (uint8_t)*path) * 1099511628211u;
 	for (unsigned int i = 0; i < upload->count; i++) {
 		if (upload->seen[i] == hash)
 			return true;

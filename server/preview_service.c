@@ -131,9 +131,8 @@ static int check_grant(struct rpc_call *call, const Paddock__V1__GrantPreviewReq
 	if (rc < 0)
 		return rc;
 	rpc_audit_object(call, (*ret)->id, NULL);
-	if (!sandbox_is_living(*ret) || (*ret)->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLING)
-		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
-	return check_room(*ret, err);
+	rc = sandbox_check_living(*ret, err);
+	return rc < 0 ? rc : check_room(*ret, err);
 }
 
 static void record_grant(struct rpc_call *call, const struct preview *preview)

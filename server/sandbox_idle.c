@@ -228,8 +228,7 @@ void sandboxes_set_idle_timeout(struct rpc_call *call, const struct ProtobufCMes
 		rc = sandbox_find(call, request->sandbox_id, &sandbox, &err);
 	if (rc >= 0) {
 		rpc_audit_object(call, sandbox->id, NULL);
-		if (!sandbox_is_living(sandbox) || sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLING)
-			rc = pdk_fail(&err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
+		rc = sandbox_check_living(sandbox, &err);
 	}
 	if (rc < 0)
 		rpc_fail(call, &err);

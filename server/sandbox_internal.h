@@ -158,6 +158,8 @@ struct sandbox_owner *sandbox_owner_find(const char *tenant);
 struct sandbox_owner *sandbox_owner_get(const char *tenant); /* makes it; NULL when out of memory */
 void sandbox_owner_put(struct sandbox_owner *owner);         /* frees it if nothing is left */
 bool sandbox_is_living(const struct sandbox *sandbox);
+/* FAILED_PRECONDITION if it has ended, or is being killed. */
+int sandbox_check_living(const struct sandbox *sandbox, struct pdk_error *err);
 /* One more (or less) that needs the template's content. */
 void sandbox_template_use(const char *template_id, int delta);
 /* True when the caller may know of it. */

@@ -377,10 +377,13 @@ void sandbox_settle_pause(struct sandbox *sandbox)
 
 static int check_state(const struct sandbox *sandbox, struct pdk_error *err)
 {
+	int rc;
+
 	if (sandbox->state == STATE(CREATING))
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox is still being created");
-	if (sandbox->state == STATE(KILLING) || !sandbox_is_living(sandbox))
-		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
+	rc = sandbox_check_living(sandbox, err);
+	if (rc < 0)
+		return rc;
 	if (sandbox->state == STATE(RUNNING) && !sandbox->private->snapshot &&
 	    (!sandbox->guest || sandbox->private->adopting))
 		return pdk_fail(err, -EAGAIN, PDK_UNAVAILABLE,

@@ -333,6 +333,13 @@ bool sandbox_is_living(const struct sandbox *sandbox)
 	       sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_FAILED;
 }
 
+int sandbox_check_living(const struct sandbox *sandbox, struct pdk_error *err)
+{
+	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLING || !sandbox_is_living(sandbox))
+		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
+	return 0;
+}
+
 bool sandbox_visible(const struct principal *principal, const struct sandbox *sandbox)
 {
 	if (sandbox->private->pooled || sandbox->private->discard)
@@ -361,8 +368,9 @@ int sandbox_find_running(const struct rpc_call *call, const char *id, struct san
 		return rc;
 	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING)
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox is still being created");
-	if (sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLING || !sandbox_is_living(sandbox))
-		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
+	rc = sandbox_check_living(sandbox, err);
+	if (rc < 0)
+		return rc;
 	if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING && !sandbox->private->auto_resume)
 		return pdk_fail(err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox is paused; resume it first");
 	if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING) {

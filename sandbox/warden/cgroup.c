@@ -10,6 +10,7 @@
 #include "kernel.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/fault.h"
+#include "sandbox/base/hash.h"
 
 #define CGROUP_PATH_MAX 1024
 #define V1_MAX 3
@@ -99,15 +100,6 @@ static int own_path(const char *controller, char *path)
 		}
 	}
 	return -ENOENT;
-}
-
-static uint64_t hash_text(const char *text)
-{
-	uint64_t hash = 14695981039346656037u;
-
-	for (; *text; text++)
-		hash = (hash ^ (unsigned char)*text) * 1099511628211u;
-	return hash;
 }
 
 /* In a v2 tree that has controllers, a cgroup with processes cannot hand controllers down: step aside into a leaf
@@ -251,7 +243,8 @@ int cgroup_setup(const char *runtime_dir, struct pdk_error *err)
 
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "read the mount table");
-	snprintf(group_name, sizeof(group_name), "paddock-%012" PRIx64, hash_text(runtime_dir) & 0xffffffffffffu);
+	snprintf(group_name, sizeof(group_name), "paddock-%012" PRIx64,
+		 hash64_bytes(HASH64_BEGIN, runtime_dir, strlen(runtime_dir)) & 0xffffffffffffu);
 	rc = setup_v2(&d, group_name, err);
 	for (int i = 0; rc == 0 && i < d.v1_count; i++)
 		rc = setup_v1(&d, i, group_name, err);

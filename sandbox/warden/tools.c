@@ -13,6 +13,7 @@
 #include "options.h"
 #include "pool.h"
 #include "sandbox/base/cleanup.h"
+#include "sandbox/base/hash.h"
 
 static char layer[32];
 
@@ -23,13 +24,12 @@ const char *tools_layer(void)
 
 static int hash_file(int fd, char name[32])
 {
-	uint64_t hash = 14695981039346656037u, length = 0;
+	uint64_t hash = HASH64_BEGIN, length = 0;
 	unsigned char bytes[16384];
 	ssize_t n;
 
 	while ((n = read(fd, bytes, sizeof(bytes))) > 0) {
-		for (ssize_t i = 0; i < n; i++)
-			hash = (hash ^ bytes[i]) * 1099511628211u;
+		hash = hash64_bytes(hash, bytes, (size_t)n);
 		length += (uint64_t)n;
 	}
 	if (n < 0 || lseek(fd, 0, SEEK_SET) < 0)

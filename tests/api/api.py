@@ -1,11 +1,10 @@
 """What the api tests share: one instance with the base template, and assertions on refusals."""
 import contextlib
 import itertools
-import os
 import unittest
 
 import grpc
-from paddock import CACHE, Code, Instance, code_of, pb
+from paddock import Code, Instance, code_of, pb
 
 _shared = None
 _serial = itertools.count(1)
@@ -32,9 +31,6 @@ def unique(word):
     return f"{word}-{next(_serial)}"
 
 
-COUNTER = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
-HAS_CRIU = os.path.exists(f"{CACHE}/criu/usr/sbin/criu") or os.path.exists("/usr/sbin/criu")
-needs_criu = unittest.skipUnless(HAS_CRIU, "no CRIU: tests/lib/install.sh puts it into PADDOCK_CACHE")
 
 
 def attach(client, box, process, lines, deadline=30):

@@ -9,7 +9,8 @@ import threading
 import time
 import unittest
 
-from api import OwnInstance, grpc, needs_criu, pb
+from api import OwnInstance, grpc, pb
+from criu import needs_criu
 from paddock import enum, wait_until
 
 WAITING, BUILDING, READY, FAILED = (enum("TEMPLATE_BUILD_STATE_" + n) for n in ("WAITING", "BUILDING", "READY", "FAILED"))

@@ -2,7 +2,8 @@
 import json
 import time
 
-from api import OwnInstance, needs_criu
+from api import OwnInstance
+from criu import needs_criu
 from paddock import code_of, enum, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))

@@ -6,11 +6,11 @@ import time
 import unittest
 
 from api import Case, Code, Instance, grpc, pb
+from criu import COUNTER
 from paddock import enum, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))
 FREEZE = enum("PAUSE_MODE_FREEZE")
-COUNTER = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
 
 
 def follow_until(client, box, process, lines, deadline=20):

@@ -2,7 +2,8 @@
 import json
 import subprocess
 
-from api import COUNTER, OwnInstance, attach, needs_criu
+from api import OwnInstance, attach
+from criu import COUNTER, needs_criu
 from paddock import code_of, enum, wait_until
 
 RUNNING, PAUSED, KILLED, FAILED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED", "FAILED"))

@@ -7,7 +7,8 @@ import time
 import unittest
 
 import grpc
-from api import COUNTER, Instance, OwnInstance, attach, needs_criu, pb
+from api import Instance, OwnInstance, attach, pb
+from criu import COUNTER, needs_criu
 from paddock import code_of, enum, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))

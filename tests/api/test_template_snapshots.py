@@ -3,7 +3,8 @@ needs it and no longer, and names are a tenant's own."""
 import signal
 import unittest
 
-from api import OwnInstance, needs_criu, pb
+from api import OwnInstance, pb
+from criu import needs_criu
 from paddock import enum
 
 

@@ -5,13 +5,11 @@ import unittest
 
 import host
 import zoo
-from paddock import CACHE, Instance, code_of, enum, eventually, wait_until
+from paddock import Instance, code_of, enum, eventually, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))
 CHECKPOINT = enum("PAUSE_MODE_CHECKPOINT")
 STDERR = enum("STREAM_STDERR")
-HAS_CRIU = os.path.exists(f"{CACHE}/criu/usr/sbin/criu") or os.path.exists("/usr/sbin/criu")
-needs_criu = unittest.skipUnless(HAS_CRIU, "no CRIU: tests/lib/install.sh puts it into PADDOCK_CACHE")
 
 _shared = None
 

@@ -8,7 +8,8 @@ import threading
 import time
 
 import host
-from lab import KILLED, PAUSED, RUNNING, Case, Output, back, needs_criu, pool, through_disk, to_disk, wait_until
+from criu import needs_criu
+from lab import KILLED, PAUSED, RUNNING, Case, Output, back, pool, through_disk, to_disk, wait_until
 from paddock import code_of
 
 CYCLES = int(os.environ.get("CYCLES", "12"))

@@ -1,6 +1,7 @@
 """Images that are not what was sealed are refused, and named; a disk that is full is no reason to lose what runs; what cannot be stored
 is named, runs on, and its twin without it is stored."""
-from lab import CHECKPOINT, PAUSED, RUNNING, Case, Instance, Output, back, in_warden, needs_criu, pool, through_disk, to_disk, wait_until
+from criu import needs_criu
+from lab import CHECKPOINT, PAUSED, RUNNING, Case, Instance, Output, back, in_warden, pool, through_disk, to_disk, wait_until
 from paddock import code_of
 
 # A connection that waits to be accepted cannot be stored; accepted, it can.

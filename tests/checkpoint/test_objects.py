@@ -1,7 +1,8 @@
 """What the kernel holds for programs: each object is as it was, beside a twin that has not been away."""
 import os
 
-from lab import Case, Output, needs_criu, through_disk
+from criu import needs_criu
+from lab import Case, Output, through_disk
 from test_zoo import PROGRAMS
 
 

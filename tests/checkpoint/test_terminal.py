@@ -1,6 +1,7 @@
 """A shell on a terminal, with an editor and job control, on its way through the disk: what was typed before and after makes one text."""
 import grpc
-from lab import Case, needs_criu, through_disk
+from criu import needs_criu
+from lab import Case, through_disk
 
 
 @needs_criu

@@ -6,7 +6,8 @@ import os
 import re
 import tarfile
 
-from lab import Case, Output, needs_criu, through_disk
+from criu import needs_criu
+from lab import Case, Output, through_disk
 from paddock import SOURCE
 
 PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs")

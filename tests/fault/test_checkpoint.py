@@ -12,13 +12,12 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 import grpc
 import tap
-from paddock import CACHE, Instance, code_of, enum, eventually, wait_until
+from criu import COUNTER, needs_criu
+from paddock import Instance, code_of, enum, eventually, wait_until
 
 RUNNING, PAUSED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED"))
 TO_DISK = enum("PAUSE_MODE_CHECKPOINT")
-COUNTER = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
 KILLS = int(os.environ.get("CRIU_KILLS", "6"))
-HAS_CRIU = os.path.exists(f"{CACHE}/criu/usr/sbin/criu") or os.path.exists("/usr/sbin/criu")
 
 
 def children(pid):
@@ -40,7 +39,7 @@ def command(pid):
     return b""
 
 
-@unittest.skipUnless(HAS_CRIU, "no CRIU: tests/lib/install.sh puts it into PADDOCK_CACHE")
+@needs_criu
 class Deaths(unittest.TestCase):
     @classmethod
     def setUpClass(cls):

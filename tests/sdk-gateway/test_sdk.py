@@ -11,7 +11,8 @@ import interpreter
 import node
 from check import check, done
 from ingress import DOMAIN, Ingress
-from paddock import CACHE, CLI, Instance
+from criu import HAS_CRIU
+from paddock import CLI, Instance
 
 NODE = node.find()
 
@@ -43,7 +44,7 @@ def main():
         instance.admin.Admin.CreateTenant(name="other")
         keys = {"E2B_API_KEY": key(instance, "sdk", *(f"--scope={scope}" for scope in ("read", "sandbox", "template"))), "OTHER_KEY": key(instance, "other", "--tenant", "other")}
         plain, tls = f"http://127.0.0.1:{ingress.port}", f"https://api.{DOMAIN}:{ingress.tls_port}"
-        criu = {"CRIU": "1"} if os.path.exists(f"{CACHE}/criu/usr/sbin/criu") or os.path.exists("/usr/sbin/criu") else {}
+        criu = {"CRIU": "1"} if HAS_CRIU else {}
         failed |= run("template.mjs", "http/template", {**keys, **criu, "E2B_API_URL": plain, "E2B_SANDBOX_URL": plain})
         failed |= run("template.mjs", "tls/template", {**keys, "E2B_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca})
         for program in ("control.mjs", "sandbox.mjs", "urls.mjs"):
