@@ -101,10 +101,13 @@ static void run(struct sandbox_start *start, const char *file)
 	request.tag = strrchr(argv[0], '/') + 1;
 	request.detach = strcmp(file, START) == 0;
 	request.timeout_ms = request.detach ? 0 : READY_TIMEOUT_MS;
-	/* With the rights of whoever asked for the sandbox; there is one, or this would have been cancelled. */
+	/* With the rights of whoever asked for the sandbox first (there is one, or this would have been cancelled), but
+	 * not with that call's deadline: others may wait for the same sandbox, and have longer. */
 	start->inner = rpc_local_open(sandbox->private->creators->call, "/paddock.v1.Processes/Start", &request.base,
 				      &events, start);
-	if (!start->inner)
+	if (start->inner)
+		rpc_local_detach(start->inner);
+	else
 		start_fail(start, "could not be started: the server is out of memory");
 }
 

@@ -270,3 +270,19 @@ class Start(Case):
             self.client.Sandboxes.Create(template=name, deadline=1)
         self.assertEqual(late.exception.code(), Code.DEADLINE_EXCEEDED)
         wait_until(lambda: self.client.Templates.Get(template=name).sandboxes == 0, what="the sandbox is gone")
+
+    def test_who_has_longer_waits_on(self):
+        """Two creates are one, by their key; the first one's deadline is not the other's."""
+        name = self.image(b"exec sleep 1000\n", b"sleep 2.5\n")
+
+        def create(seconds):
+            return self.client.Sandboxes.Create(template=name, timeout_ms=600000, idempotency_key="both", deadline=seconds, later=True)
+        first = create(1)
+        wait_until(lambda: self.client.Templates.Get(template=name).sandboxes, what="the sandbox is made")
+        second = create(30)
+        with self.assertRaises(grpc.RpcError) as late:
+            first.result()
+        self.assertEqual(late.exception.code(), Code.DEADLINE_EXCEEDED)
+        box = second.result().id
+        self.addCleanup(self.client.Sandboxes.Kill, sandbox_id=box)
+        self.assertEqual({tag: p.running for tag, p in self.processes(box).items()}, {"start": True, "ready": False})

@@ -715,6 +715,7 @@ bool guest_has_ready(const struct guest *guest)
 struct rpc_local {
 	const struct rpc_local_events *events;
 	void *arg;
+	bool detached;
 };
 
 struct rpc_local *fake_local;
@@ -731,13 +732,19 @@ struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const
 	snprintf(fake_local_file, sizeof(fake_local_file), "%s", start->argv[0]);
 	snprintf(fake_local_sandbox, sizeof(fake_local_sandbox), "%s", start->sandbox_id);
 	fake_local = calloc(1, sizeof(*fake_local));
-	*fake_local = (struct rpc_local){events, arg};
+	*fake_local = (struct rpc_local){.events = events, .arg = arg};
 	return fake_local;
 }
 
 void rpc_local_next(struct rpc_local *local)
 {
 	assert_ptr_equal(local, fake_local);
+}
+
+void rpc_local_detach(struct rpc_local *local)
+{
+	assert_ptr_equal(local, fake_local);
+	local->detached = true;
 }
 
 void rpc_local_cancel(struct rpc_local *local)
@@ -764,6 +771,7 @@ void fake_local_end(enum pdk_code code)
 	struct rpc_local *local = STEAL_PTR(fake_local);
 	struct pdk_error end = {.code = code, .text = "because"};
 
+	assert_true(local->detached); /* the deadline of one of its creators is not its own */
 	local->events->on_end(local->arg, &end);
 	free(local);
 }
