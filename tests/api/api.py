@@ -4,7 +4,7 @@ import itertools
 import unittest
 
 import grpc
-from paddock import Code, Instance, code_of, pb
+from paddock import Code, Instance, pb
 
 _shared = None
 _serial = itertools.count(1)
@@ -31,8 +31,6 @@ def unique(word):
     return f"{word}-{next(_serial)}"
 
 
-
-
 def attach(client, box, process, lines, deadline=30):
     """The output from the first byte on -> (bytes missing at its start, whole lines behind that)."""
     events = client.Processes.Attach(sandbox_id=box, process_id=process, deadline=deadline)
@@ -44,28 +42,6 @@ def attach(client, box, process, lines, deadline=30):
             break
     events.cancel()
     return missing, text.rsplit(b"\n", 1)[0].split(b"\n")
-
-
-class OwnInstance(unittest.TestCase):
-    """`self.instance`: one of this class alone, without complaints at its end; `self.client`: a key of its tenant "tenant"."""
-    SETTINGS = {}
-
-    @classmethod
-    def setUpClass(cls):
-        cls.instance = Instance(pool_size=0, **cls.SETTINGS)
-        cls.instance.start()
-        cls.client = cls.instance.tenant("tenant")
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.instance.stop()
-        if cls.instance.complaints:
-            raise AssertionError(cls.instance.complaints)
-
-    def refused(self, code, call, text):
-        name, said = code_of(call)
-        self.assertEqual(name, code, said)
-        self.assertIn(text, said)
 
 
 class Case(unittest.TestCase):

@@ -9,8 +9,9 @@ import threading
 import time
 import unittest
 
-from api import OwnInstance, grpc, pb
+from api import grpc, pb
 from criu import needs_criu
+from own import OwnInstance
 from paddock import enum, wait_until
 
 WAITING, BUILDING, READY, FAILED = (enum("TEMPLATE_BUILD_STATE_" + n) for n in ("WAITING", "BUILDING", "READY", "FAILED"))

@@ -7,8 +7,9 @@ import time
 import unittest
 
 import grpc
-from api import Instance, OwnInstance, attach
+from api import Instance, attach
 from criu import COUNTER, needs_criu
+from own import OwnInstance
 from paddock import code_of, enum, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))

@@ -2,8 +2,8 @@
 import json
 import time
 
-from api import OwnInstance
 from criu import needs_criu
+from own import OwnInstance
 from paddock import code_of, enum, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))

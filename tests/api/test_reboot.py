@@ -2,8 +2,9 @@
 import json
 import subprocess
 
-from api import OwnInstance, attach
+from api import attach
 from criu import COUNTER, needs_criu
+from own import OwnInstance
 from paddock import code_of, enum, wait_until
 
 RUNNING, PAUSED, KILLED, FAILED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED", "FAILED"))

@@ -3,8 +3,9 @@ needs it and no longer, and names are a tenant's own."""
 import signal
 import unittest
 
-from api import OwnInstance, pb
+from api import pb
 from criu import needs_criu
+from own import OwnInstance
 from paddock import enum
 
 

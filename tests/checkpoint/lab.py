@@ -1,10 +1,10 @@
 """What these tests share: one instance, the template with the programs, ways to and from the disk, and what is left afterwards."""
 import os
 import subprocess
-import unittest
 
 import host
 import zoo
+from own import Refusals
 from paddock import Instance, code_of, enum, eventually, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))
@@ -104,7 +104,7 @@ class Output:
         self.events.cancel()
 
 
-class Case(unittest.TestCase):
+class Case(Refusals):
     """`self.client`: a key of the tenant of this class. Its sandboxes end with each test."""
     RESOURCES = {}
 
@@ -128,13 +128,6 @@ class Case(unittest.TestCase):
         result = self.client.run(box, "/bin/bash", "-c", script, **fields)
         self.assertEqual((result.code, result.signal), (0, 0), result.all[-2000:])
         return result.out
-
-    def refused(self, code, call, text):
-        name, said = code_of(call)
-        self.assertEqual(name, code, said)
-        self.assertIn(text, said)
-        self.assertNotIn(self.instance.dir, said, "a client sees a host path")
-        return said
 
 
 __all__ = ["CHECKPOINT", "Case", "Instance", "KILLED", "Output", "PAUSED", "RUNNING", "back", "code_of", "in_warden", "instance",

@@ -1,7 +1,8 @@
 """Images that are not what was sealed are refused, and named; a disk that is full is no reason to lose what runs; what cannot be stored
 is named, runs on, and its twin without it is stored."""
 from criu import needs_criu
-from lab import CHECKPOINT, PAUSED, RUNNING, Case, Instance, Output, back, in_warden, pool, through_disk, to_disk, wait_until
+from lab import CHECKPOINT, PAUSED, RUNNING, Case, Output, back, in_warden, pool, through_disk, to_disk, wait_until
+from own import OwnInstance
 from paddock import code_of
 
 # A connection that waits to be accepted cannot be stored; accepted, it can.
@@ -67,18 +68,8 @@ class Damage(Case):
 
 
 @needs_criu
-class Full(Case):
-    @classmethod
-    def setUpClass(cls):
-        cls.instance = Instance(template="mini", pool="1G", pool_size=0)
-        cls.instance.start()
-        cls.client = cls.instance.tenant("full")
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.instance.stop()
-        if cls.instance.complaints:
-            raise AssertionError(cls.instance.complaints)
+class Full(OwnInstance, Case):
+    SETTINGS = {"template": "mini", "pool": "1G"}
 
     def test_the_pool_is_full(self):
         box = self.new(template="base", resources={"memory_bytes": 512 << 20})

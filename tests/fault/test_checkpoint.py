@@ -7,13 +7,13 @@ import re
 import signal
 import sys
 import time
-import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 import grpc
 import tap
 from criu import COUNTER, needs_criu
-from paddock import Instance, code_of, enum, eventually, wait_until
+from own import OwnInstance
+from paddock import code_of, enum, eventually, wait_until
 
 RUNNING, PAUSED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED"))
 TO_DISK = enum("PAUSE_MODE_CHECKPOINT")
@@ -40,18 +40,8 @@ def command(pid):
 
 
 @needs_criu
-class Deaths(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.instance = Instance(template="mini", pool="2G", pool_size=0)
-        cls.instance.start()
-        cls.client = cls.instance.tenant("tenant")
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.instance.stop()
-        if cls.instance.complaints:
-            raise AssertionError(cls.instance.complaints)
+class Deaths(OwnInstance):
+    SETTINGS = {"template": "mini", "pool": "2G"}
 
     def setUp(self):
         self.box = self.client.create().id
