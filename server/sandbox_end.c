@@ -47,15 +47,8 @@ static bool is_failure(Paddock__V1__EndReason reason)
 
 static void store_intent(const struct sandbox *sandbox)
 {
-	struct store_batch *batch;
-
-	if (sandbox->private->pooled || sandbox->private->discard)
-		return;
-	batch = store_batch_create();
-	if (batch && sandbox_store(batch, sandbox) >= 0)
-		store_commit(batch, NULL, NULL);
-	else
-		store_batch_free(batch);
+	if (!sandbox->private->pooled && !sandbox->private->discard)
+		sandbox_save(sandbox);
 }
 
 /* What waits for the create learns that it will not come. */

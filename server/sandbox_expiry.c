@@ -128,48 +128,29 @@ void sandbox_expiry_stop(void)
 
 void sandbox_change_timeout(struct rpc_call *call, struct sandbox *sandbox, uint64_t timeout_ms)
 {
-	struct store_batch *batch = store_batch_create();
 	int64_t before = sandbox->expires_unix_ms;
-	Paddock__V1__Sandbox *reply;
-	struct pdk_error err;
-
 	uint64_t timeout_before = sandbox->private->timeout_ms;
 
 	sandbox->private->timeout_ms = timeout_ms;
 	if (before) /* one that stays paused has no timeout before it is resumed */
 		sandbox->expires_unix_ms = loop_wall_ms() + (int64_t)timeout_ms;
-	if (!batch || sandbox_store(batch, sandbox) < 0) {
+	if (sandbox_save_for(call, sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_TIMEOUT_SET) < 0) {
 		sandbox->expires_unix_ms = before;
 		sandbox->private->timeout_ms = timeout_before;
-		store_batch_free(batch);
-		pdk_fail_errno(&err, -ENOMEM, "setting the timeout");
-		rpc_fail(call, &err);
-		return;
-	}
-	if (sandbox->expires_unix_ms && sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING)
+	} else if (sandbox->expires_unix_ms && sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING) {
 		sandbox_arm_expiry(sandbox);
-	sandbox_event(sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_TIMEOUT_SET);
-	reply = sandbox_reply(call, sandbox);
-	if (reply)
-		rpc_finish_commit(call, batch, &reply->base);
-	else
-		store_commit(batch, NULL, NULL);
+	}
 }
 
 void sandbox_touch(struct sandbox *sandbox)
 {
 	int64_t due = loop_wall_ms() + (int64_t)sandbox->private->timeout_ms;
-	struct store_batch *batch;
 
 	if (due <= sandbox->expires_unix_ms || sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)
 		return;
 	sandbox->expires_unix_ms = due;
 	sandbox_arm_expiry(sandbox);
-	batch = store_batch_create();
-	if (batch && sandbox_store(batch, sandbox) >= 0)
-		store_commit(batch, NULL, NULL);
-	else
-		store_batch_free(batch);
+	sandbox_save(sandbox);
 }
 
 void sandboxes_set_timeout(struct rpc_call *call, const struct ProtobufCMessage *message)

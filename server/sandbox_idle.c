@@ -193,27 +193,13 @@ void sandbox_idle_watch(struct sandbox *sandbox)
 
 static void change(struct rpc_call *call, struct sandbox *sandbox, uint64_t idle_timeout_ms)
 {
-	struct store_batch *batch = store_batch_create();
 	uint64_t before = sandbox->private->idle_timeout_ms;
-	Paddock__V1__Sandbox *reply;
-	struct pdk_error err;
 
 	sandbox->private->idle_timeout_ms = idle_timeout_ms;
-	if (!batch || sandbox_store(batch, sandbox) < 0) {
+	if (sandbox_save_for(call, sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_TIMEOUT_SET) < 0)
 		sandbox->private->idle_timeout_ms = before;
-		store_batch_free(batch);
-		pdk_fail_errno(&err, -ENOMEM, "setting the idle timeout");
-		rpc_fail(call, &err);
-		return;
-	}
-	if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING)
+	else if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING)
 		sandbox_idle_watch(sandbox);
-	sandbox_event(sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_TIMEOUT_SET);
-	reply = sandbox_reply(call, sandbox);
-	if (reply)
-		rpc_finish_commit(call, batch, &reply->base);
-	else
-		store_commit(batch, NULL, NULL);
 }
 
 void sandboxes_set_idle_timeout(struct rpc_call *call, const struct ProtobufCMessage *message)

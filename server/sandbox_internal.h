@@ -177,6 +177,11 @@ size_t sandbox_message_size(const struct sandbox *sandbox);
 Paddock__V1__Sandbox *sandbox_message(const struct sandbox *sandbox, void *block);
 /* The message in the call's arena, or NULL after failing the call. */
 Paddock__V1__Sandbox *sandbox_reply(struct rpc_call *call, const struct sandbox *sandbox);
+/* Store it as it is now; nobody waits for that. */
+void sandbox_save(const struct sandbox *sandbox);
+/* A call has changed it: store that, tell of it, and answer with what it is now when that is durable. -ENOMEM: the call
+ * has failed, and the change is to be taken back. */
+int sandbox_save_for(struct rpc_call *call, struct sandbox *sandbox, Paddock__V1__SandboxEvent__Type event);
 
 /* --- sandbox_access.c --- */
 #define SANDBOX_TOKEN_LEN 64

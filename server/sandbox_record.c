@@ -317,3 +317,34 @@ Paddock__V1__Sandbox *sandbox_reply(struct rpc_call *call, const struct sandbox 
 	rpc_fail(call, &err);
 	return NULL;
 }
+
+void sandbox_save(const struct sandbox *sandbox)
+{
+	struct store_batch *batch = store_batch_create();
+
+	if (batch && sandbox_store(batch, sandbox) >= 0)
+		store_commit(batch, NULL, NULL);
+	else
+		store_batch_free(batch);
+}
+
+int sandbox_save_for(struct rpc_call *call, struct sandbox *sandbox, Paddock__V1__SandboxEvent__Type event)
+{
+	struct store_batch *batch = store_batch_create();
+	Paddock__V1__Sandbox *reply;
+	struct pdk_error err;
+
+	if (!batch || sandbox_store(batch, sandbox) < 0) {
+		store_batch_free(batch);
+		pdk_fail_errno(&err, -ENOMEM, "storing the sandbox");
+		rpc_fail(call, &err);
+		return -ENOMEM;
+	}
+	sandbox_event(sandbox, event);
+	reply = sandbox_reply(call, sandbox);
+	if (reply)
+		rpc_finish_commit(call, batch, &reply->base);
+	else
+		store_commit(batch, NULL, NULL);
+	return 0;
+}

@@ -52,16 +52,6 @@ void sandbox_restart_timeout(struct sandbox *sandbox, uint64_t timeout_ms)
 	sandbox_arm_expiry(sandbox);
 }
 
-static void store(const struct sandbox *sandbox)
-{
-	struct store_batch *batch = store_batch_create();
-
-	if (batch && sandbox_store(batch, sandbox) >= 0)
-		store_commit(batch, NULL, NULL);
-	else
-		store_batch_free(batch);
-}
-
 static void pause_itself(struct sandbox *sandbox, const char *text)
 {
 	struct sandbox_private *private = sandbox->private;
@@ -90,7 +80,7 @@ bool sandbox_pause_at_timeout(struct sandbox *sandbox)
 	if (sandbox->state == STATE(PAUSED)) {
 		private->keep_paused = true;
 		sandbox_stop_timeout(sandbox);
-		store(sandbox);
+		sandbox_save(sandbox);
 	} else if (sandbox->state == STATE(RUNNING) && is_ready) {
 		pause_itself(sandbox, texts[1]);
 	} else {
