@@ -61,6 +61,19 @@ int json_time_format(int64_t seconds, int32_t nanos, char text[JSON_TIME_SIZE])
 	return 0;
 }
 
+void json_time_format_ms(int64_t unix_ms, char text[JSON_TIME_SIZE])
+{
+	int64_t seconds = unix_ms / 1000;
+	int32_t ms = (int32_t)(unix_ms % 1000);
+
+	if (ms < 0) {
+		seconds--;
+		ms += 1000;
+	}
+	if (json_time_format(seconds, ms * 1000000, text) < 0)
+		strcpy(text, "1970-01-01T00:00:00Z");
+}
+
 static int put_span(int64_t seconds, int32_t nanos, struct buffer *out)
 {
 	bool negative = seconds < 0 || nanos < 0;

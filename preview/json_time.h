@@ -17,6 +17,8 @@ int json_time_get(const char *text, ProtobufCMessage *message);
 
 /* RFC 3339 in UTC with as many digits of a second as are needed (0, 3, 6 or 9). -EINVAL as above. */
 int json_time_format(int64_t seconds, int32_t nanos, char text[JSON_TIME_SIZE]);
+/* Of Unix milliseconds, and always a time: what is out of range is the beginning of 1970. */
+void json_time_format_ms(int64_t unix_ms, char text[JSON_TIME_SIZE]);
 /* The other way; an offset and 1 to 9 digits of a second are understood. */
 int json_time_parse(const char *text, int64_t *ret_seconds, int32_t *ret_nanos);
 

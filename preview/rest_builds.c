@@ -224,7 +224,7 @@ static void put_entry(struct buffer *out, const Paddock__V1__TemplateBuildLog *e
 {
 	char text[JSON_TIME_SIZE];
 
-	json_time_format(entry->unix_ms / 1000, (int32_t)(entry->unix_ms % 1000) * 1000000, text);
+	json_time_format_ms(entry->unix_ms, text);
 	put_string(out, "{\"timestamp\":", text);
 	put_string(out, ",\"level\":", entry->level);
 	put_string(out, ",\"step\":", entry->step);

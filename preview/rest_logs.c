@@ -136,7 +136,7 @@ static int put_lines(struct buffer *out, const struct line *lines, size_t n, boo
 		/* What one line needs at most is looked for before, so that none is cut. */
 		if (buffer_room(out) < LINE_ROOM)
 			return -ENOBUFS;
-		json_time_format(lines[i].at_ms / 1000, (int32_t)(lines[i].at_ms % 1000) * 1000000, timestamp);
+		json_time_format_ms(lines[i].at_ms, timestamp);
 		if (i)
 			json_put(out, ",");
 		if (as_text)

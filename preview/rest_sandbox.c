@@ -17,8 +17,7 @@ static int put_time(struct buffer *out, const char *name, int64_t unix_ms)
 {
 	char text[JSON_TIME_SIZE];
 
-	if (json_time_format(unix_ms / 1000, (int32_t)(unix_ms % 1000) * 1000000, text) < 0)
-		strcpy(text, "1970-01-01T00:00:00Z");
+	json_time_format_ms(unix_ms, text);
 	return json_put_format(out, ",\"%s\":\"%s\"", name, text);
 }
 

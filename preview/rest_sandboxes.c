@@ -184,7 +184,7 @@ static void usage(struct rest *rest, const ProtobufCMessage *reply)
 	char text[JSON_TIME_SIZE];
 	int64_t now = loop_wall_ms();
 
-	json_time_format(now / 1000, (int32_t)(now % 1000) * 1000000, text);
+	json_time_format_ms(now, text);
 	json_put_format(&out, "[{\"timestamp\":\"%s\",\"timestampUnix\":%lld,\"cpuCount\":%lld,\"cpuUsedPct\":%.2f",
 			text, (long long)(now / 1000), (long long)rest->metrics.cpus,
 			rest->metrics.age_ms > 0 ? (double)usage->cpu_usec / 10.0 / (double)rest->metrics.age_ms : 0.0);

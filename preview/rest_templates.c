@@ -85,7 +85,7 @@ static void put_template(struct buffer *out, const Paddock__V1__ListTemplatesRes
 	const Paddock__V1__Template *template = list->templates[index];
 	char text[JSON_TIME_SIZE];
 
-	json_time_format(template->created_unix_ms / 1000, 0, text);
+	json_time_format_ms(template->created_unix_ms, text);
 	json_put(out, "{\"templateID\":");
 	put_id(out, template);
 	json_put(out, ",\"aliases\":[");
@@ -158,7 +158,7 @@ static void tags_listed(struct rest *rest, const ProtobufCMessage *reply)
 
 		if (!tag)
 			continue;
-		json_time_format(list->templates[i]->created_unix_ms / 1000, 0, text);
+		json_time_format_ms(list->templates[i]->created_unix_ms, text);
 		put_string(&out, first ? "[{\"tag\":" : ",{\"tag\":", tag);
 		put_string(&out, ",\"buildID\":", list->templates[i]->build_id);
 		put_string(&out, ",\"createdAt\":", text);
