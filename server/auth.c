@@ -74,12 +74,6 @@ static bool split(const char *authorization, char copy[KEY_TEXT_LEN + 1], const 
 	return true;
 }
 
-static bool is_valid(const struct key *key, int64_t now_ms)
-{
-	return !key->revoked_unix_ms && (!key->expires_unix_ms || now_ms < key->expires_unix_ms) &&
-	       tenant_find(key->tenant);
-}
-
 static struct key *authenticate(const char *authorization, char copy[KEY_TEXT_LEN + 1])
 {
 	static const uint8_t nobody[KEY_DIGEST_SIZE];
@@ -94,7 +88,7 @@ static struct key *authenticate(const char *authorization, char copy[KEY_TEXT_LE
 	if (key_digest(secret, KEY_SECRET_LEN, digest) < 0)
 		return NULL;
 	equal = CRYPTO_memcmp(digest, key ? key->digest : nobody, sizeof(digest)) == 0;
-	return key && equal && is_valid(key, loop_wall_ms()) ? key : NULL;
+	return key && equal && key_is_valid(key, loop_wall_ms()) ? key : NULL;
 }
 
 int auth_check(const char *authorization, struct principal *ret, struct pdk_error *err)

@@ -46,8 +46,7 @@ static const char script[] =
 
 void build_copy_clear(struct build_run *run)
 {
-	if (run->fd >= 0)
-		close(STEAL_FD(run->fd));
+	worker_close(STEAL_FD(run->fd));
 	free(STEAL_PTR(run->chunk));
 }
 
@@ -227,20 +226,43 @@ static int open_unpack(struct build_run *run)
 	return run->inner ? 0 : -ENOMEM;
 }
 
-void build_step_copy(struct build_run *run, const Paddock__V1__TemplateBuildStep *step)
+static void open_work(struct worker_job *job)
 {
+	struct build_run *run = (struct build_run *)job;
+
+	run->fd = build_files_open(run->file);
+}
+
+static void open_done(struct worker_job *job)
+{
+	struct build_run *run = (struct build_run *)job;
 	struct pdk_error err;
 	int rc;
 
-	run->fd = build_files_open(run->build->stored->tenant, step->files_hash);
-	if (run->fd < 0) {
+	run->busy = false;
+	if (run->over) {
+		build_run_fail(run, NULL);
+		return;
+	}
+	rc = run->fd < 0 ? run->fd : open_unpack(run);
+	if (rc >= 0)
+		return;
+	pdk_fail_errno(&err, rc, "COPY: opening its files");
+	build_run_fail(run, &err);
+}
+
+void build_step_copy(struct build_run *run, const Paddock__V1__TemplateBuildStep *step)
+{
+	struct pdk_error err;
+
+	run->file = build_files_find(run->build->stored->tenant, step->files_hash);
+	if (!run->file) {
 		pdk_fail(&err, -ENOENT, PDK_NOT_FOUND, "COPY: its files are not here (any more): upload them again");
 		build_run_fail(run, &err);
 		return;
 	}
-	rc = open_unpack(run);
-	if (rc < 0) {
-		pdk_fail_errno(&err, rc, "COPY");
-		build_run_fail(run, &err);
-	}
+	run->job.work = open_work;
+	run->job.done = open_done;
+	run->busy = true;
+	worker_submit(&run->job);
 }

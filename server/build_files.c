@@ -2,22 +2,12 @@
 
 #include "auth.h"
 #include "config.h"
-#include "log.h"
 #include "loop.h"
-#include "paddock/v1/templates.pb-c.h"
-#include "rpc.h"
 #include "sandbox/base/cleanup.h"
-#include "sandbox/base/hex.h"
-#include "server_secret.h"
-#include "tenants.h"
-#include "worker.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,183 +15,315 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-/*
- * An upload is a file without a name until the client has sent all of it; so what breaks off leaves nothing. Its token
- * says whose it is: it is all that an upload needs, as the SDKs send their files to an address without a key.
- *
- * Writes are the worker's. The next message is read when the last one is written.
- */
+/* See build_files.h. A file is named by its number alone, and no number comes twice. */
 
-#define DATA_MAX (1u << 20)
-#define UPLOAD_MAX (1ull << 30)
-#define TENANT_MAX (4ull << 30)
-#define ALL_MAX (16ull << 30)
-#define KEEP_FREE (1ull << 30) /* of the disk: the store is there, too */
-#define UPLOADS_MAX 64u
-#define UPLOADS_OF_TENANT_MAX 6u
-#define HEADER_NS (10ull * 1000000000) /* anybody may begin one */
-#define STALL_NS (60ull * 1000000000)
-#define FILES_MAX 4096u
-#define FILES_OF_TENANT_MAX 512u
-#define TOKEN_TTL_S 3600
 #define AGE_MAX_NS (86400ull * 1000000000)
-#define MAC_SIZE 16
 #define FOLDER "builds"
+#define NAME_SIZE 24
 
-struct stored_file {
-	struct stored_file *next;
-	uint64_t bytes, used_ns;
+/* What a tenant has: files that are kept, and those that are being uploaded. */
+struct build_share {
+	struct build_share *next;
+	struct build_file *files; /* kept */
+	unsigned int n_files;     /* kept */
+	unsigned int users;       /* files of both kinds */
+	uint64_t bytes;           /* of both */
 	char tenant[TENANT_NAME_MAX + 1];
-	char hash[BUILD_HASH_LEN + 1];
 };
 
-struct upload {
-	struct worker_job job;
-	struct upload *next;
-	struct rpc_call *call;   /* NULL: it has ended, and the job is still under way */
-	struct loop_timer timer; /* the next message is late */
-	int fd;
-	bool busy, half_closed, begun;
-	int rc;
-	uint64_t bytes;
-	size_t length;
-	uint8_t *data;
-	char tenant[TENANT_NAME_MAX + 1];
-	char hash[BUILD_HASH_LEN + 1];
+struct build_files_limits build_files_limits = {
+	.tenant_bytes = 4ull << 30,
+	.bytes = 16ull << 30,
+	.keep_free = 1ull << 30,
+	.tenant_files = 512,
+	.files = 4096,
 };
+static const struct build_files_limits *const limits = &build_files_limits;
 
-static struct stored_file *files;
-static struct upload *uploads;
-static unsigned int n_files;
+static struct build_share *shares;
+static uint64_t all_bytes, last_number, disk_free;
+static unsigned int n_files; /* kept */
 static int folder = -1;
-static uint8_t token_key[SERVER_SECRET_SIZE];
 
 bool build_hash_valid(const char *hash)
 {
 	return strlen(hash) == BUILD_HASH_LEN && strspn(hash, "0123456789abcdef") == BUILD_HASH_LEN;
 }
 
-/* --- files --- */
+/* --- the disk, for the worker --- */
 
-/* Tenants have no '/' and no '.' at the start in their names; the hash is checked. */
-static void file_name(const char *tenant, const char *hash, char name[256])
+static void file_name(uint64_t number, char name[NAME_SIZE])
 {
-	snprintf(name, 256, "%s.%s", hash, tenant);
+	snprintf(name, NAME_SIZE, "%" PRIu64, number);
 }
 
-static struct stored_file **slot_of(const char *tenant, const char *hash)
+int build_files_open(uint64_t number)
 {
-	struct stored_file **at = &files;
+	char name[NAME_SIZE];
+	int fd;
 
-	while (*at && (strcmp((*at)->hash, hash) != 0 || strcmp((*at)->tenant, tenant) != 0))
+	file_name(number, name);
+	fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -errno : fd;
+}
+
+int build_file_open_new(void)
+{
+	int fd = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int build_file_link(int fd, uint64_t number)
+{
+	char path[64], name[NAME_SIZE];
+
+	file_name(number, name);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return linkat(AT_FDCWD, path, folder, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+}
+
+uint64_t build_files_disk_free(void)
+{
+	struct statvfs space;
+
+	return fstatvfs(folder, &space) < 0 ? 0 : (uint64_t)space.f_bavail * space.f_frsize;
+}
+
+void build_files_set_disk_free(uint64_t bytes)
+{
+	disk_free = bytes;
+}
+
+static void unlink_work(struct worker_job *job)
+{
+	char name[NAME_SIZE];
+
+	file_name(((struct build_file *)job)->number, name);
+	unlinkat(folder, name, 0);
+}
+
+static void unlink_done(struct worker_job *job)
+{
+	free((struct build_file *)job);
+}
+
+/* --- shares --- */
+
+static struct build_share *share_find(const char *tenant)
+{
+	struct build_share *share = shares;
+
+	while (share && strcmp(share->tenant, tenant) != 0)
+		share = share->next;
+	return share;
+}
+
+static struct build_share *share_get(const char *tenant)
+{
+	struct build_share *share = share_find(tenant);
+
+	if (share)
+		return share;
+	share = calloc(1, sizeof(*share));
+	if (!share)
+		return NULL;
+	snprintf(share->tenant, sizeof(share->tenant), "%s", tenant);
+	share->next = shares;
+	shares = share;
+	return share;
+}
+
+static void share_put(struct build_share *share)
+{
+	struct build_share **at = &shares;
+
+	if (share->users)
+		return;
+	while (*at != share)
+		at = &(*at)->next;
+	*at = share->next;
+	free(share);
+}
+
+/* Of those who have a file that can go, the one who holds most; the one who asks for `more`, if nobody holds more than
+ * it then would. */
+static struct build_share *find_largest(struct build_share *asking, uint64_t more)
+{
+	struct build_share *largest = asking;
+	uint64_t most = asking->bytes + more;
+
+	for (struct build_share *share = shares; share; share = share->next) {
+		if (share == asking || !share->files || share->bytes <= most)
+			continue;
+		largest = share;
+		most = share->bytes;
+	}
+	return largest;
+}
+
+/* The same by number. */
+static struct build_share *find_most_files(struct build_share *asking)
+{
+	struct build_share *largest = asking;
+	unsigned int most = asking->n_files + 1;
+
+	for (struct build_share *share = shares; share; share = share->next) {
+		if (share == asking || share->n_files <= most)
+			continue;
+		largest = share;
+		most = share->n_files;
+	}
+	return largest;
+}
+
+/* --- files --- */
+
+static struct build_file **slot_of(struct build_share *share, const char *hash)
+{
+	struct build_file **at = &share->files;
+
+	while (*at && strcmp((*at)->hash, hash) != 0)
 		at = &(*at)->next;
 	return at;
 }
 
-static void file_remove(struct stored_file **at)
+struct build_file *build_file_create(const char *tenant, const char *hash)
 {
-	struct stored_file *file = *at;
-	char name[256];
+	struct build_file *file = calloc(1, sizeof(*file));
 
-	file_name(file->tenant, file->hash, name);
-	unlinkat(folder, name, 0);
+	if (file)
+		file->share = share_get(tenant);
+	if (!file || !file->share) {
+		free(file);
+		return NULL;
+	}
+	file->share->users++;
+	file->number = ++last_number;
+	snprintf(file->hash, sizeof(file->hash), "%s", hash);
+	return file;
+}
+
+const char *build_file_tenant(const struct build_file *file)
+{
+	return file->share->tenant;
+}
+
+static void unlist(struct build_file *file)
+{
+	struct build_file **at = &file->share->files;
+
+	while (*at != file)
+		at = &(*at)->next;
 	*at = file->next;
+	file->share->n_files--;
 	n_files--;
-	free(file);
+	file->kept = false;
+}
+
+/* What it has is nobody's any more. */
+static void uncount(struct build_file *file)
+{
+	if (file->kept)
+		unlist(file);
+	all_bytes -= file->bytes;
+	file->share->bytes -= file->bytes;
+	file->share->users--;
+	share_put(STEAL_PTR(file->share));
+}
+
+void build_file_drop(struct build_file *file)
+{
+	if (!file)
+		return;
+	uncount(file);
+	disk_free += file->bytes; /* soon; the next look at the disk will tell */
+	file->job.work = unlink_work;
+	file->job.done = unlink_done;
+	worker_submit(&file->job);
+}
+
+/* The one that was not used for longest. False: it has none. */
+static bool evict(struct build_share *share)
+{
+	struct build_file *oldest = share->files;
+	bool found = oldest;
+
+	for (struct build_file *file = share->files; file; file = file->next)
+		if (file->used_ns < oldest->used_ns)
+			oldest = file;
+	build_file_drop(oldest);
+	return found;
 }
 
 static void drop_old(void)
 {
 	uint64_t now = loop_now_ns();
 
-	for (struct stored_file **at = &files; *at;) {
-		if (now - (*at)->used_ns > AGE_MAX_NS)
-			file_remove(at);
-		else
-			at = &(*at)->next;
+	for (struct build_share *share = shares, *next_share; share; share = next_share) {
+		next_share = share->next;
+		for (struct build_file *file = share->files, *next; file; file = next) {
+			next = file->next;
+			if (now - file->used_ns > AGE_MAX_NS)
+				build_file_drop(file);
+		}
 	}
 }
 
-static uint64_t sum(const char *tenant)
+int build_file_grow(struct build_file *file, uint64_t more, struct pdk_error *err)
 {
-	uint64_t bytes = 0;
+	struct build_share *share = file->share;
 
-	for (const struct stored_file *file = files; file; file = file->next)
-		if (!tenant || strcmp(file->tenant, tenant) == 0)
-			bytes += file->bytes;
-	for (const struct upload *upload = uploads; upload; upload = upload->next)
-		if (!tenant || strcmp(upload->tenant, tenant) == 0)
-			bytes += upload->bytes;
-	return bytes;
-}
-
-static unsigned int count(const char *tenant)
-{
-	unsigned int n = 0;
-
-	for (const struct stored_file *file = files; file; file = file->next)
-		n += strcmp(file->tenant, tenant) == 0;
-	return n;
-}
-
-/* The one that was not used for longest, of a tenant or of all. False: there is none. */
-static bool evict(const char *tenant)
-{
-	struct stored_file **oldest = NULL;
-
-	for (struct stored_file **at = &files; *at; at = &(*at)->next)
-		if ((!tenant || strcmp((*at)->tenant, tenant) == 0) && (!oldest || (*at)->used_ns < (*oldest)->used_ns))
-			oldest = at;
-	if (oldest)
-		file_remove(oldest);
-	return oldest;
-}
-
-static bool disk_is_full(void)
-{
-	struct statvfs space;
-
-	return fstatvfs(folder, &space) < 0 || (uint64_t)space.f_bavail * space.f_frsize < KEEP_FREE;
-}
-
-static int make_room(const char *tenant, uint64_t more, struct pdk_error *err)
-{
 	drop_old();
-	while (sum(tenant) + more > TENANT_MAX || count(tenant) >= FILES_OF_TENANT_MAX)
-		if (!evict(tenant))
+	while (share->bytes + more > limits->tenant_bytes || share->n_files >= limits->tenant_files)
+		if (!evict(share))
 			return pdk_fail(err, -ENOSPC, PDK_RESOURCE_EXHAUSTED,
 					"files for builds: the tenant's room is full");
-	while (sum(NULL) + more > ALL_MAX || disk_is_full() || n_files >= FILES_MAX)
-		if (!evict(NULL))
+	while (all_bytes + more > limits->bytes || disk_free < limits->keep_free + more)
+		if (!evict(find_largest(share, more)))
 			return pdk_fail(err, -ENOSPC, PDK_RESOURCE_EXHAUSTED,
 					"files for builds: the server's disk is full");
+	while (n_files >= limits->files)
+		if (!evict(find_most_files(share)))
+			return pdk_fail(err, -ENOSPC, PDK_RESOURCE_EXHAUSTED,
+					"files for builds: the server keeps as many as it can");
+	file->bytes += more;
+	share->bytes += more;
+	all_bytes += more;
+	disk_free -= more;
 	return 0;
 }
 
-int build_files_open(const char *tenant, const char *hash)
+void build_file_keep(struct build_file *file)
 {
-	struct stored_file *file = *slot_of(tenant, hash);
-	char name[256];
-	int fd;
+	struct build_share *share = file->share;
 
-	if (!file)
-		return -ENOENT;
+	build_file_drop(*slot_of(share, file->hash));
+	while (share->n_files >= limits->tenant_files)
+		(void)evict(share);
 	file->used_ns = loop_now_ns();
-	file_name(tenant, hash, name);
-	fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	return fd < 0 ? -errno : fd;
+	file->kept = true;
+	file->next = share->files;
+	share->files = file;
+	share->n_files++;
+	n_files++;
 }
 
-static bool is_present(const char *tenant, const char *hash)
+uint64_t build_files_find(const char *tenant, const char *hash)
 {
-	struct stored_file *file;
+	struct build_share *share;
+	struct build_file *file;
 
 	drop_old();
-	file = *slot_of(tenant, hash);
-	if (file)
-		file->used_ns = loop_now_ns();
-	return file;
+	share = share_find(tenant);
+	file = share ? *slot_of(share, hash) : NULL;
+	if (!file)
+		return 0;
+	file->used_ns = loop_now_ns();
+	return file->number;
 }
+
+/* --- start and stop --- */
 
 static void empty_folder(void)
 {
@@ -214,6 +336,8 @@ static void empty_folder(void)
 			unlinkat(folder, entry->d_name, 0);
 	if (dir)
 		closedir(dir);
+	else if (fd >= 0)
+		close(fd);
 }
 
 int build_files_start(struct pdk_error *err)
@@ -226,353 +350,35 @@ int build_files_start(struct pdk_error *err)
 	if (folder < 0)
 		return pdk_fail_errno(err, -errno, "opening the folder of files for builds");
 	empty_folder();
-	if (server_secret_load("build_upload_key", token_key) < 0)
-		return pdk_fail_errno(err, -EIO, "the key of uploads");
-	return 0;
+	disk_free = build_files_disk_free();
+	return build_token_start(err);
 }
 
-/* After the calls have ended and the worker has stopped. */
 void build_files_stop(void)
 {
-	while (evict(NULL))
-		;
-	if (folder >= 0)
-		close(STEAL_FD(folder));
-}
+	for (struct build_share *share = shares, *next; share; share = next) {
+		next = share->next;
+		share->users++;
+		while (share->files) {
+			struct build_file *file = share->files;
 
-/* --- tokens: expiry, MAC, tenant --- */
-
-/* Of this tenant, not of one that had its name before it. False: there is no such tenant. */
-static bool token_mac(const char *tenant, const char *hash, const char *expires, char ret[2 * MAC_SIZE + 1])
-{
-	const struct tenant *found = tenant_find(tenant);
-	char text[TENANT_NAME_MAX + BUILD_HASH_LEN + 64];
-	uint8_t digest[EVP_MAX_MD_SIZE];
-	unsigned int length;
-
-	if (!found)
-		return false;
-	snprintf(text, sizeof(text), "%s/%" PRId64 "/%s/%s", tenant, found->created_unix_ms, hash, expires);
-	if (!HMAC(EVP_sha256(), token_key, sizeof(token_key), (const uint8_t *)text, strlen(text), digest, &length))
-		return false;
-	hex_encode(digest, MAC_SIZE, ret);
-	return true;
-}
-
-#define TOKEN_MAX (16 + 2 * MAC_SIZE + 1 + TENANT_NAME_MAX)
-
-static bool token_make(const char *tenant, const char *hash, char ret[TOKEN_MAX + 1])
-{
-	char expires[17], mac[2 * MAC_SIZE + 1];
-
-	snprintf(expires, sizeof(expires), "%016" PRIx64, (uint64_t)(loop_wall_ms() / 1000 + TOKEN_TTL_S));
-	if (!token_mac(tenant, hash, expires, mac))
-		return false;
-	snprintf(ret, TOKEN_MAX + 1, "%s%s.%s", expires, mac, tenant);
-	return true;
-}
-
-static bool token_check(const char *token, const char *hash, char ret_tenant[TENANT_NAME_MAX + 1])
-{
-	char expires[17], mac[2 * MAC_SIZE + 1];
-	const char *tenant = token + 16 + 2 * MAC_SIZE + 1;
-
-	if (strlen(token) <= 16 + 2 * MAC_SIZE + 1 || strlen(token) > TOKEN_MAX || tenant[-1] != '.')
-		return false;
-	snprintf(expires, sizeof(expires), "%.16s", token);
-	if (!token_mac(tenant, hash, expires, mac) || CRYPTO_memcmp(mac, token + 16, 2 * MAC_SIZE) != 0)
-		return false;
-	if (strtoull(expires, NULL, 16) < (uint64_t)loop_wall_ms() / 1000)
-		return false;
-	snprintf(ret_tenant, TENANT_NAME_MAX + 1, "%s", tenant);
-	return true;
-}
-
-void builds_get_files(struct rpc_call *call, const struct ProtobufCMessage *message)
-{
-	const Paddock__V1__GetBuildFilesRequest *request = (const void *)message;
-	const char *tenant = rpc_principal(call)->tenant;
-	Paddock__V1__BuildFiles reply = PADDOCK__V1__BUILD_FILES__INIT;
-	char token[TOKEN_MAX + 1];
-	struct pdk_error err;
-
-	if (!build_hash_valid(request->hash)) {
-		pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "hash: 64 hexadecimal digits");
-		rpc_fail(call, &err);
-	} else if (!token_make(tenant, request->hash, token)) {
-		pdk_fail(&err, -EIO, PDK_INTERNAL, "no token could be made");
-		rpc_fail(call, &err);
-	} else {
-		reply.present = is_present(tenant, request->hash);
-		reply.upload_token = token;
-		rpc_finish(call, &reply.base);
+			uncount(file);
+			free(file);
+		}
+		share->users--;
+		share_put(share);
 	}
-}
-
-/* --- uploads --- */
-
-static void upload_free(struct upload *upload)
-{
-	struct upload **at = &uploads;
-
-	while (*at != upload)
-		at = &(*at)->next;
-	*at = upload->next;
-	loop_timer_cancel(&upload->timer);
-	if (upload->fd >= 0)
-		close(upload->fd);
-	free(upload->data);
-	free(upload);
-}
-
-/* The call ends; the rest when the worker has let go. */
-static void upload_fail(struct upload *upload, const struct pdk_error *err)
-{
-	struct rpc_call *call = upload->call;
-
-	upload->call = NULL;
-	loop_timer_cancel(&upload->timer);
-	if (!upload->busy)
-		upload_free(upload);
-	rpc_fail(call, err);
-}
-
-static void on_late(void *arg)
-{
-	struct pdk_error err;
-
-	pdk_fail(&err, -ETIMEDOUT, PDK_DEADLINE_EXCEEDED, "the upload stands still");
-	upload_fail(arg, &err);
-}
-
-/* -ENOMEM: its end would never come. */
-static int expect(struct upload *upload, uint64_t within_ns)
-{
-	upload->timer.handler = on_late;
-	upload->timer.arg = upload;
-	return loop_timer_set(&upload->timer, loop_now_ns() + within_ns);
-}
-
-static void read_next(struct upload *upload)
-{
-	struct pdk_error err;
-
-	if (expect(upload, STALL_NS) >= 0) {
-		rpc_read(upload->call);
+	if (folder < 0)
 		return;
-	}
-	pdk_fail_errno(&err, -ENOMEM, "receiving");
-	upload_fail(upload, &err);
+	empty_folder();
+	close(STEAL_FD(folder));
 }
 
 void build_files_remove_tenant(const char *tenant)
 {
-	struct pdk_error err;
+	struct build_share *share;
 
-	pdk_fail(&err, -ENOENT, PDK_ABORTED, "the tenant is removed");
-	for (struct upload *upload = uploads, *next; upload; upload = next) {
-		next = upload->next;
-		if (upload->call && strcmp(upload->tenant, tenant) == 0)
-			upload_fail(upload, &err);
-	}
-	while (evict(tenant))
+	build_uploads_remove_tenant(tenant);
+	while ((share = share_find(tenant)) && evict(share))
 		;
-}
-
-static int keep(struct upload *upload)
-{
-	struct stored_file **at = slot_of(upload->tenant, upload->hash), *file;
-	char path[64], name[256];
-
-	if (*at)
-		file_remove(at);
-	file = calloc(1, sizeof(*file));
-	if (!file)
-		return -ENOMEM;
-	file_name(upload->tenant, upload->hash, name);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", upload->fd);
-	if (linkat(AT_FDCWD, path, folder, name, AT_SYMLINK_FOLLOW) < 0) {
-		free(file);
-		return -errno;
-	}
-	snprintf(file->tenant, sizeof(file->tenant), "%s", upload->tenant);
-	snprintf(file->hash, sizeof(file->hash), "%s", upload->hash);
-	file->bytes = upload->bytes;
-	file->used_ns = loop_now_ns();
-	file->next = files;
-	files = file;
-	n_files++;
-	return 0;
-}
-
-static void finish(struct upload *upload)
-{
-	Paddock__V1__UploadBuildFilesResponse reply = PADDOCK__V1__UPLOAD_BUILD_FILES_RESPONSE__INIT;
-	struct rpc_call *call = upload->call;
-	struct pdk_error err;
-	int rc = keep(upload);
-
-	if (rc < 0) {
-		pdk_fail_errno(&err, rc, "keeping the files");
-		upload_fail(upload, &err);
-		return;
-	}
-	audit_event(&(struct audit_entry){.tenant = upload->tenant,
-					  .actor = "upload-token",
-					  .action = "build.files_uploaded",
-					  .object = upload->hash,
-					  .outcome = "OK"});
-	reply.bytes = upload->bytes;
-	upload_free(upload);
-	rpc_finish(call, &reply.base);
-}
-
-static void write_work(struct worker_job *job)
-{
-	struct upload *upload = (struct upload *)job;
-	size_t done = 0;
-
-	while (done < upload->length && upload->rc == 0) {
-		ssize_t n = write(upload->fd, upload->data + done, upload->length - done);
-
-		if (n < 0 && errno != EINTR)
-			upload->rc = -errno;
-		done += n > 0 ? (size_t)n : 0;
-	}
-}
-
-static void write_done(struct worker_job *job)
-{
-	struct upload *upload = (struct upload *)job;
-	struct pdk_error err;
-
-	upload->busy = false;
-	if (!upload->call) {
-		upload_free(upload);
-	} else if (upload->rc < 0) {
-		pdk_fail(&err, upload->rc, PDK_RESOURCE_EXHAUSTED, "the files could not be written");
-		upload_fail(upload, &err);
-	} else if (upload->half_closed) {
-		finish(upload);
-	} else {
-		read_next(upload);
-	}
-}
-
-static int take_header(struct upload *upload, const Paddock__V1__UploadBuildFilesHeader *header, struct pdk_error *err)
-{
-	unsigned int of_tenant = 0, all = 0;
-	int rc;
-
-	if (upload->begun)
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "header: must be the first message only");
-	if (!build_hash_valid(header->hash))
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "hash: 64 hexadecimal digits");
-	if (!token_check(header->upload_token, header->hash, upload->tenant))
-		return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED,
-				"upload_token: is not valid for these files (any more)");
-	snprintf(upload->hash, sizeof(upload->hash), "%s", header->hash);
-	for (const struct upload *other = uploads; other; other = other->next) {
-		all += other->begun;
-		of_tenant += other->begun && strcmp(other->tenant, upload->tenant) == 0;
-	}
-	if (all >= UPLOADS_MAX || of_tenant >= UPLOADS_OF_TENANT_MAX)
-		return pdk_fail(err, -EBUSY, PDK_RESOURCE_EXHAUSTED,
-				"uploads exhausted: %u are under way, %u of the tenant", all, of_tenant);
-	rc = make_room(upload->tenant, 0, err);
-	if (rc < 0)
-		return rc;
-	upload->fd = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
-	if (upload->fd < 0)
-		return pdk_fail_errno(err, -errno, "keeping the files");
-	upload->begun = true;
-	read_next(upload);
-	return 0;
-}
-
-static int take_data(struct upload *upload, const ProtobufCBinaryData *data, struct pdk_error *err)
-{
-	int rc;
-
-	if (!upload->begun)
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "header: must be the first message");
-	if (data->len > DATA_MAX)
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "data: at most %u bytes", DATA_MAX);
-	if (upload->bytes + data->len > UPLOAD_MAX)
-		return pdk_fail(err, -EFBIG, PDK_INVALID_ARGUMENT, "data: an upload is at most 1 GiB");
-	rc = make_room(upload->tenant, data->len, err);
-	if (rc < 0)
-		return rc;
-	free(upload->data);
-	upload->data = malloc(data->len + 1);
-	if (!upload->data)
-		return pdk_fail_errno(err, -ENOMEM, "receiving");
-	memcpy(upload->data, data->data, data->len);
-	upload->length = data->len;
-	upload->bytes += data->len;
-	upload->busy = true;
-	loop_timer_cancel(&upload->timer);
-	worker_submit(&upload->job);
-	return 0;
-}
-
-static void on_message(struct rpc_call *call, const ProtobufCMessage *message)
-{
-	const Paddock__V1__UploadBuildFilesRequest *request = (const void *)message;
-	struct upload *upload = rpc_user(call);
-	struct pdk_error err;
-	int rc;
-
-	if (request->message_case == PADDOCK__V1__UPLOAD_BUILD_FILES_REQUEST__MESSAGE_HEADER)
-		rc = take_header(upload, request->header, &err);
-	else if (request->message_case == PADDOCK__V1__UPLOAD_BUILD_FILES_REQUEST__MESSAGE_DATA)
-		rc = take_data(upload, &request->data, &err);
-	else
-		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "message: header or data must be set");
-	if (rc < 0)
-		upload_fail(upload, &err);
-}
-
-static void on_half_close(struct rpc_call *call)
-{
-	struct upload *upload = rpc_user(call);
-	struct pdk_error err;
-
-	upload->half_closed = true;
-	if (!upload->begun) {
-		pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "header: must be the first message");
-		upload_fail(upload, &err);
-	} else if (!upload->busy) {
-		finish(upload);
-	}
-}
-
-static void on_cancel(struct rpc_call *call, const struct pdk_error *why)
-{
-	upload_fail(rpc_user(call), why);
-}
-
-void builds_upload_files(struct rpc_call *call, const struct ProtobufCMessage *request)
-{
-	static const struct rpc_events events = {
-		.on_message = on_message, .on_half_close = on_half_close, .on_cancel = on_cancel};
-	struct upload *upload = calloc(1, sizeof(*upload));
-	struct pdk_error err;
-
-	if (!upload) {
-		pdk_fail_errno(&err, -ENOMEM, "receiving");
-		rpc_fail(call, &err);
-		return;
-	}
-	upload->fd = -1;
-	upload->call = call;
-	upload->job.work = write_work;
-	upload->job.done = write_done;
-	upload->next = uploads;
-	uploads = upload;
-	rpc_set_events(call, &events, upload);
-	if (expect(upload, HEADER_NS) < 0) {
-		pdk_fail_errno(&err, -ENOMEM, "receiving");
-		upload_fail(upload, &err);
-	}
 }

@@ -2,6 +2,7 @@
 #define PADDOCK_SERVER_BUILD_INTERNAL_H
 
 #include "auth.h"
+#include "build_log.h"
 #include "builds.h"
 #include "paddock/internal/store.pb-c.h"
 #include "paddock/v1/templates.pb-c.h"
@@ -21,7 +22,7 @@
  *	READY     its names mean what it made, durably
  *	FAILED    reason says why
  *
- * Ended ones are forgotten after a day, or when a tenant has too many. Logs are in memory only.
+ * Ended ones are forgotten after a day, or when a tenant has too many. Their logs are files (build_log.h).
  *
  * What a build does in its sandbox it does by calls as any client's (rpc_local.h), as the principal that started it.
  * Only layers are taken behind the API.
@@ -29,23 +30,12 @@
 
 #define BUILD_KEY_SIZE 32
 #define BUILD_STEPS_MAX 128
-#define BUILD_STEP_LABEL 16
 #define BUILD_ENV_BYTES_MAX (256u << 10) /* it is in the record of each layer */
-#define BUILD_LOG_ENTRIES_MAX 10000
-#define BUILD_LOG_BYTES_MAX (1u << 20)
-#define BUILD_LOG_MESSAGE_MAX 4096
 
 #define BUILD_WAITING PADDOCK__V1__TEMPLATE_BUILD_STATE__TEMPLATE_BUILD_STATE_WAITING
 #define BUILD_BUILDING PADDOCK__V1__TEMPLATE_BUILD_STATE__TEMPLATE_BUILD_STATE_BUILDING
 #define BUILD_READY PADDOCK__V1__TEMPLATE_BUILD_STATE__TEMPLATE_BUILD_STATE_READY
 #define BUILD_FAILED PADDOCK__V1__TEMPLATE_BUILD_STATE__TEMPLATE_BUILD_STATE_FAILED
-
-struct build_log_entry {
-	int64_t unix_ms;
-	bool is_error;
-	char step[BUILD_STEP_LABEL];
-	char message[];
-};
 
 struct build_run;
 
@@ -53,8 +43,7 @@ struct build {
 	struct build *next; /* newest first */
 	Paddock__Internal__StoredBuild *stored;
 	struct build_run *run;
-	struct build_log_entry **log;
-	size_t n_log, log_bytes;
+	struct build_log *log;
 	struct loop_timer timer; /* WAITING: it is not started; ended: it is forgotten */
 };
 
@@ -77,10 +66,6 @@ void build_end_sandboxes(const struct build *build);
 void build_log(struct build *build, const char *step, bool is_error, const char *text, size_t length);
 void build_log_format(struct build *build, const char *step, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
-void build_log_free(struct build *build);
-/* The log from `offset` on into the call's reply. -ENOMEM. */
-int build_log_show(struct rpc_call *call, const struct build *build, uint64_t offset,
-		   Paddock__V1__TemplateBuild *reply);
 
 /* --- build_cache.c --- */
 /* keys[0] is the base, keys[i] what is there after step i. */
@@ -136,8 +121,9 @@ struct build_run {
 	uint64_t ready_until_ns;
 	size_t pair; /* ENV: which one is looked at */
 	/* COPY */
-	int fd;
-	bool busy; /* `job` is the worker's */
+	uint64_t file; /* number of the uploaded one */
+	int fd;        /* or -errno */
+	bool busy;     /* `job` is the worker's */
 	uint8_t *chunk;
 	ssize_t chunk_length;
 	char scratch[64];

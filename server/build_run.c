@@ -130,11 +130,8 @@ static int record_context(Paddock__Internal__StoredSnapshot *stored, const struc
 static int check_principal(const struct build_run *run, struct pdk_error *err)
 {
 	const struct key *key = run->principal.key_id[0] ? key_find(run->principal.key_id) : NULL;
-	int64_t now = loop_wall_ms();
 
-	if (!run->principal.key_id[0])
-		return 0;
-	if (key && !key->revoked_unix_ms && (!key->expires_unix_ms || key->expires_unix_ms > now))
+	if (!run->principal.key_id[0] || (key && key_is_valid(key, loop_wall_ms())))
 		return 0;
 	return pdk_fail(err, -EACCES, PDK_UNAUTHENTICATED, "the API key that started the build is not valid any more");
 }

@@ -27,15 +27,19 @@ static struct build *build_new(Paddock__Internal__StoredBuild *stored)
 {
 	struct build *build = calloc(1, sizeof(*build));
 
-	if (!build)
+	if (build)
+		build->log = build_log_create(stored->id, stored->state != BUILD_WAITING);
+	if (!build || !build->log) {
+		free(build);
 		return NULL;
+	}
 	build->stored = stored;
 	build->next = newest;
 	newest = build;
 	return build;
 }
 
-static void build_drop(struct build *build)
+static void build_drop(struct build *build, bool remove_log)
 {
 	struct build **at = &newest;
 
@@ -43,7 +47,7 @@ static void build_drop(struct build *build)
 		at = &(*at)->next;
 	*at = build->next;
 	loop_timer_cancel(&build->timer);
-	build_log_free(build);
+	build_log_free(build->log, remove_log);
 	paddock__internal__stored_build__free_unpacked(build->stored, NULL);
 	free(build);
 }
@@ -61,7 +65,7 @@ static void forget(struct build *build)
 		store_commit(batch, NULL, NULL);
 	else
 		store_batch_free(batch);
-	build_drop(build);
+	build_drop(build, true);
 }
 
 static bool has_ended(const struct build *build)
@@ -153,6 +157,7 @@ void build_finish(struct build *build, const struct pdk_error *err, const char *
 		free(id);
 		store_batch_free(batch);
 	}
+	build_log_end(build->log);
 	arm(build, stored->ended_unix_ms + REMEMBERED_MS);
 }
 
@@ -203,14 +208,33 @@ void build_end_sandboxes(const struct build *build)
 	sandbox_each(end_made, &(struct made){.build = build, .why = "its build is over"});
 }
 
+static bool is_known(const char *id)
+{
+	return find_build(id);
+}
+
+/* It fails where it was. */
+static void cut_off(struct build *build)
+{
+	struct build_log_page page;
+	struct pdk_error cut;
+
+	if (build_log_file_read(build->stored->id, UINT64_MAX, &page) < 0)
+		log_event(LOG_ERROR, "build.log_unread", "build", build->stored->id, NULL);
+	pdk_fail(&cut, -ECANCELED, PDK_ABORTED, "the server was restarted while it ran");
+	build_finish(build, &cut, page.last_step[0] ? page.last_step : "base", NULL);
+	build_log_page_clear(&page);
+}
+
 int builds_start(struct pdk_error *err)
 {
 	int rc = store_each(STORE_BUILDS, NULL, 0, load_one, NULL);
-	struct pdk_error cut;
 
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "loading the builds from the store");
-	pdk_fail(&cut, -ECANCELED, PDK_ABORTED, "the server was restarted while it ran");
+	rc = build_log_files_start(is_known, err);
+	if (rc < 0)
+		return rc;
 	sandbox_each(end_made, &(struct made){.why = "its build was ended by a restart of the server"});
 	for (struct build *build = newest, *next; build; build = next) {
 		next = build->next;
@@ -219,7 +243,7 @@ int builds_start(struct pdk_error *err)
 		else if (build->stored->state == BUILD_WAITING)
 			arm(build, build->stored->created_unix_ms + START_WITHIN_MS);
 		else
-			build_finish(build, &cut, "base", NULL);
+			cut_off(build);
 	}
 	return 0;
 }
@@ -229,8 +253,9 @@ void builds_stop(void)
 	while (newest) {
 		if (newest->run)
 			build_run_drop(newest);
-		build_drop(newest);
+		build_drop(newest, false);
 	}
+	build_log_files_stop();
 }
 
 int builds_remove_tenant(const char *tenant, struct store_batch *batch)
@@ -248,7 +273,7 @@ int builds_remove_tenant(const char *tenant, struct store_batch *batch)
 			continue;
 		if (build->run)
 			build_run_drop(build);
-		build_drop(build);
+		build_drop(build, true);
 	}
 	build_files_remove_tenant(tenant);
 	return 0;
@@ -256,8 +281,7 @@ int builds_remove_tenant(const char *tenant, struct store_batch *batch)
 
 /* --- the reply --- */
 
-static int fill_reply(struct rpc_call *call, const struct build *build, uint64_t offset,
-		      Paddock__V1__TemplateBuild *reply)
+static void fill_reply(const struct build *build, Paddock__V1__TemplateBuild *reply)
 {
 	const Paddock__Internal__StoredBuild *stored = build->stored;
 
@@ -272,23 +296,14 @@ static int fill_reply(struct rpc_call *call, const struct build *build, uint64_t
 	reply->created_unix_ms = stored->created_unix_ms;
 	reply->ended_unix_ms = stored->ended_unix_ms;
 	reply->cached_steps = stored->cached_steps;
-	return build_log_show(call, build, offset, reply);
 }
 
-static void answer(struct rpc_call *call, const struct build *build, uint64_t offset, struct store_batch *batch)
+static void answer(struct rpc_call *call, const struct build *build, struct store_batch *batch)
 {
 	Paddock__V1__TemplateBuild reply;
-	struct pdk_error err;
 
-	if (fill_reply(call, build, offset, &reply) < 0) {
-		store_batch_free(batch);
-		pdk_fail(&err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "the reply is too large for this call");
-		rpc_fail(call, &err);
-	} else if (batch) {
-		rpc_finish_commit(call, batch, &reply.base);
-	} else {
-		rpc_finish(call, &reply.base);
-	}
+	fill_reply(build, &reply);
+	rpc_finish_commit(call, batch, &reply.base);
 }
 
 /* --- CreateBuild --- */
@@ -402,7 +417,7 @@ void builds_create(struct rpc_call *call, const struct ProtobufCMessage *message
 	else if (make_room(rpc_principal(call)->tenant, &err) >= 0)
 		build = make_build(call, request, &err);
 	if (build && build_store(batch, build) < 0) {
-		build_drop(STEAL_PTR(build));
+		build_drop(STEAL_PTR(build), true);
 		pdk_fail_errno(&err, -ENOMEM, "keeping the build");
 	}
 	if (!build) {
@@ -412,7 +427,7 @@ void builds_create(struct rpc_call *call, const struct ProtobufCMessage *message
 	}
 	rpc_audit_object(call, NULL, build->stored->id);
 	arm(build, build->stored->created_unix_ms + START_WITHIN_MS);
-	answer(call, build, 0, batch);
+	answer(call, build, batch);
 }
 
 /* --- StartBuild --- */
@@ -538,10 +553,28 @@ void builds_begin(struct rpc_call *call, const struct ProtobufCMessage *message)
 		return;
 	}
 	loop_timer_cancel(&build->timer);
-	answer(call, build, 0, batch);
+	answer(call, build, batch);
 }
 
 /* --- GetBuild, StopBuild --- */
+
+static void answer_with_log(struct rpc_call *call, const char *id, const struct build_log_page *page)
+{
+	const struct build *build = find_build(id);
+	Paddock__V1__TemplateBuild reply;
+	struct pdk_error err;
+
+	if (!build) { /* while its log was read */
+		pdk_fail(&err, -ENOENT, PDK_NOT_FOUND, "build not found");
+		rpc_fail(call, &err);
+		return;
+	}
+	fill_reply(build, &reply);
+	reply.log = (Paddock__V1__TemplateBuildLog **)(uintptr_t)page->entries;
+	reply.n_log = page->n;
+	reply.log_entries = page->total;
+	rpc_finish(call, &reply.base);
+}
 
 void builds_get(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
@@ -552,7 +585,7 @@ void builds_get(struct rpc_call *call, const struct ProtobufCMessage *message)
 	if (find(call, request->build_id, &build, &err) < 0)
 		rpc_fail(call, &err);
 	else
-		answer(call, build, request->log_offset, NULL);
+		build_log_show(call, build->log, request->log_offset, answer_with_log);
 }
 
 void builds_end(struct rpc_call *call, const struct ProtobufCMessage *message)

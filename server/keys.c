@@ -73,6 +73,12 @@ static void forget(struct key *key)
 	free(key);
 }
 
+bool key_is_valid(const struct key *key, int64_t now_ms)
+{
+	return !key->revoked_unix_ms && (!key->expires_unix_ms || now_ms < key->expires_unix_ms) &&
+	       tenant_find(key->tenant);
+}
+
 int key_digest(const char *secret, size_t length, uint8_t ret[KEY_DIGEST_SIZE])
 {
 	return EVP_Digest(secret, length, ret, NULL, EVP_sha256(), NULL) ? 0 : -ENOMEM;

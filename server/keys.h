@@ -31,6 +31,8 @@ struct key {
 
 /* NULL when there is none. Revoked and expired ones are found too. */
 struct key *key_find(const char id[KEY_ID_LEN]);
+/* It opens something now. */
+bool key_is_valid(const struct key *key, int64_t now_ms);
 int key_digest(const char *secret, size_t length, uint8_t ret[KEY_DIGEST_SIZE]);
 /* The same key as "e2b_" and hexadecimal digits. */
 void key_sdk_form(const char *text, char ret[KEY_SDK_TEXT_LEN + 1]);

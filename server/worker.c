@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
@@ -71,4 +73,31 @@ void worker_submit(struct worker_job *job)
 	last = &job->next;
 	pthread_cond_signal(&changed);
 	pthread_mutex_unlock(&mutex);
+}
+
+struct closing {
+	struct worker_job job;
+	int fd;
+};
+
+static void close_work(struct worker_job *job)
+{
+	close(((struct closing *)job)->fd);
+}
+
+static void close_done(struct worker_job *job)
+{
+	free((struct closing *)job);
+}
+
+void worker_close(int fd)
+{
+	struct closing *closing = fd >= 0 && running ? malloc(sizeof(*closing)) : NULL;
+
+	if (closing) {
+		*closing = (struct closing){.job = {.work = close_work, .done = close_done}, .fd = fd};
+		worker_submit(&closing->job);
+	} else if (fd >= 0) {
+		close(fd);
+	}
 }

@@ -17,5 +17,7 @@ int worker_start(void);
 void worker_stop(void);
 /* With the lock. The job is embedded in its owner and must stay until `done`. */
 void worker_submit(struct worker_job *job);
+/* Close a descriptor there: the last one of a file that has no name any more gives its blocks back. -1 is fine. */
+void worker_close(int fd);
 
 #endif

@@ -208,18 +208,46 @@ class Steps(Base):
         self.client.Sandboxes.Kill(sandbox_id=box.id)
         self.assertEqual(self.finish(build).state, FAILED)
 
+    def whole_log(self, build):
+        log = []
+        while True:
+            page = self.client.Templates.GetBuild(build_id=build, log_offset=len(log))
+            log += [(e.level, e.step, e.message, e.unix_ms) for e in page.log]
+            if len(log) == page.log_entries:
+                return log
+
     def test_a_restart_cuts_it(self):
-        self.build(step("RUN", "echo 1 > file"))
-        build = self.start(step("RUN", "echo here; sleep 1000"))
+        whole = self.build(step("RUN", "echo 1 > file"), step("RUN", "seq 1 150"))
+        before = self.whole_log(whole.id)
+        build = self.start(step("RUN", "echo 1 > file"), step("RUN", "echo here; sleep 1000"))
         wait_until(lambda: any(e.message == "here" for e in self.client.Templates.GetBuild(build_id=build).log), 20)
         self.instance.stop_paddockd(signal.SIGKILL)
         self.instance.start_paddockd()
         self.keys_again()
         done = self.client.Templates.GetBuild(build_id=build)
-        self.assertEqual((done.state, done.reason), (FAILED, "the server was restarted while it ran"))
+        why = "the server was restarted while it ran"
+        self.assertEqual((done.state, done.reason, done.reason_step), (FAILED, why, "2"))
+        self.assertEqual([entry[:3] for entry in self.whole_log(build)][-2:], [("info", "2", "here"), ("error", "2", why)])
+        self.assertEqual(self.whole_log(whole.id), before)
+        self.assertGreater(len(before), 150)
         wait_until(lambda: not self.client.Sandboxes.List().sandboxes, 10)
         self.assertEqual(self.sh("cat file"), "1\n")
         self.assertEqual(self.build(step("RUN", "echo 1 > file")).cached_steps, 1)
+
+    def test_logs_go_with_their_builds(self):
+        """Of those that have ended, a tenant's oldest make room for new ones; and with a tenant all of its own go."""
+        client = self.instance.tenant("logs", SCOPES)
+        folder = self.instance.data + "/build-logs"
+        before = set(os.listdir(folder))
+        builds = []
+        for _ in range(66):
+            builds.append(client.Templates.CreateBuild(name="web").id)
+            client.Templates.StopBuild(build_id=builds[-1])
+        wait_until(lambda: set(os.listdir(folder)) - before == set(builds[2:]), 10)
+        self.refused("NOT_FOUND", lambda: client.Templates.GetBuild(build_id=builds[1]), "build not found")
+        self.assertEqual(client.Templates.GetBuild(build_id=builds[2]).log[0].message, "the build was stopped")
+        self.instance.admin.Admin.RemoveTenant(tenant="logs", force=True)
+        wait_until(lambda: set(os.listdir(folder)) == before, 10)
 
     @classmethod
     def keys_again(cls):
@@ -347,6 +375,31 @@ class Steps(Base):
         self.upload(data, client.Templates.GetBuildFiles(hash=digest).upload_token, digest)
         self.assertTrue(client.Templates.GetBuildFiles(hash=digest).present)
         self.instance.admin.Admin.RemoveTenant(tenant="passing", force=True)
+
+    def test_an_upload_ends_with_its_key(self):
+        """The token is worth as much as the key that asked for it: at its begin, in its middle, and at its end."""
+        data = tar(("a", b"A"))
+
+        def upload_with(key, digest, revoke_before):
+            token = key.Templates.GetBuildFiles(hash=digest).upload_token
+
+            def messages():
+                for number, message in enumerate((
+                        pb.UploadBuildFilesRequest(header=pb.UploadBuildFilesHeader(hash=digest, upload_token=token)),
+                        pb.UploadBuildFilesRequest(data=data), None)):
+                    if number == revoke_before:
+                        time.sleep(0.2)  # what was sent is there
+                        self.instance.admin.Admin.RevokeKey(key_id=key.key_id)
+                    if message:
+                        yield message
+            self.client.Templates.UploadBuildFiles(messages())
+        for number, text in enumerate(("upload_token: is not valid", "not valid any more", "not valid any more")):
+            digest = hashlib.sha256(data + bytes([number])).hexdigest()
+            key = self.instance.with_key("tenant", SCOPES)
+            self.refused("UNAUTHENTICATED", lambda k=key, d=digest, n=number: upload_with(k, d, n), text)
+            self.assertFalse(self.client.Templates.GetBuildFiles(hash=digest).present)
+            upload_with(self.client, digest, None)
+            self.assertTrue(self.client.Templates.GetBuildFiles(hash=digest).present)
 
     def test_uploads_of_one_tenant_leave_others_theirs(self):
         data = tar(("a", b"A"))
