@@ -95,6 +95,8 @@ void envd_serve(struct http_exchange *exchange, const struct caller *caller)
 		envd_not_found(exchange, caller->sandbox);
 	else if (strcmp(head->path, "/health") == 0)
 		serve_health(exchange, caller);
+	else if (strcmp(head->path, "/metrics") == 0 && strcmp(head->method, "GET") == 0)
+		envd_metrics(exchange, caller);
 	else if (strcmp(head->path, "/files") == 0)
 		files_serve(exchange, caller);
 	else if (method && strncmp(head->path, "/paddock.", 9) != 0)

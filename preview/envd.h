@@ -12,6 +12,9 @@
  * here, by calls to paddockd. */
 void envd_serve(struct http_exchange *exchange, const struct caller *caller);
 
+/* GET /metrics there. */
+void envd_metrics(struct http_exchange *exchange, const struct caller *caller);
+
 /* 502, in the words that the SDKs look for. */
 void envd_not_found(struct http_exchange *exchange, const char *sandbox);
 

@@ -23,6 +23,7 @@ static const struct rest_route routes[] = {
 	{"POST", "/v2/sandboxes", rest_create_v2, NULL},
 	{"GET", "/sandboxes", rest_list_running, NULL},
 	{"GET", "/v2/sandboxes", rest_list, NULL},
+	{"GET", "/sandboxes/metrics", rest_metrics_several, NULL}, /* before what takes any name for an id */
 	{"GET", "/sandboxes/{id}", rest_get, NULL},
 	{"DELETE", "/sandboxes/{id}", rest_kill, NULL},
 	{"POST", "/sandboxes/{id}/timeout", rest_set_timeout, NULL},

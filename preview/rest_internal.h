@@ -37,12 +37,6 @@ struct rest {
 	void *state; /* in the arena */
 	int status;  /* of the answer that waits for the access token */
 	const char *id_of, *template_of, *alias_of;
-	struct {
-		int64_t age_ms;
-		uint32_t cpus;
-		uint64_t memory_bytes;
-		uint64_t disk_bytes;
-	} metrics;
 };
 
 struct rest_route {
@@ -70,6 +64,7 @@ void rest_refresh(struct rest *rest);
 void rest_connect(struct rest *rest);
 void rest_pause(struct rest *rest);
 void rest_metrics(struct rest *rest);
+void rest_metrics_several(struct rest *rest);
 void rest_logs(struct rest *rest);
 void rest_logs_v2(struct rest *rest);
 void rest_template_alias(struct rest *rest);

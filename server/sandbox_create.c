@@ -231,6 +231,7 @@ static void complete(struct sandbox *sandbox)
 	private->idempotency = NULL;
 	sandbox_arm_expiry(sandbox);
 	sandbox_idle_watch(sandbox);
+	sandbox_metrics_watch(sandbox);
 	metric_add(METRIC_SANDBOXES_CREATED, 1);
 	sandbox_event(sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_CREATED);
 	sandbox_copy_over(sandbox);

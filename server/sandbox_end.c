@@ -90,6 +90,7 @@ void sandbox_end(struct sandbox *sandbox, Paddock__V1__EndReason reason, const c
 		sandbox_pool_lost(sandbox, was_ready);
 	loop_timer_cancel(&private->detach_timer);
 	sandbox_idle_stop(sandbox);
+	sandbox_metrics_stop(sandbox);
 	private->settling = false;
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
 	private->paused_unix_ms = 0;

@@ -66,6 +66,7 @@ struct idempotency;
 
 struct snapshot;
 struct fork_copy;
+struct usage_history;
 
 struct sandbox_private {
 	struct sandbox *next_bucket;
@@ -96,6 +97,10 @@ struct sandbox_private {
 	uint64_t look_ns, look_cpu_usec, look_io_usec; /* the last look; look_ns 0: none */
 	struct loop_timer idle_timer;
 	bool idle_watched;
+	/* sandbox_metrics.c */
+	struct usage_history *history; /* NULL until its first sample */
+	struct loop_timer sample_timer;
+	bool sampled; /* the timer is armed, or was when it last fired */
 	bool keep_paused;              /* PAUSING and PAUSED: its timeout stands still; PAUSED: expires_unix_ms is 0 */
 	bool timed_out;                /* PAUSING: because its timeout ran out, or it was idle */
 	bool freeze_else;              /* PAUSING to disk: freeze it when that is refused */
@@ -356,6 +361,12 @@ void sandbox_expiry_stop(void);
 void sandbox_idle_watch(struct sandbox *sandbox);
 /* It ends. */
 void sandbox_idle_stop(struct sandbox *sandbox);
+
+/* --- sandbox_metrics.c --- */
+/* It runs (again): take samples from now on. */
+void sandbox_metrics_watch(struct sandbox *sandbox);
+/* It ends: no more, and what is kept is forgotten. */
+void sandbox_metrics_stop(struct sandbox *sandbox);
 
 /* --- sandbox_pool.c --- */
 /* A ready one of this template with these limits, or NULL. The caller becomes responsible for it. */

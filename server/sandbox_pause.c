@@ -248,6 +248,7 @@ void sandbox_resume_done(struct sandbox *sandbox)
 		sandbox_restart_timeout(sandbox, private->timeout_ms);
 	private->resume_timeout_ms = 0;
 	sandbox_idle_watch(sandbox);
+	sandbox_metrics_watch(sandbox);
 	settle(sandbox, &private->resumers, EVENT(RESUMED));
 	sandbox_unpark(sandbox);
 	if (private->pausers)

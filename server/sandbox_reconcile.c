@@ -380,6 +380,7 @@ static void decide(struct sandbox *sandbox, void *arg)
 		if (private->pause_mode == PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT)
 			sandbox_give_memory(sandbox);
 		sandbox_idle_watch(sandbox);
+		sandbox_metrics_watch(sandbox);
 		if (private->in_transit) {
 			sandbox_ask_again(sandbox);
 			return;

@@ -171,6 +171,7 @@ void sandbox_drop(struct sandbox *sandbox)
 	loop_timer_cancel(&private->timer);
 	loop_timer_cancel(&private->detach_timer);
 	sandbox_idle_stop(sandbox);
+	sandbox_metrics_stop(sandbox);
 	sandbox_copy_over(sandbox);
 	disown(sandbox);
 	*table_slot(sandbox->id) = private->next_bucket;

@@ -76,5 +76,7 @@ void sandboxes_resume(struct rpc_call *call, const struct ProtobufCMessage *requ
 void sandboxes_watch_events(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_get_access(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_get_usage(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_get_metrics(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_list_metrics(struct rpc_call *call, const struct ProtobufCMessage *request);
 
 #endif

@@ -89,6 +89,10 @@ const struct rpc_method rpc_table[] = {
 	    sandboxes_get_access),
 	ROW(Sandboxes, GetUsage, RPC_UNARY, RPC_AUDIT_READ, LOOK | TOKEN, MINUTE, SMALL, get_usage_request,
 	    sandbox_usage, sandboxes_get_usage),
+	ROW(Sandboxes, GetMetrics, RPC_UNARY, RPC_AUDIT_READ, LOOK | TOKEN, MINUTE, SMALL, get_metrics_request,
+	    get_metrics_response, sandboxes_get_metrics),
+	ROW(Sandboxes, ListMetrics, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_metrics_request,
+	    list_metrics_response, sandboxes_list_metrics),
 
 	ROW(Snapshots, Create, RPC_UNARY, RPC_AUDIT_CHANGE, USE, 10 * MINUTE, SMALL, create_snapshot_request, snapshot,
 	    snapshots_create),

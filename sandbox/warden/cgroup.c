@@ -523,6 +523,42 @@ void cgroup_activity(const char *id, uint64_t *ret_cpu_usec, uint64_t *ret_io_us
 	*ret_io_usec = leaf < 0 ? 0 : io_wait_usec(leaf);
 }
 
+/* What can be given back: files' pages, of which tmpfs' are some. Both in one read, since the kernel adds up for each. */
+static uint64_t page_cache_bytes(int leaf, bool is_v2)
+{
+	char text[4096];
+	uint64_t files, shared;
+
+	if (file_read(leaf, "memory.stat", text, sizeof(text)) <= 0)
+		return 0;
+	files = text_key(text, is_v2 ? "file" : "cache", 0);
+	shared = text_key(text, "shmem", 0);
+	return files > shared ? files - shared : 0;
+}
+
+static void leaf_sample(const struct hierarchy *h, const char *id, struct warden_usage *usage, uint64_t *ret_cache)
+{
+	bool is_v2 = h == &v2;
+	_cleanup_fd_ int leaf = h->memory || is_v2 ? leaf_open(h, id) : -ENODEV;
+
+	if (leaf < 0)
+		return;
+	if (is_v2)
+		usage->cpu_usec = file_read_key(leaf, "cpu.stat", "usage_usec", 0);
+	if (!h->memory)
+		return;
+	usage->memory_bytes = file_read_number(leaf, is_v2 ? "memory.current" : "memory.usage_in_bytes", 0);
+	*ret_cache = page_cache_bytes(leaf, is_v2);
+}
+
+void cgroup_sample(const char *id, struct warden_usage *usage, uint64_t *ret_cache)
+{
+	*ret_cache = 0;
+	leaf_sample(&v2, id, usage, ret_cache);
+	for (int i = 0; i < v1_count; i++)
+		leaf_sample(&v1[i], id, usage, ret_cache);
+}
+
 void cgroup_usage(const char *id, struct warden_usage *usage)
 {
 	leaf_usage(&v2, id, usage);

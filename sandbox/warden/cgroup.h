@@ -40,6 +40,8 @@ bool cgroup_freezing(const char *id);
 int cgroup_remove(const char *id);
 /* Fill the memory, cpu and pids fields. */
 void cgroup_usage(const char *id, struct warden_usage *usage);
+/* Only what WARDEN_USAGE_SAMPLE says, and the bytes of its page cache. */
+void cgroup_sample(const char *id, struct warden_usage *usage, uint64_t *ret_cache);
 /* What grows while something in it works: processor time, and time in which a process of it waited for a disk. */
 void cgroup_activity(const char *id, uint64_t *ret_cpu_usec, uint64_t *ret_io_usec);
 /* An O_PATH descriptor of the v2 leaf, or a negative errno. */

@@ -56,20 +56,24 @@ unsigned long long file_read_number(int dir, const char *path, unsigned long lon
 	return *end == '\0' ? value : missing;
 }
 
-unsigned long long file_read_key(int dir, const char *path, const char *key, unsigned long long missing)
+unsigned long long text_key(const char *text, const char *key, unsigned long long missing)
 {
-	char text[4096];
 	size_t length = strlen(key);
 
-	if (file_read(dir, path, text, sizeof(text)) <= 0)
-		return missing;
-	for (char *line = text; line; line = strchr(line, '\n')) {
+	for (const char *line = text; line; line = strchr(line, '\n')) {
 		if (*line == '\n')
 			line++;
 		if (strncmp(line, key, length) == 0 && line[length] == ' ')
 			return strtoull(line + length + 1, NULL, 10);
 	}
 	return missing;
+}
+
+unsigned long long file_read_key(int dir, const char *path, const char *key, unsigned long long missing)
+{
+	char text[4096];
+
+	return file_read(dir, path, text, sizeof(text)) <= 0 ? missing : text_key(text, key, missing);
 }
 
 int file_mkdir(int dir, const char *path, mode_t mode)

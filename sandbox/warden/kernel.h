@@ -34,6 +34,8 @@ int file_read(int dir, const char *path, char *text, size_t size);
 unsigned long long file_read_number(int dir, const char *path, unsigned long long missing);
 /* The number behind `key ` in a file of "key value" lines. */
 unsigned long long file_read_key(int dir, const char *path, const char *key, unsigned long long missing);
+/* The same in a text of such lines. */
+unsigned long long text_key(const char *text, const char *key, unsigned long long missing);
 /* mkdir that takes an existing directory for success. */
 int file_mkdir(int dir, const char *path, mode_t mode);
 /* Call `found` for every entry of a directory but those that start with a dot; nothing if it cannot be read. */

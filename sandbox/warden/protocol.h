@@ -13,7 +13,7 @@
  * (SO_PEERCRED). Sandboxes live on when that connection ends; the next one asks WARDEN_LIST.
  */
 
-#define WARDEN_PROTOCOL_VERSION 5u
+#define WARDEN_PROTOCOL_VERSION 6u
 
 enum warden_op {
 	WARDEN_HELLO = 1, /* -> version in `value` of the request; reply.value = warden's version */
@@ -23,7 +23,9 @@ enum warden_op {
 	WARDEN_ATTACH,    /* id; reply brings a new connected link fd (after a restart of paddockd) */
 	WARDEN_LIMITS,    /* id, limits: set all of them on a living sandbox */
 	WARDEN_USAGE,     /* id; reply.usage. value = WARDEN_USAGE_BRIEF: only cpu_usec, and reply.value = microseconds
-				 * in which something in it waited for a disk (0 without PSI) */
+				 * in which something in it waited for a disk (0 without PSI). WARDEN_USAGE_SAMPLE: only
+				 * memory_bytes, cpu_usec and disk_bytes, and reply.value = bytes of its page cache, without
+				 * what tmpfs holds */
 	WARDEN_LIST,      /* one reply per living sandbox (flags WARDEN_MORE), then one with an empty id */
 	WARDEN_TEMPLATE_IMPORT, /* brings one fd: the read end of a pipe with a tar. value = limit of unpacked
 				 * bytes; one reply when done: template, size, files, digest; progress replies
@@ -52,6 +54,7 @@ enum warden_op {
 };
 
 #define WARDEN_USAGE_BRIEF 1u
+#define WARDEN_USAGE_SAMPLE 2u
 #define WARDEN_MORE 1u   /* reply.flags: further replies with this serial follow */
 #define WARDEN_STORED 4u /* reply.flags of LIST: no process, only a layer and a checkpoint */
 #define WARDEN_FROZEN 2u /* reply.flags of LIST: the sandbox is, or is to be, frozen */

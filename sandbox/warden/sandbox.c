@@ -153,6 +153,18 @@ int sandbox_usage(const char *id, struct warden_usage *usage, struct pdk_error *
 	return 0;
 }
 
+int sandbox_sample(const char *id, struct warden_usage *usage, uint64_t *ret_cache, struct pdk_error *err)
+{
+	struct sandbox *s = NULL;
+	int rc = find_running(id, &s, err);
+
+	if (rc < 0)
+		return rc;
+	cgroup_sample(id, usage, ret_cache);
+	pool_layer_usage(id, &usage->disk_bytes, &s->inodes.highest);
+	return 0;
+}
+
 int sandbox_activity(const char *id, uint64_t *ret_cpu_usec, uint64_t *ret_io_usec, struct pdk_error *err)
 {
 	struct sandbox *s = NULL;

@@ -96,6 +96,8 @@ void sandbox_kill(const char *id, struct ticket ticket);
 int sandbox_attach(const char *id, int *ret_fd, struct pdk_error *err);
 int sandbox_limit(const char *id, const struct warden_limits *limits, struct pdk_error *err);
 int sandbox_usage(const char *id, struct warden_usage *usage, struct pdk_error *err);
+/* WARDEN_USAGE_SAMPLE: the fields that it says. */
+int sandbox_sample(const char *id, struct warden_usage *usage, uint64_t *ret_cache, struct pdk_error *err);
 /* cgroup_activity() of one whose init runs. */
 int sandbox_activity(const char *id, uint64_t *ret_cpu_usec, uint64_t *ret_io_usec, struct pdk_error *err);
 /* Answers when nothing in it runs any more, or when it does not come to that (and then it is thawed again). */

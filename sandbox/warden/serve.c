@@ -326,10 +326,12 @@ static void op_usage(const struct warden_request *request, struct ticket ticket)
 	struct pdk_error err;
 	int rc = check_id(request, &err);
 
-	if (rc == 0 && request->value > WARDEN_USAGE_BRIEF)
+	if (rc == 0 && request->value > WARDEN_USAGE_SAMPLE)
 		rc = pdk_fail(&err, -EINVAL, PDK_INVALID_ARGUMENT, "value: unknown kind of usage");
 	else if (rc == 0 && request->value == WARDEN_USAGE_BRIEF)
 		rc = sandbox_activity(request->id, &reply.usage.cpu_usec, &reply.value, &err);
+	else if (rc == 0 && request->value == WARDEN_USAGE_SAMPLE)
+		rc = sandbox_sample(request->id, &reply.usage, &reply.value, &err);
 	else if (rc == 0)
 		rc = sandbox_usage(request->id, &reply.usage, &err);
 	if (rc < 0) {

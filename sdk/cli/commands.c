@@ -160,6 +160,8 @@ static const struct option_spec version_options[] = {
 	{"client", 0, NULL, "do not ask the server"},
 	{},
 };
+static const struct option_spec metrics_options[] = {
+	{"since", 's', "DURATION", "only of so long ago (default: all that is kept)"}, {}};
 static const struct option_spec no_options[] = {{}};
 
 #define STATUS_TEXT                                                                                                    \
@@ -211,6 +213,19 @@ const struct command commands[] = {
 	 .min_operands = 1,
 	 .max_operands = 1,
 	 .operand = OPERAND_SANDBOX},
+	{.name = "metrics",
+	 .group = "Sandboxes",
+	 .summary = "Show what a sandbox has used over time",
+	 .synopsis = "[--since DURATION] SANDBOX",
+	 .options = metrics_options,
+	 .run = cmd_metrics,
+	 .min_operands = 1,
+	 .max_operands = 1,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "A line for each 5 s of the last minutes, and one a minute of the two hours before, as long as the\n"
+		    "server runs. CPU is the mean since the line above; 100 % is one core.\n\nExamples\n"
+		    "  paddock metrics i4k --since 10m\n"
+		    "  paddock metrics i4k -o json | jq '.samples[].memory_bytes'\n"},
 	{.name = "timeout",
 	 .group = "Sandboxes",
 	 .summary = "Set the time until a sandbox is killed",

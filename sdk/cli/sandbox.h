@@ -18,6 +18,7 @@ int cmd_kill(struct cli *cli, const struct args *args);
 int cmd_timeout(struct cli *cli, const struct args *args);
 int cmd_access(struct cli *cli, const struct args *args);
 int cmd_usage(struct cli *cli, const struct args *args);
+int cmd_metrics(struct cli *cli, const struct args *args);
 int cmd_events(struct cli *cli, const struct args *args);
 
 #endif

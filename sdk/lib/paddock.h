@@ -121,6 +121,8 @@ void paddock_stream_free(struct paddock_stream *stream);
 	X(sandbox_resume, Sandboxes, Resume, ResumeSandboxRequest, Sandbox)                                            \
 	X(sandbox_access, Sandboxes, GetAccess, GetAccessRequest, SandboxAccess)                                       \
 	X(sandbox_usage, Sandboxes, GetUsage, GetUsageRequest, SandboxUsage)                                           \
+	X(sandbox_metrics, Sandboxes, GetMetrics, GetMetricsRequest, GetMetricsResponse)                               \
+	X(sandbox_metrics_list, Sandboxes, ListMetrics, ListMetricsRequest, ListMetricsResponse)                       \
 	X(preview_grant, Previews, Grant, GrantPreviewRequest, Preview)                                                \
 	X(preview_list, Previews, List, ListPreviewsRequest, ListPreviewsResponse)                                     \
 	X(preview_revoke, Previews, Revoke, RevokePreviewRequest, Preview)                                             \

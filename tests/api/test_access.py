@@ -4,7 +4,7 @@ from paddock import all_methods
 from test_auth import empty_requests
 
 # What a token opens, of its own sandbox. Every other method is refused.
-OPENED = {"/paddock.v1.Sandboxes/Get", "/paddock.v1.Sandboxes/GetUsage", "/paddock.v1.Previews/ListPorts"} | {
+OPENED = {"/paddock.v1.Sandboxes/Get", "/paddock.v1.Sandboxes/GetUsage", "/paddock.v1.Sandboxes/GetMetrics", "/paddock.v1.Previews/ListPorts"} | {
     path for path in all_methods() if path.startswith(("/paddock.v1.Processes/", "/paddock.v1.Files/", "/process.Process/", "/filesystem.Filesystem/"))}
 
 

@@ -17,7 +17,7 @@ OPERATOR = "admin"
 
 METHODS = {
     "Sandboxes": {"Create": USE, "Get": READ, "List": READ, "SetTimeout": USE, "SetIdleTimeout": USE, "Kill": USE, "Pause": USE, "Resume": USE, "WatchEvents": READ,
-                  "GetUsage": READ, "GetAccess": USE},
+                  "GetUsage": READ, "GetAccess": USE, "GetMetrics": READ, "ListMetrics": READ},
     "Processes": {"Start": USE, "Attach": READ, "Interact": USE, "List": READ, "SendInput": USE, "CloseStdin": USE, "Resize": USE,
                   "Signal": USE, "Wait": READ},
     "Files": {"Stat": READ, "List": READ, "Read": READ, "Write": USE, "MakeDir": USE, "Move": USE, "Remove": USE, "Watch": READ,
@@ -146,6 +146,7 @@ class Ownership(Case):
         yield "/paddock.v1.Sandboxes/Resume", box
         yield "/paddock.v1.Sandboxes/WatchEvents", box
         yield "/paddock.v1.Sandboxes/GetUsage", box
+        yield "/paddock.v1.Sandboxes/GetMetrics", box
         yield "/paddock.v1.Sandboxes/GetAccess", box
         yield "/paddock.v1.Processes/Start", dict(box, argv=["true"])
         yield "/paddock.v1.Processes/Attach", dict(box, process_id=1)

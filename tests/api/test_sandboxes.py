@@ -102,13 +102,14 @@ class Ids(Case):
         service = self.client.Sandboxes
         for id in ("", "x", "../etc", "I" + "a" * 20, "i" + "a" * 19, "i" + "a" * 20, "i" + "a" * 21, "i" * 4000, "i\n" + "a" * 19):
             for call, fields in ((service.Get, {}), (service.SetTimeout, {"timeout_ms": 5000}), (service.SetIdleTimeout, {"idle_timeout_ms": 5000}), (service.Kill, {}),
-                                 (service.GetUsage, {})):
+                                 (service.GetUsage, {}), (service.GetMetrics, {})):
                 with self.subTest(id=id[:24]):
                     texts.add(self.refused(Code.NOT_FOUND, call, sandbox_id=id, **fields))
         self.assertEqual(len(texts), 1, texts)
         self.refused(Code.NOT_FOUND, service.WatchEvents, sandbox_id="i" + "a" * 20, deadline=5)
         self.refused(Code.FAILED_PRECONDITION, service.SetTimeout, sandbox_id=ended, timeout_ms=5000)
         self.refused(Code.FAILED_PRECONDITION, service.GetUsage, sandbox_id=ended)
+        self.refused(Code.FAILED_PRECONDITION, service.GetMetrics, sandbox_id=ended)
         self.assertEqual(service.Kill(sandbox_id=ended).state, KILLED)
         self.assertEqual(service.Get(sandbox_id=ended).state, KILLED)
 
@@ -332,6 +333,76 @@ class Usage(Case):
         self.assertTrue(result.signal == 9 or result.code != 0, result.all)
         self.assertGreaterEqual(self.client.Sandboxes.GetUsage(sandbox_id=box).oom_kills, 1)
         self.assertEqual(self.client.run(box, "/bin/echo", "still here").out, b"still here\n")
+
+
+class Metrics(Case):
+    """What the server has seen of a sandbox over time."""
+    SANDBOX = False
+
+    def setUp(self):
+        super().setUp()
+        self.box = self.new_box()
+
+    def metrics(self, **fields):
+        return self.client.Sandboxes.GetMetrics(sandbox_id=self.box, **fields)
+
+    def test_history(self):
+        first = self.metrics()
+        self.assertEqual(len(first.samples), 1, "there is one of now at once")
+        self.assertEqual(first.resources.memory_bytes, self.client.Sandboxes.Get(sandbox_id=self.box).resources.memory_bytes)
+        began = time.time()
+        self.sh("head -c 30000000 /dev/urandom > /home/user/blob; cat /home/user/blob >/dev/null; head -c 20000000 /dev/zero > /tmp/held; "
+                "(timeout 4 sh -c 'while :; do :; done' &) >/dev/null 2>&1")
+        kept = wait_until(lambda: (lambda m: m if len(m) >= 4 else None)(self.metrics().samples), 30, "samples of the past")
+        times = [sample.time_unix_ms for sample in kept]
+        self.assertEqual(times, sorted(times))
+        for earlier, later in zip(times[1:], times[2:-1]):
+            self.assertTrue(4000 < later - earlier < 9000, times)
+        self.assertLess(abs(times[-1] / 1000 - time.time()), 3)
+        self.assertGreater(max(sample.cpu_percent for sample in kept), 30, "it was busy for 4 s of 5")
+        self.assertLess(kept[-1].cpu_percent, 30, "it is idle now")
+        self.assertGreater(kept[-1].cache_bytes, 25 << 20, "what it has written is cached")
+        self.assertGreater(kept[-1].memory_bytes - kept[-1].cache_bytes, 19 << 20, "what tmpfs holds cannot be given back")
+        self.assertLess(kept[-1].cache_bytes, kept[-1].memory_bytes)
+        # Ranges: the past alone, from then on, the future.
+        middle = times[1]
+        self.assertEqual([s.time_unix_ms for s in self.metrics(end_unix_ms=middle + 500).samples][-1] // 1000, middle // 1000)
+        self.assertTrue(all(s.time_unix_ms >= middle - 200 for s in self.metrics(start_unix_ms=middle - 100).samples))
+        self.assertEqual(len(self.metrics(end_unix_ms=int(began * 1000) - 3600_000).samples), 0)
+        self.assertEqual(len(self.metrics(start_unix_ms=int(time.time() * 1000) + 3600_000).samples), 0)
+        for field in ("start_unix_ms", "end_unix_ms"):
+            self.assertIn(field, self.refused(Code.INVALID_ARGUMENT, self.metrics, **{field: -1}))
+
+    def test_whoever_asks_often_pushes_nothing_out(self):
+        wait_until(lambda: self.metrics(end_unix_ms=int(time.time() * 1000) - 100).samples, 10, "the first sample")
+        for _ in range(300):
+            count = len(self.metrics().samples)
+        self.assertLess(count, 8)
+
+    def test_several(self):
+        other, ended = self.new_box(), self.new_box()
+        self.client.Sandboxes.Kill(sandbox_id=ended)
+        stranger = self.instance.tenant(unique("stranger"))
+        theirs = stranger.create().id
+        listed = wait_until(lambda: (lambda m: m if len(m) == 2 else None)(self.client.Sandboxes.ListMetrics(
+            sandbox_ids=[other, theirs, ended, "i" + "a" * 20, "x", self.box]).sandboxes), 10, "a sample of both")
+        self.assertEqual([one.sandbox_id for one in listed], [other, self.box])
+        self.assertGreater(listed[0].sample.memory_bytes, 0)
+        self.assertGreater(listed[0].resources.memory_bytes, 0)
+        wait_until(lambda: stranger.Sandboxes.ListMetrics(sandbox_ids=[theirs]).sandboxes, 10, "the other tenant's own")
+        for ids in ([], [self.box] * 101):
+            self.assertIn("sandbox_ids", self.refused(Code.INVALID_ARGUMENT, self.client.Sandboxes.ListMetrics, sandbox_ids=ids))
+        self.assertEqual(len(self.client.Sandboxes.ListMetrics(sandbox_ids=[self.box] * 100).sandboxes), 100)
+
+    def test_paused(self):
+        wait_until(lambda: len(self.metrics().samples) >= 2, 10, "a sample")
+        self.client.Sandboxes.Pause(sandbox_id=self.box)
+        before = self.metrics().samples
+        time.sleep(6)
+        self.assertEqual(len(self.metrics().samples), len(before), "nothing is looked at while it stands still")
+        self.client.Sandboxes.Resume(sandbox_id=self.box)
+        self.assertGreater(len(self.metrics().samples), len(before))
+        wait_until(lambda: len(self.metrics(end_unix_ms=int(time.time() * 1000) - 100).samples) > len(before), 10, "samples go on")
 
 
 class Quotas(Case):

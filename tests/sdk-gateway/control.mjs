@@ -60,11 +60,37 @@ await test('list has pages, the newest first', async () => {
   }
 })
 
-await test('metrics are of now', async () => {
-  const [sample] = await sandbox.getMetrics()
-  assert.equal(sample.memTotal, 512 * 1024 * 1024)
-  assert.ok(Math.abs(sample.timestamp - Date.now()) < 10_000)
+await test('metrics of now and before', async () => {
+  const samples = await sandbox.getMetrics()
+  const last = samples.at(-1)
+  assert.equal(last.memTotal, 512 * 1024 * 1024)
+  assert.ok(last.memUsed > 0 && last.memUsed < last.memTotal && last.memCache >= 0 && last.diskTotal > last.diskUsed)
+  assert.ok(Math.abs(last.timestamp - Date.now()) < 10_000)
   assert.deepEqual(await sandbox.getMetrics({ start: new Date(0), end: new Date(1000) }), [])
+  let past
+  for (let i = 0; i < 60 && !(past?.length > 1); i++) {
+    await new Promise(resolve => setTimeout(resolve, 250))
+    past = await sandbox.getMetrics({ end: new Date(Date.now() - 1000) })
+  }
+  assert.ok(past.length > 1 && past.every((sample, i) => !i || sample.timestamp > past[i - 1].timestamp))
+  assert.ok(past.every(sample => sample.timestamp < Date.now()))
+})
+
+await test('metrics of several, and of the agent inside', async () => {
+  const ask = (query, headers) => fetch(`${process.env.E2B_API_URL}${query}`, { headers })
+  const key = { 'X-API-Key': process.env.E2B_API_KEY }
+  const { sandboxes } = await (await ask(`/sandboxes/metrics?sandbox_ids=${sandbox.sandboxId},${'i'.padEnd(21, 'a')}`, key)).json()
+  assert.deepEqual(Object.keys(sandboxes), [sandbox.sandboxId])
+  assert.ok(sandboxes[sandbox.sandboxId].memUsed > 0)
+  assert.equal((await ask('/sandboxes/metrics', key)).status, 400)
+  assert.equal((await ask(`/sandboxes/${sandbox.sandboxId}/metrics?start=x`, key)).status, 400)
+  const route = { 'E2b-Sandbox-Id': sandbox.sandboxId, 'E2b-Sandbox-Port': '49983' }
+  const inside = await ask('/metrics', { ...route, 'X-Access-Token': sandbox.envdAccessToken })
+  const now = await inside.json()
+  assert.equal(now.mem_total, 512 * 1024 * 1024)
+  assert.ok(now.mem_used > 0 && Math.abs(now.ts - Date.now() / 1000) < 5 && now.disk_total > 0)
+  assert.equal((await ask('/metrics', route)).status, 401)
+  assert.equal((await ask('/metrics', { ...route, 'X-Access-Token': 'f'.repeat(64) })).status, 502)
 })
 
 await test('logs are of its processes', async () => {

@@ -188,7 +188,7 @@ snapshots() {
 terminal() { /usr/bin/python3 "$SOURCE/tests/sdk/terminal.py" "$PADDOCK" $id; }
 json_everywhere() {
 	local command
-	for command in "list" "info $id" "usage $id" "ps -a $id" "ls $id" "template list" "template get base" "tenant list" "key list" \
+	for command in "list" "info $id" "usage $id" "metrics $id" "ps -a $id" "ls $id" "template list" "template get base" "tenant list" "key list" \
 		"audit list" "audit verify" "status" "ports $id" "previews list" "version"; do
 		p $command -o json | /usr/bin/python3 -c 'import json,sys; json.load(sys.stdin)' || { echo "$command"; return 1; }
 	done
