@@ -106,8 +106,8 @@ void envd_metrics(struct http_exchange *exchange, const struct caller *caller)
 	http_own(exchange, &events, metrics);
 	request.sandbox_id = metrics->caller.sandbox;
 	request.start_unix_ms = loop_wall_ms() - 1000; /* the newest, which is no older */
-	metrics->call = upstream_open(&metrics->caller, "/paddock.v1.Sandboxes/GetMetrics", 0, 1, &call_events, metrics,
-				      &err);
+	metrics->call =
+		upstream_open(&metrics->caller, "/paddock.v1.Sandboxes/GetMetrics", 0, 1, &call_events, metrics, &err);
 	if (!metrics->call ||
 	    upstream_send(metrics->call, packed, paddock__v1__get_metrics_request__pack(&request, packed)) < 0)
 		rest_fail(exchange, 503, err.text[0] ? err.text : "the server does not answer");

@@ -19,15 +19,6 @@ void files_fail(struct http_exchange *exchange, const struct caller *caller, enu
 		rest_fail(exchange, code == PDK_RESOURCE_EXHAUSTED ? 507 : connect_http_status(code), text);
 }
 
-static bool has_metadata(const struct http_head *head)
-{
-	for (unsigned int i = 0; i < head->n_fields; i++) {
-		if (strncasecmp(head->fields[i].name, "x-metadata-", 11) == 0)
-			return true;
-	}
-	return false;
-}
-
 bool files_is_signed(const struct http_head *head)
 {
 	char signature[FILES_SIGNATURE_SIZE];
@@ -58,8 +49,6 @@ static void serve(struct http_exchange *exchange, const struct caller *caller, c
 
 	if (strcmp(head->method, "GET") == 0)
 		files_download(exchange, caller, path, user);
-	else if (strcmp(head->method, "POST") == 0 && has_metadata(head))
-		rest_fail(exchange, 400, "X-Metadata: metadata of files is not available on this server yet");
 	else if (strcmp(head->method, "POST") == 0)
 		files_upload(exchange, caller, path, user);
 	else

@@ -20,6 +20,8 @@
 
 #define FILES_MAX 1000u
 #define PIECE (128u << 10)
+#define METADATA_MAX 100u
+#define METADATA_PREFIX "x-metadata-"
 
 struct file_upload {
 	struct upload upload; /* its call is of the file that is being written */
@@ -41,6 +43,11 @@ struct file_upload {
 	struct buffer result;
 	unsigned int count;
 	uint64_t seen[FILES_MAX]; /* hashes of the paths */
+
+	/* Of every file of the upload; the texts are in one block. */
+	Paddock__V1__WriteFileHeader__MetadataEntry metadata[METADATA_MAX], *metadata_entries[METADATA_MAX];
+	size_t n_metadata;
+	char *metadata_text;
 };
 
 static struct file_upload *files_of(struct upload *upload)
@@ -62,6 +69,20 @@ static void answer(struct file_upload *of)
 
 /* Answers of paddockd */
 
+static void put_metadata(struct buffer *out, const Paddock__V1__FileInfo *info)
+{
+	for (size_t i = 0; i < info->n_metadata; i++) {
+		const Paddock__V1__FileInfo__MetadataEntry *entry = info->metadata[i];
+
+		json_put(out, i ? "," : ",\"metadata\":{");
+		json_put_string(out, entry->key, strlen(entry->key));
+		json_put(out, ":");
+		json_put_string(out, entry->value, strlen(entry->value));
+	}
+	if (info->n_metadata)
+		json_put(out, "}");
+}
+
 static void on_reply(struct upload *upload, const uint8_t *bytes, size_t length)
 {
 	struct file_upload *of = files_of(upload);
@@ -77,7 +98,9 @@ static void on_reply(struct upload *upload, const uint8_t *bytes, size_t length)
 	json_put(&of->result, ",\"name\":");
 	json_put_string(&of->result, slash ? slash + 1 : path,
 			slash ? info->path.len - (size_t)(slash + 1 - path) : info->path.len);
-	json_put(&of->result, ",\"type\":\"file\"}");
+	json_put(&of->result, ",\"type\":\"file\"");
+	put_metadata(&of->result, info);
+	json_put(&of->result, "}");
 	of->count++;
 	paddock__v1__file_info__free_unpacked(info, NULL);
 }
@@ -134,6 +157,8 @@ static void open_file(struct file_upload *of, const char *path)
 	header.path = (ProtobufCBinaryData){.data = (uint8_t *)(uintptr_t)path, .len = strlen(path)};
 	header.user = of->user;
 	header.make_parents = true;
+	header.n_metadata = of->n_metadata;
+	header.metadata = of->metadata_entries;
 	request.message_case = PADDOCK__V1__WRITE_FILE_REQUEST__MESSAGE_HEADER;
 	request.header = &header;
 	if (upload_send(&of->upload, &request.base) < 0)
@@ -278,6 +303,7 @@ static void release(struct upload *upload)
 	multipart_free(&of->multipart);
 	buffer_free(&of->plain);
 	buffer_free(&of->result);
+	free(of->metadata_text);
 	explicit_bzero(&of->caller, sizeof(of->caller));
 	free(of);
 }
@@ -299,6 +325,34 @@ static const char *read_form(struct file_upload *of, const struct http_head *hea
 		return "unsupported content type: multipart/form-data and application/octet-stream";
 	of->gzip = gzip && inflateInit2(&of->inflater, 16 + MAX_WBITS) == Z_OK;
 	return gzip && !of->gzip ? "gzip: out of memory" : NULL;
+}
+
+/* X-Metadata-NAME: VALUE; names of fields have no case, so these are kept in small letters. NULL, or why it cannot be. */
+static const char *read_metadata(struct file_upload *of, const struct http_head *head)
+{
+	size_t room = 0;
+	char *to;
+
+	for (unsigned int i = 0; i < head->n_fields; i++)
+		room += strlen(head->fields[i].name) + strlen(head->fields[i].value) + 2;
+	to = of->metadata_text = malloc(room + 1);
+	for (unsigned int i = 0; to && i < head->n_fields; i++) {
+		const char *name = head->fields[i].name;
+		Paddock__V1__WriteFileHeader__MetadataEntry *entry = &of->metadata[of->n_metadata];
+
+		if (strncasecmp(name, METADATA_PREFIX, strlen(METADATA_PREFIX)) != 0)
+			continue;
+		if (of->n_metadata == METADATA_MAX)
+			return "X-Metadata: at most 100";
+		paddock__v1__write_file_header__metadata_entry__init(entry);
+		entry->key = strcpy(to, name + strlen(METADATA_PREFIX));
+		for (; *to; to++)
+			*to = *to >= 'A' && *to <= 'Z' ? (char)(*to - 'A' + 'a') : *to;
+		entry->value = strcpy(to + 1, head->fields[i].value);
+		to = entry->value + strlen(entry->value) + 1;
+		of->metadata_entries[of->n_metadata++] = entry;
+	}
+	return to ? NULL : "out of memory";
 }
 
 void files_upload(struct http_exchange *exchange, const struct caller *caller, const char *path, const char *user)
@@ -325,6 +379,8 @@ void files_upload(struct http_exchange *exchange, const struct caller *caller, c
 		of->caller.file = &of->file;
 	}
 	why = read_form(of, http_request(exchange));
+	if (!why)
+		why = read_metadata(of, http_request(exchange));
 	upload_start(&of->upload, exchange, &kind, of->is_multipart ? &of->multipart.in : &of->plain);
 	if (why)
 		fail(of, 400, why);

@@ -12,7 +12,8 @@
 #define SAMPLE_JSON_MAX 512u
 #define IDS_MAX 100u /* as ListMetrics takes */
 
-static void put_sample(struct buffer *out, const Paddock__V1__SandboxSample *sample, const Paddock__V1__Resources *limits)
+static void put_sample(struct buffer *out, const Paddock__V1__SandboxSample *sample,
+		       const Paddock__V1__Resources *limits)
 {
 	uint64_t used = sample->memory_bytes > sample->cache_bytes ? sample->memory_bytes - sample->cache_bytes : 0;
 	int64_t seconds = sample->time_unix_ms / 1000;
@@ -66,8 +67,8 @@ void rest_metrics(struct rest *rest)
 	request.sandbox_id = rest->id;
 	request.start_unix_ms = start > 0 ? start * 1000 : 0;
 	request.end_unix_ms = end >= 0 ? end * 1000 + 999 : 0; /* all of that second */
-	rest_call(rest, "/paddock.v1.Sandboxes/GetMetrics", &request.base, &paddock__v1__get_metrics_response__descriptor,
-		  show);
+	rest_call(rest, "/paddock.v1.Sandboxes/GetMetrics", &request.base,
+		  &paddock__v1__get_metrics_response__descriptor, show);
 }
 
 static void show_several(struct rest *rest, const ProtobufCMessage *reply)

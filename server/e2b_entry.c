@@ -56,6 +56,28 @@ static char *copy_text(struct arena *arena, const char *text)
 	return copy_bytes(arena, &(ProtobufCBinaryData){.len = strlen(text), .data = (uint8_t *)(uintptr_t)text});
 }
 
+static int copy_metadata(struct arena *arena, Filesystem__EntryInfo *info, const Paddock__V1__FileInfo *file)
+{
+	Filesystem__EntryInfo__MetadataEntry *entries;
+
+	if (!file->n_metadata)
+		return 0;
+	entries = arena_alloc(arena, file->n_metadata * sizeof(*entries));
+	info->metadata = arena_alloc(arena, file->n_metadata * sizeof(*info->metadata));
+	if (!entries || !info->metadata)
+		return -ENOMEM;
+	for (size_t i = 0; i < file->n_metadata; i++) {
+		filesystem__entry_info__metadata_entry__init(&entries[i]);
+		entries[i].key = copy_text(arena, file->metadata[i]->key);
+		entries[i].value = copy_text(arena, file->metadata[i]->value);
+		if (!entries[i].key || !entries[i].value)
+			return -ENOMEM;
+		info->metadata[i] = &entries[i];
+	}
+	info->n_metadata = file->n_metadata;
+	return 0;
+}
+
 int e2b_entry_fill(struct arena *arena, struct e2b_entry *entry, const Paddock__V1__FileInfo *file)
 {
 	Filesystem__EntryInfo *info = &entry->info;
@@ -80,6 +102,8 @@ int e2b_entry_fill(struct arena *arena, struct e2b_entry *entry, const Paddock__
 	info->modified_time = &entry->time;
 	entry->time.seconds = file->modified_unix_ms / 1000 - (file->modified_unix_ms % 1000 < 0);
 	entry->time.nanos = (int32_t)(file->modified_unix_ms - entry->time.seconds * 1000) * 1000000;
+	if (copy_metadata(arena, info, file) < 0)
+		return -ENOMEM;
 	if (!e2b_entry_is_link(entry) || !utf8_valid((const char *)file->symlink_target.data, file->symlink_target.len))
 		return 0;
 	info->symlink_target = copy_bytes(arena, &file->symlink_target);

@@ -16,8 +16,10 @@ int file_begin(struct rpc_call *call, const char *sandbox_id, const ProtobufCBin
 	       struct sandbox **ret, struct pdk_error *err);
 /* "user" when none is given. */
 char *file_user(const struct sandbox *sandbox, const char *user);
-/* `ret` points into `file` and the call's arena. */
-void file_fill_info(struct rpc_call *call, const Paddock__Internal__GuestFile *file, Paddock__V1__FileInfo *ret);
+/* `ret` points into `file` and the call's arena. -ENOMEM. */
+int file_fill_info(struct rpc_call *call, const Paddock__Internal__GuestFile *file, Paddock__V1__FileInfo *ret);
+/* The file as the reply of the call. */
+void file_finish(struct rpc_call *call, const Paddock__Internal__GuestFile *file);
 /* The error of a guest_call() that failed. */
 int file_fail_ask(int64_t rc, struct pdk_error *err);
 

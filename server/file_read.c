@@ -126,7 +126,8 @@ static int keep_info(struct reading *reading, const Paddock__Internal__GuestFile
 	Paddock__V1__FileChunk chunk = PADDOCK__V1__FILE_CHUNK__INIT;
 	Paddock__V1__FileInfo info;
 
-	file_fill_info(reading->call, file, &info);
+	if (file_fill_info(reading->call, file, &info) < 0)
+		return -ENOMEM;
 	chunk.info = &info;
 	reading->head_length = paddock__v1__file_chunk__get_packed_size(&chunk);
 	reading->head = malloc(reading->head_length);

@@ -22,6 +22,10 @@
 #define MAX_ENTRIES_DEFAULT 1000000ull
 #define MAX_BYTES_MAX (1ull << 40)
 #define MAX_ENTRIES_MAX 10000000ull
+#define METADATA_MAX 100u
+#define METADATA_NAME_MAX 246u /* "user.e2b." comes before it, and 255 is all that an attribute may have */
+#define METADATA_BYTES_MAX 4096u
+#define METADATA_NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~"
 
 struct writing {
 	struct rpc_call *call;
@@ -33,6 +37,7 @@ struct writing {
 	size_t left_length;
 	size_t left_done;
 	bool unpack;
+	bool metadata;    /* the file is to have some */
 	bool opened;      /* the pipe has come */
 	bool half_closed; /* the client has sent everything */
 	bool committed;
@@ -168,7 +173,7 @@ static void answer(struct writing *writing, const Paddock__Internal__GuestReply 
 {
 	Paddock__V1__UnpackArchiveResponse unpacked = PADDOCK__V1__UNPACK_ARCHIVE_RESPONSE__INIT;
 	struct rpc_call *call = writing->call;
-	Paddock__V1__FileInfo info;
+	struct pdk_error err;
 
 	if (writing->unpack) {
 		unpacked.entries = reply->count->entries;
@@ -177,9 +182,14 @@ static void answer(struct writing *writing, const Paddock__Internal__GuestReply 
 		rpc_finish(call, &unpacked.base);
 		return;
 	}
-	file_fill_info(call, reply->file, &info);
+	if (writing->metadata && !reply->file->n_metadata) {
+		pdk_fail(&err, -ENOSYS, PDK_UNIMPLEMENTED,
+			 "metadata: the sandbox was made by an older server and keeps none; the file is written");
+		writing_fail(writing, &err);
+		return;
+	}
 	writing_free(writing);
-	rpc_finish(call, &info.base);
+	file_finish(call, reply->file);
 }
 
 static void writing_on_reply(const Paddock__Internal__GuestReply *reply, int *fds, unsigned int n_fds,
@@ -236,6 +246,55 @@ static int check_write(const Paddock__V1__WriteFileHeader *header, struct pdk_er
 	return rc;
 }
 
+static int check_metadata(const Paddock__V1__WriteFileHeader *header, struct pdk_error *err)
+{
+	const struct validate_entry *const *entries = (const struct validate_entry *const *)header->metadata;
+	int rc = validate_map("metadata", entries, header->n_metadata, METADATA_MAX, METADATA_NAME_MAX,
+			      METADATA_BYTES_MAX, err);
+	size_t bytes = 0;
+
+	if (rc == 0 && header->n_metadata && header->in_place)
+		rc = pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "metadata: not with in_place");
+	for (size_t i = 0; rc == 0 && i < header->n_metadata; i++) {
+		const char *name = header->metadata[i]->key, *value = header->metadata[i]->value;
+
+		bytes += strlen(name) + strlen(value);
+		if (strspn(name, METADATA_NAME_CHARACTERS) != strlen(name))
+			rc = pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT,
+				      "metadata: a name has characters that it may not");
+		for (const char *c = value; rc == 0 && *c; c++) {
+			if (*c < ' ' || *c > '~')
+				rc = pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT,
+					      "metadata: values are printable ASCII");
+		}
+	}
+	if (rc == 0 && bytes > METADATA_BYTES_MAX)
+		rc = pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "metadata: more than %u bytes", METADATA_BYTES_MAX);
+	return rc;
+}
+
+static int fill_metadata(struct writing *writing, const Paddock__V1__WriteFileHeader *header,
+			 Paddock__Internal__GuestWrite *ret, struct pdk_error *err)
+{
+	size_t n = header->n_metadata;
+	Paddock__Internal__GuestMetadata *entries = rpc_alloc(writing->call, (n + 1) * sizeof(*entries));
+
+	ret->metadata = rpc_alloc(writing->call, (n + 1) * sizeof(*ret->metadata));
+	if (!entries || !ret->metadata)
+		return pdk_fail(err, -ENOMEM, PDK_UNAVAILABLE, "the server is out of memory");
+	for (size_t i = 0; i < n; i++) {
+		const Paddock__V1__WriteFileHeader__MetadataEntry *from = header->metadata[i];
+
+		paddock__internal__guest_metadata__init(&entries[i]);
+		entries[i].name = (ProtobufCBinaryData){.data = (uint8_t *)from->key, .len = strlen(from->key)};
+		entries[i].value = (ProtobufCBinaryData){.data = (uint8_t *)from->value, .len = strlen(from->value)};
+		ret->metadata[i] = &entries[i];
+	}
+	ret->n_metadata = n;
+	writing->metadata = n > 0;
+	return 0;
+}
+
 static int begin_write(struct writing *writing, const Paddock__V1__WriteFileHeader *header, struct pdk_error *err)
 {
 	Paddock__Internal__GuestWrite write_request = PADDOCK__INTERNAL__GUEST_WRITE__INIT;
@@ -245,6 +304,10 @@ static int begin_write(struct writing *writing, const Paddock__V1__WriteFileHead
 
 	if (rc == 0)
 		rc = check_write(header, err);
+	if (rc == 0)
+		rc = check_metadata(header, err);
+	if (rc == 0)
+		rc = fill_metadata(writing, header, &write_request, err);
 	if (rc < 0)
 		return rc;
 	write_request.path = header->path;

@@ -61,7 +61,43 @@ static char *clean_name(struct rpc_call *call, char *name, uint32_t number)
 	return text;
 }
 
-void file_fill_info(struct rpc_call *call, const Paddock__Internal__GuestFile *file, Paddock__V1__FileInfo *ret)
+/* Bytes of the sandbox as text in the arena; NULL: they are none. */
+static char *text_of(struct rpc_call *call, const ProtobufCBinaryData *bytes)
+{
+	const char *data = bytes->len ? (const char *)bytes->data : "";
+	char *text;
+
+	if (memchr(data, '\0', bytes->len) || !utf8_valid(data, bytes->len))
+		return NULL;
+	text = rpc_alloc(call, bytes->len + 1);
+	if (text)
+		memcpy(text, data, bytes->len);
+	return text;
+}
+
+static int fill_metadata(struct rpc_call *call, const Paddock__Internal__GuestFile *file, Paddock__V1__FileInfo *ret)
+{
+	Paddock__V1__FileInfo__MetadataEntry *entries;
+
+	if (!file->n_metadata)
+		return 0;
+	entries = rpc_alloc(call, file->n_metadata * sizeof(*entries));
+	ret->metadata = rpc_alloc(call, file->n_metadata * sizeof(*ret->metadata));
+	if (!entries || !ret->metadata)
+		return -ENOMEM;
+	for (size_t i = 0; i < file->n_metadata; i++) {
+		Paddock__V1__FileInfo__MetadataEntry *entry = &entries[i];
+
+		paddock__v1__file_info__metadata_entry__init(entry);
+		entry->key = text_of(call, &file->metadata[i]->name);
+		entry->value = text_of(call, &file->metadata[i]->value);
+		if (entry->key && entry->value)
+			ret->metadata[ret->n_metadata++] = entry;
+	}
+	return 0;
+}
+
+int file_fill_info(struct rpc_call *call, const Paddock__Internal__GuestFile *file, Paddock__V1__FileInfo *ret)
 {
 	paddock__v1__file_info__init(ret);
 	ret->path = file->path;
@@ -76,6 +112,20 @@ void file_fill_info(struct rpc_call *call, const Paddock__Internal__GuestFile *f
 	ret->symlink_target = file->symlink_target;
 	ret->inode = file->inode;
 	ret->links = file->links;
+	return fill_metadata(call, file, ret);
+}
+
+void file_finish(struct rpc_call *call, const Paddock__Internal__GuestFile *file)
+{
+	Paddock__V1__FileInfo info;
+	struct pdk_error err;
+
+	if (file_fill_info(call, file, &info) == 0) {
+		rpc_finish(call, &info.base);
+		return;
+	}
+	pdk_fail(&err, -ENOMEM, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
+	rpc_fail(call, &err);
 }
 
 int file_fail_ask(int64_t rc, struct pdk_error *err)
@@ -102,10 +152,7 @@ static void ask(struct rpc_call *call, struct sandbox *sandbox, const Paddock__I
 
 static void answer_file(struct rpc_call *call, const Paddock__Internal__GuestReply *reply, uint64_t note)
 {
-	Paddock__V1__FileInfo info;
-
-	file_fill_info(call, reply->file, &info);
-	rpc_finish(call, &info.base);
+	file_finish(call, reply->file);
 }
 
 void files_stat(struct rpc_call *call, const ProtobufCMessage *message)
@@ -216,7 +263,8 @@ static int fill_list(struct rpc_call *call, const Paddock__Internal__GuestFiles 
 	if (!infos || !list->files)
 		return -ENOMEM;
 	for (size_t i = 0; i < files->n_file; i++) {
-		file_fill_info(call, files->file[i], &infos[i]);
+		if (file_fill_info(call, files->file[i], &infos[i]) < 0)
+			return -ENOMEM;
 		list->files[i] = &infos[i];
 	}
 	list->n_files = files->n_file;

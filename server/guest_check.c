@@ -10,6 +10,8 @@
 #define PATH_LIMIT 4096u
 #define TEXT_LIMIT 4096u
 #define FILE_TYPE_MAX 4u
+#define METADATA_ENTRIES_MAX 128u
+#define METADATA_BYTES_MAX 4096u
 #define WATCH_TYPE_MAX 7u
 
 typedef Paddock__Internal__GuestReply__ResultCase result_case;
@@ -109,6 +111,17 @@ static unsigned int expected_fds(const Paddock__Internal__GuestReply *reply, gue
 	return op == OP(DIAL) || op == OP(READ) || op == OP(WRITE) || op == OP(PACK) || op == OP(UNPACK);
 }
 
+static int check_metadata(const Paddock__Internal__GuestFile *file, struct pdk_error *err)
+{
+	size_t bytes = 0;
+
+	if (file->n_metadata > METADATA_ENTRIES_MAX)
+		return broken(err, "number of metadata entries");
+	for (size_t i = 0; i < file->n_metadata; i++)
+		bytes += file->metadata[i]->name.len + file->metadata[i]->value.len;
+	return bytes > METADATA_BYTES_MAX ? broken(err, "length of metadata") : 0;
+}
+
 static int check_file(const Paddock__Internal__GuestFile *file, struct pdk_error *err)
 {
 	if (file->type == 0 || file->type > FILE_TYPE_MAX)
@@ -119,7 +132,7 @@ static int check_file(const Paddock__Internal__GuestFile *file, struct pdk_error
 		return broken(err, "length of a path");
 	if (strlen(file->user) > 64 || strlen(file->group) > 64)
 		return broken(err, "length of a user name");
-	return 0;
+	return check_metadata(file, err);
 }
 
 static int check_files(const Paddock__Internal__GuestFiles *files, struct pdk_error *err)

@@ -203,7 +203,8 @@ static void on_fresh(const struct warden_reply *reply, int *fd, void *arg)
 
 	if (!question->call)
 		return;
-	if (!sandbox || sandbox_check_living(sandbox, &err) < 0 || reply->status == -ENOENT || reply->status == -ESRCH) {
+	if (!sandbox || sandbox_check_living(sandbox, &err) < 0 || reply->status == -ENOENT ||
+	    reply->status == -ESRCH) {
 		pdk_fail(&err, -EINVAL, PDK_FAILED_PRECONDITION, "sandbox has ended");
 	} else if (reply->status < 0) {
 		pdk_fail(&err, reply->status, PDK_UNAVAILABLE, "metrics cannot be read: %s",

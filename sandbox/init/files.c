@@ -46,10 +46,14 @@ int files_reply_stat(struct worker *worker, int dir, const char *name, const cha
 	guest_message(File) file = PADDOCK__INTERNAL__GUEST_FILE__INIT;
 	char target[PATH_MAX];
 	struct stat st;
+	int rc;
 
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) < 0)
 		return path_fail(err, -errno, path);
 	files_describe(worker, path, &st, &file);
+	rc = files_metadata_load(dir, name, st.st_mode, &file, &(size_t){0});
+	if (rc < 0)
+		return path_fail(err, rc, path);
 	if (S_ISLNK(st.st_mode)) {
 		ssize_t n = readlinkat(dir, name, target, sizeof(target));
 

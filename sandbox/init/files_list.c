@@ -136,6 +136,7 @@ static int add_file(struct listing *listing, int dir, const char *name, const st
 	char target[PATH_MAX];
 	ssize_t n = S_ISLNK(st->st_mode) ? readlinkat(dir, name, target, sizeof(target)) : 0;
 	char *path = strdup(listing->path);
+	size_t bytes;
 
 	if (!path)
 		return -ENOMEM;
@@ -149,9 +150,10 @@ static int add_file(struct listing *listing, int dir, const char *name, const st
 		if (file->symlink_target.data)
 			memcpy(file->symlink_target.data, target, (size_t)n);
 	}
-	if (!file->user || !file->group || (n > 0 && !file->symlink_target.data))
+	if (!file->user || !file->group || (n > 0 && !file->symlink_target.data) ||
+	    files_metadata_load(dir, name, st->st_mode, file, &bytes) < 0)
 		return -ENOMEM;
-	listing->bytes += strlen(path) + (size_t)(n > 0 ? n : 0) + 128;
+	listing->bytes += strlen(path) + (size_t)(n > 0 ? n : 0) + 128 + bytes + 16 * file->n_metadata;
 	listing->pointers[listing->n_files] = file;
 	listing->n_files++;
 	return 0;

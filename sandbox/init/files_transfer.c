@@ -187,8 +187,9 @@ static int open_upload(struct worker *worker, struct upload *upload, struct pdk_
 	if (rc < 0)
 		return rc;
 	if (request->offset > INT64_MAX || (!request->in_place && (request->offset || request->append)) ||
-	    (request->append && request->offset) || request->mode > 0777)
-		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT, "mode, offset, append: cannot be used like this");
+	    (request->append && request->offset) || (request->in_place && request->n_metadata) || request->mode > 0777)
+		return pdk_fail(err, -EINVAL, PDK_INVALID_ARGUMENT,
+				"mode, offset, append, metadata: cannot be used like this");
 	if (request->make_parents)
 		rc = path_make_parents(upload->path);
 	if (rc < 0)
@@ -201,7 +202,9 @@ static int open_upload(struct worker *worker, struct upload *upload, struct pdk_
 	if (upload->dir < 0)
 		return path_fail(err, upload->dir, upload->path);
 	rc = check_old(upload, err);
-	return rc < 0 ? rc : open_aside(upload, err);
+	if (rc == 0)
+		rc = open_aside(upload, err);
+	return rc < 0 ? rc : files_metadata_store(upload->fd, request, upload->path, err);
 }
 
 /* Bytes until the pipe ends. */

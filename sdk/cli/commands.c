@@ -222,10 +222,11 @@ const struct command commands[] = {
 	 .min_operands = 1,
 	 .max_operands = 1,
 	 .operand = OPERAND_SANDBOX,
-	 .details = "A line for each 5 s of the last minutes, and one a minute of the two hours before, as long as the\n"
-		    "server runs. CPU is the mean since the line above; 100 % is one core.\n\nExamples\n"
-		    "  paddock metrics i4k --since 10m\n"
-		    "  paddock metrics i4k -o json | jq '.samples[].memory_bytes'\n"},
+	 .details =
+		 "A line for each 5 s of the last minutes, and one a minute of the two hours before, as long as the\n"
+		 "server runs. CPU is the mean since the line above; 100 % is one core.\n\nExamples\n"
+		 "  paddock metrics i4k --since 10m\n"
+		 "  paddock metrics i4k -o json | jq '.samples[].memory_bytes'\n"},
 	{.name = "timeout",
 	 .group = "Sandboxes",
 	 .summary = "Set the time until a sandbox is killed",

@@ -417,6 +417,84 @@ class Write(FileCase):
         self.assertLess(host.rss(pid) - before, host.memory(48 * MIB))
 
 
+class Metadata(FileCase):
+    """Extended attributes "user.e2b.NAME"."""
+
+    def stat(self, path, **fields):
+        return dict(self.client.Files.Stat(sandbox_id=self.box, path=path.encode(), **fields).metadata)
+
+    def attributes(self, path, script):
+        """Of the file, from inside."""
+        self.sh(f"python3 -c \"import os; p = '{path}'; s = lambda n, v: os.setxattr(p, n, v); {script}\"")
+
+    def test_written_and_replaced(self):
+        path = f"/home/user/{unique('meta')}"
+        limits = {"n" * 246: "v" * 1000, "!#$%&'*+-.^_`|~": " ~"}
+        self.assertEqual(dict(self.client.write(self.box, path, b"one", metadata=limits).metadata), limits)
+        self.assertEqual(self.stat(path), limits)
+        self.assertEqual(self.client.read(self.box, path), b"one")
+        for _ in range(2):  # the new file has none of the old one's
+            self.client.write(self.box, path, b"two", metadata={"b": ""})
+            self.assertEqual(self.stat(path), {"b": ""})
+        self.client.write(self.box, path, b"3", in_place=True)
+        self.assertEqual(self.stat(path), {"b": ""}, "a file that is written into stays what it is")
+        self.client.write(self.box, path, b"four")
+        self.assertEqual(self.stat(path), {})
+        self.client.write(self.box, path, b"five", metadata={"r": "oot"}, user="root")
+        self.assertEqual(self.stat(path), {"r": "oot"})
+        for folder in ("/tmp", "/root", "/opt"):
+            self.assertEqual(dict(self.client.write(self.box, f"{folder}/noted", b"", metadata={"a": "b"}, user="root").metadata), {"a": "b"})
+
+    def test_limits(self):
+        path = f"/home/user/{unique('meta')}"
+        for metadata in ({"": "x"}, {"n" * 247: "x"}, {"a b": "x"}, {"a/b": "x"}, {"\u00e4": "x"}, {"a": "\u00e4"}, {"a": "x\n"}, {"a": "\x7f"},
+                         {"a": "v" * 4096}, {f"n{i}": "" for i in range(101)}):
+            with self.subTest(str(metadata)[:40]):
+                self.assertIn("metadata", self.refused(Code.INVALID_ARGUMENT, self.client.write, self.box, path, b"x", metadata=metadata))
+        self.assertIn("in_place", self.refused(Code.INVALID_ARGUMENT, self.client.write, self.box, path, b"x", in_place=True, metadata={"a": "b"}))
+        self.refused(Code.NOT_FOUND, self.client.Files.Stat, sandbox_id=self.box, path=path.encode())
+        self.client.write(self.box, path, b"x", metadata={**{f"n{i}": "" for i in range(99)}, "a": "v" * 3000})
+        self.assertEqual(len(self.stat(path)), 100)
+
+    def test_what_the_sandbox_sets(self):
+        """Whatever is there, an answer stays bounded and text."""
+        path = f"/home/user/{unique('meta')}"
+        self.sh(f"echo > {path}; mkdir {path}.d; ln -s {path} {path}.link")
+        self.attributes(path, "s('user.e2b.ok', b'fine'); s('user.other', b'no'); s('user.e2b.raw', bytes([255, 254])); s('user.e2b.nul', bytes(3)); "
+                              "s('user.e2b.', b'nameless'); s('user.e2b.text', 'gr\u00fc\u00df'.encode())")
+        seen = self.stat(path)
+        self.assertEqual({name: seen[name] for name in seen if name}, {"ok": "fine", "text": "gr\u00fc\u00df"})
+        self.attributes(path + ".d", "s('user.e2b.of', b'folder')")
+        self.assertEqual(self.stat(path + ".d"), {"of": "folder"})
+        self.assertEqual(self.stat(path + ".link"), {})
+        self.assertEqual(self.stat(path + ".link", follow=True), seen)
+        self.attributes(path, "[s(f'user.e2b.n{i}', b'x' * 90) for i in range(120)]")
+        many = self.stat(path)
+        self.assertLessEqual(sum(len(name) + len(value) for name, value in many.items()), 4096)
+        self.assertGreater(len(many), 30)
+        self.attributes(path + ".d", "s('user.e2b.large', b'x' * 5000)")
+        self.assertEqual(self.stat(path + ".d"), {"of": "folder"}, "what is too large alone is left out")
+        # What its owner keeps to itself is not read for others; root sees it.
+        self.sh(f"chmod 600 {path}.d; chmod 700 {path}.d")
+        self.client.write(self.box, "/root/noted", b"", metadata={"a": "b"}, user="root")
+        self.sh("chmod 755 /root; chmod 600 /root/noted", user="root")
+        self.assertEqual(self.stat("/root/noted"), {})
+        self.assertEqual(self.stat("/root/noted", user="root"), {"a": "b"})
+
+    def test_pages_of_large_metadata(self):
+        folder = f"/home/user/{unique('meta')}"
+        self.sh(f"mkdir {folder}; python3 -c \"import os\nfor i in range(600):\n p = '{folder}/%03d' % i\n open(p, 'w').close()\n os.setxattr(p, 'user.e2b.big', b'x' * 3000)\"")
+        names, token = [], ""
+        while True:
+            page = self.client.Files.List(sandbox_id=self.box, path=folder.encode(), page_size=1000, page_token=token)
+            names += [f.path.decode().rsplit("/", 1)[1] for f in page.files if len(f.metadata["big"]) == 3000]
+            token = page.next_page_token
+            if not token:
+                break
+            self.assertLess(len(page.files), 600)
+        self.assertEqual(names, ["%03d" % i for i in range(600)])
+
+
 class Change(FileCase):
     def test_make_dir(self):
         info = self.files.MakeDir(**self.at(self.dir + "/d", mode=0o700))

@@ -87,6 +87,24 @@ await test('write, read and list files', async () => {
   assert.equal(stat.owner, 'user')
 })
 
+await test('metadata of files', async () => {
+  const metadata = { author: 'me', 'x-Run.id': 'a b=c' }, kept = { author: 'me', 'x-run.id': 'a b=c' }
+  for (const options of [{}, { useOctetStream: true }, { gzip: true }]) {
+    const info = await sandbox.files.write('noted', 'text', { metadata, ...options })
+    assert.deepEqual(info, { name: 'noted', path: '/home/user/noted', type: 'file', metadata: kept }, JSON.stringify(options))
+    assert.deepEqual((await sandbox.files.getInfo('noted')).metadata, kept)
+    assert.equal(await sandbox.files.read('noted'), 'text')
+    await sandbox.files.write('noted', 'again')
+    assert.equal((await sandbox.files.getInfo('noted')).metadata, undefined)
+  }
+  await sandbox.files.write([{ path: 'n/1', data: '1' }, { path: 'n/2', data: '2' }], { metadata })
+  assert.deepEqual((await sandbox.files.list('n')).map(e => e.metadata), [kept, kept])
+  assert.equal((await sandbox.commands.run('python3 -c "import os; print(os.getxattr(\'n/1\', \'user.e2b.author\').decode())"')).stdout, 'me\n')
+  const { error } = await thrown(() => sandbox.files.write('noted', 'x', { metadata: { a: 'x'.repeat(4096) } }))
+  assert.equal(error.name, 'InvalidArgumentError')
+  assert.equal(await sandbox.files.read('noted'), 'again')
+})
+
 await test('bytes of every value, and a large file', async () => {
   const bytes = new Uint8Array(5 << 20).map((_, i) => (i * 7 + (i >> 8)) & 255)
   await sandbox.files.write('large', bytes.buffer)
