@@ -15,13 +15,8 @@
  * may have, so its watchers are bounded too.
  */
 
-#define ID_SIZE 33
+#define ID_SIZE E2B_WATCHER_ID_SIZE
 #define CHANGES_MAX 4096u
-
-struct change {
-	Filesystem__EventType type;
-	char *name;
-};
 
 struct watcher {
 	struct watcher *next;
@@ -29,17 +24,18 @@ struct watcher {
 	char sandbox_id[SANDBOX_ID_SIZE];
 	struct rpc_local *inner;
 	struct e2b_call *creator; /* until the watch is armed */
-	struct change *changes;   /* CHANGES_MAX of them, once there is one */
+	struct e2b_kept *changes; /* CHANGES_MAX of them, once there is one */
 	unsigned int n_changes;
 	bool overflow;
+	char *path; /* with include_entry: what is watched, as the client named it */
 };
 
 static struct watcher *watchers;
 
 static void clear_changes(struct watcher *watcher)
 {
-	while (watcher->n_changes)
-		free(watcher->changes[--watcher->n_changes].name);
+	e2b_kept_clear(watcher->changes, watcher->n_changes);
+	watcher->n_changes = 0;
 }
 
 static void drop(struct watcher *watcher)
@@ -52,6 +48,7 @@ static void drop(struct watcher *watcher)
 	rpc_local_cancel(watcher->inner);
 	clear_changes(watcher);
 	free(watcher->changes);
+	free(watcher->path);
 	free(watcher);
 }
 
@@ -63,7 +60,7 @@ static void keep(struct watcher *watcher, const struct e2b_change *change)
 		watcher->changes = calloc(CHANGES_MAX, sizeof(*watcher->changes));
 	copy = watcher->changes && watcher->n_changes < CHANGES_MAX ? strdup(e2b_watch_name(name, change->path)) : NULL;
 	if (copy)
-		watcher->changes[watcher->n_changes++] = (struct change){.type = change->type, .name = copy};
+		watcher->changes[watcher->n_changes++] = (struct e2b_kept){.type = change->type, .name = copy};
 	else
 		watcher->overflow = true;
 }
@@ -140,12 +137,11 @@ void e2b_filesystem_create_watcher(struct rpc_call *call, const struct ProtobufC
 
 	if (!e2b)
 		return;
-	if (from->include_entry) {
-		free(watcher);
-		e2b_fail(e2b, PDK_UNIMPLEMENTED, "include_entry: is served by WatchDir only");
-		return;
-	}
-	if (!watcher || make_id(watcher->id) < 0) {
+	if (watcher && from->include_entry)
+		watcher->path = strdup(from->path[0] ? from->path : ".");
+	if (!watcher || (from->include_entry && !watcher->path) || make_id(watcher->id) < 0) {
+		if (watcher)
+			free(watcher->path);
 		free(watcher);
 		e2b_fail(e2b, PDK_RESOURCE_EXHAUSTED, "the server is out of memory");
 		return;
@@ -180,6 +176,23 @@ static struct watcher *find(struct e2b_call *e2b, const char *id)
 	return watcher;
 }
 
+void e2b_watcher_lost(const char *id)
+{
+	for (struct watcher *watcher = watchers; watcher; watcher = watcher->next) {
+		if (strcmp(watcher->id, id) == 0)
+			watcher->overflow = true;
+	}
+}
+
+/* The changes go with the poll, and the watcher begins anew. */
+static void finish_with_entries(struct e2b_call *e2b, struct watcher *watcher)
+{
+	unsigned int n = watcher->n_changes;
+
+	watcher->n_changes = 0;
+	e2b_watcher_tell(e2b, watcher->id, watcher->path, STEAL_PTR(watcher->changes), n);
+}
+
 static void finish_changes(struct e2b_call *e2b, struct watcher *watcher)
 {
 	Filesystem__GetWatcherEventsResponse reply = FILESYSTEM__GET_WATCHER_EVENTS_RESPONSE__INIT;
@@ -211,6 +224,10 @@ void e2b_filesystem_get_watcher_events(struct rpc_call *call, const struct Proto
 
 	if (!watcher)
 		return;
+	if (!watcher->overflow && watcher->path && watcher->n_changes) {
+		finish_with_entries(e2b, watcher);
+		return;
+	}
 	if (!watcher->overflow) {
 		finish_changes(e2b, watcher);
 		return;

@@ -3,7 +3,8 @@ import base64
 import threading
 import time
 
-from api import Case, Code, unique
+from api import Case, Code, grpc, unique
+from paddock import wait_until
 
 
 class Files(Case):
@@ -154,7 +155,55 @@ class Files(Case):
             self.no(Code.NOT_FOUND, method, watcher_id=watcher)
         self.no(Code.NOT_FOUND, "CreateWatcher", path=self.dir + "/none")
         self.no(Code.INVALID_ARGUMENT, "CreateWatcher", path=self.dir + "/again")
-        self.no(Code.UNIMPLEMENTED, "CreateWatcher", path=self.dir, include_entry=True)
+
+    def test_watcher_with_entries(self):
+        watcher = self.call("CreateWatcher", path=self.dir, include_entry=True).watcher_id
+        plain = self.call("CreateWatcher", path=self.dir).watcher_id
+        self.assertEqual(len(self.call("GetWatcherEvents", watcher_id=watcher).events), 0)
+        self.sh(f"cd {self.dir}; printf abcd > kept; chmod 640 kept; ln -s kept link; ln -s none broken; echo > gone; rm gone; touch last")
+        seen = []
+
+        def done():
+            seen.extend(self.call("GetWatcherEvents", watcher_id=watcher).events)
+            return any(e.name == "last" for e in seen)
+        wait_until(done, 10, "all events")
+        find = lambda name, kind: next(e for e in seen if (e.name, e.type) == (name, kind))
+        for event in (find("kept", 1), find("kept", 5)):
+            self.assertEqual((event.entry.name, event.entry.path, event.entry.size, event.entry.permissions), ("kept", self.dir + "/kept", 4, "-rw-r-----"))
+        self.assertEqual(find("link", 1).entry.type, 1, "a link has the type of what it leads to")
+        self.assertEqual(find("broken", 1).entry.type, 0)
+        # What is gone when it is looked at, and what was removed, is told without.
+        self.assertFalse(find("gone", 1).HasField("entry"))
+        self.assertFalse(find("gone", 3).HasField("entry"))
+        self.assertEqual(len(self.call("GetWatcherEvents", watcher_id=watcher).events), 0, "each is told once")
+        without = self.call("GetWatcherEvents", watcher_id=plain).events
+        self.assertTrue(without and not any(e.HasField("entry") for e in without))
+        for one in (watcher, plain):
+            self.call("RemoveWatcher", watcher_id=one)
+
+    def test_watcher_with_many_entries(self):
+        """As many changes as one poll may have, each looked at; a poll that its caller gives up says so to the next."""
+        watcher = self.call("CreateWatcher", path=self.dir, include_entry=True).watcher_id
+        self.sh(f"cd {self.dir}; for i in $(seq 1500); do : > file$i; done; sync; touch last")
+        time.sleep(1)
+        seen = self.call("GetWatcherEvents", watcher_id=watcher).events
+        self.assertEqual(len({e.name for e in seen if e.HasField("entry") and e.entry.name == e.name}), 1501)
+        self.sh(f"cd {self.dir}; for i in $(seq 1500); do echo > file$i; done")
+        time.sleep(1)
+        with self.assertRaises(grpc.RpcError):
+            self.files.GetWatcherEvents(watcher_id=watcher, grpc_metadata=self.headers(None), deadline=0.01)
+        self.no(Code.RESOURCE_EXHAUSTED, "GetWatcherEvents", watcher_id=watcher)
+        self.assertEqual(len(self.call("GetWatcherEvents", watcher_id=watcher).events), 0)
+        self.call("RemoveWatcher", watcher_id=watcher)
+
+    def test_metadata(self):
+        self.client.write(self.box, f"{self.dir}/noted", b"x", metadata={"a": "1", "x-y": "z z"})
+        self.assertEqual(dict(self.call("Stat", path=self.dir + "/noted").entry.metadata), {"a": "1", "x-y": "z z"})
+        listed = {e.name: dict(e.metadata) for e in self.call("ListDir", path=self.dir).entries}
+        self.assertEqual(listed["noted"], {"a": "1", "x-y": "z z"})
+        moved = self.call("Move", source=self.dir + "/noted", destination=self.dir + "/moved").entry
+        self.assertEqual(dict(moved.metadata), {"a": "1", "x-y": "z z"}, "it goes with the file")
+        self.assertEqual(self.sh(f"python3 -c \"import os; print(os.getxattr('{self.dir}/moved', 'user.e2b.a'))\""), b"b'1'\n")
 
     def test_watchers_are_bounded_and_end_with_the_sandbox(self):
         box = self.new_box()
