@@ -36,7 +36,7 @@ struct preview {
 	char id[PREVIEW_ID_SIZE];
 	char tenant[TENANT_NAME_MAX + 1];
 	char sandbox_id[SANDBOX_ID_SIZE];
-	int64_t generation; /* when that sandbox was made */
+	int64_t generation; /* of that sandbox */
 	uint16_t port;
 	Paddock__V1__PreviewState state;
 	int64_t created_unix_ms, expires_unix_ms, ended_unix_ms;

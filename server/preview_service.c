@@ -159,7 +159,7 @@ static int make(const Paddock__V1__GrantPreviewRequest *request, const struct sa
 	strcpy(preview->tenant, sandbox->tenant);
 	strcpy(preview->sandbox_id, sandbox->id);
 	strcpy(preview->host_header, request->host_header);
-	preview->generation = sandbox->created_unix_ms;
+	preview->generation = sandbox_generation(sandbox);
 	preview->port = (uint16_t)request->port;
 	preview->state = ACTIVE;
 	preview->created_unix_ms = loop_wall_ms();

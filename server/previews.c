@@ -112,7 +112,7 @@ struct sandbox *preview_sandbox(const struct preview *preview)
 {
 	struct sandbox *sandbox = sandbox_get(preview->sandbox_id);
 
-	if (!sandbox || sandbox->created_unix_ms != preview->generation || !sandbox_is_living(sandbox) ||
+	if (!sandbox || sandbox_generation(sandbox) != preview->generation || !sandbox_is_living(sandbox) ||
 	    sandbox->state == PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_KILLING)
 		return NULL;
 	return sandbox;

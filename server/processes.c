@@ -373,20 +373,23 @@ int process_lookup(struct rpc_call *call, const char *sandbox_id, uint64_t proce
 
 /* The end of a sandbox */
 
-struct end_all {
+struct processes_ended {
 	size_t count;
 	struct process *items[];
 };
 
-static void end_all_stored(int rc, void *arg)
+void processes_told(struct processes_ended *ended, int rc)
 {
-	struct end_all *all = arg;
-
-	for (size_t i = 0; i < all->count; i++) {
-		process_exit_stored(all->items[i], rc);
-		process_unref(all->items[i]);
+	for (size_t i = 0; ended && i < ended->count; i++) {
+		process_exit_stored(ended->items[i], rc);
+		process_unref(ended->items[i]);
 	}
-	free(all);
+	free(ended);
+}
+
+static void on_ends_stored(int rc, void *arg)
+{
+	processes_told(arg, rc);
 }
 
 /* init is gone, which kept its exit: the store must have it now. */
@@ -397,7 +400,7 @@ static void put_exit(struct process *process, struct store_batch *batch)
 }
 
 /* Its init is gone, so its pipes will see no more than what is in them. */
-static void end_one(struct process *process, struct store_batch *batch)
+static void end_one(struct process *process)
 {
 	loop_timer_cancel(&process->drain_timer);
 	process_read_left(process);
@@ -408,14 +411,15 @@ static void end_one(struct process *process, struct store_batch *batch)
 	process->state = PROCESS_STORING;
 	process->stored->output_bytes = output_total(process->output);
 	process->stored->dropped_bytes = output_dropped(process->output);
-	put_exit(process, batch);
+	process->exit_kept = false;
 }
 
 /* Whether its exit is in the batch now. */
 static bool end_with_sandbox(struct process *process, struct store_batch *batch)
 {
 	if (process->state == PROCESS_RUNNING || process->state == PROCESS_DRAINING) {
-		end_one(process, batch);
+		end_one(process);
+		put_exit(process, batch);
 		return true;
 	}
 	if (process->state != PROCESS_ENDED)
@@ -431,7 +435,7 @@ void processes_end(struct sandbox *sandbox)
 {
 	struct process_list *list = process_list_get(sandbox);
 	struct store_batch *batch;
-	struct end_all *all;
+	struct processes_ended *all;
 
 	if (!list || list->count == 0)
 		return;
@@ -449,11 +453,57 @@ void processes_end(struct sandbox *sandbox)
 			all->items[all->count++] = process_ref(process);
 	}
 	if (all->count > 0) {
-		store_commit(batch, end_all_stored, all);
+		store_commit(batch, on_ends_stored, all);
 		return;
 	}
 	store_batch_free(batch);
 	free(all);
+}
+
+/* A reset */
+
+int processes_replace(struct sandbox *sandbox, struct Paddock__Internal__StoredProcess *const *records, size_t count,
+		      struct store_batch *batch, struct process_list **ret_old)
+{
+	struct process_list *old = process_list_get(sandbox), *list = calloc(1, sizeof(*list));
+	int rc = old && list ? 0 : -ENOMEM;
+
+	for (size_t i = 0; rc >= 0 && i < old->count; i++)
+		rc = process_delete(batch, old->items[i]);
+	if (rc >= 0) {
+		list->sandbox = sandbox;
+		list->next_id = old->next_id; /* what is still on its way to an old row meets no new one */
+		sandbox->processes = list;
+		rc = processes_inherit(sandbox, records, count, batch);
+	}
+	if (rc >= 0) {
+		*ret_old = old;
+		return 0;
+	}
+	if (old)
+		sandbox->processes = old;
+	if (list)
+		list_free(list);
+	return rc;
+}
+
+struct processes_ended *processes_end_old(struct process_list *old)
+{
+	struct processes_ended *ended = calloc(1, sizeof(*ended) + old->count * sizeof(ended->items[0]));
+
+	for (size_t i = 0; i < old->count; i++) {
+		struct process *process = old->items[i];
+
+		if (process->state != PROCESS_RUNNING && process->state != PROCESS_DRAINING)
+			continue;
+		end_one(process);
+		if (ended)
+			ended->items[ended->count++] = process_ref(process);
+		else
+			process_ended(process);
+	}
+	list_free(old);
+	return ended;
 }
 
 int processes_suspend(struct sandbox *sandbox)

@@ -6,6 +6,8 @@
 
 struct Paddock__Internal__StoredProcess;
 struct guest;
+struct process_list;
+struct processes_ended;
 struct store_batch;
 struct rpc_call;
 struct sandbox;
@@ -30,6 +32,14 @@ int processes_record(struct sandbox *sandbox, struct Paddock__Internal__StoredPr
 /* A copy that holds these from its first moment: rows for the store, and memory. Their earlier output is not kept. */
 int processes_inherit(struct sandbox *sandbox, struct Paddock__Internal__StoredProcess *const *records, size_t count,
 		      struct store_batch *batch);
+/* The sandbox becomes another one (a reset): from now on it has these records' processes, and `ret_old` is what it had.
+ * The rows of both go into the batch. -ENOMEM: nothing was changed. */
+int processes_replace(struct sandbox *sandbox, struct Paddock__Internal__StoredProcess *const *records, size_t count,
+		      struct store_batch *batch, struct process_list **ret_old);
+/* What runs of the old ones ends, and is told so by processes_told(), which says whether that is durable. Before the old
+ * link is let go of. NULL: nobody is to be told. */
+struct processes_ended *processes_end_old(struct process_list *old);
+void processes_told(struct processes_ended *ended, int rc);
 /* Retention is over: forget processes and remove kept output. */
 void processes_forget(struct sandbox *sandbox);
 

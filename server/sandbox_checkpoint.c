@@ -26,7 +26,7 @@ static void ask(struct sandbox *sandbox, enum warden_op op, warden_reply_handler
 	struct warden_request request = {
 		.op = op, .value = sandbox->private->checkpoint_token, .limits = sandbox->limits};
 
-	memcpy(request.id, sandbox->id, SANDBOX_ID_SIZE);
+	memcpy(request.id, sandbox->kernel_id, SANDBOX_ID_SIZE);
 	memcpy(request.hostname, sandbox->hostname, sizeof(request.hostname));
 	*ret_rc = warden_call(&request, -1, handler, sandbox);
 	if (*ret_rc >= 0)
@@ -132,7 +132,7 @@ static void on_committed(int rc, void *arg)
 		sandbox_release(sandbox);
 		return;
 	}
-	memcpy(thaw.id, sandbox->id, SANDBOX_ID_SIZE);
+	memcpy(thaw.id, sandbox->kernel_id, SANDBOX_ID_SIZE);
 	(void)warden_call(&thaw, -1, on_thawed_again, NULL);
 	sandbox->private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
 	sandbox->private->paused_unix_ms = 0;

@@ -210,6 +210,14 @@ void sandbox_creators_answer(struct sandbox *sandbox, struct store_batch *batch)
 		store_commit(batch, NULL, NULL);
 }
 
+static void on_started(struct sandbox *sandbox, const struct pdk_error *err)
+{
+	if (err)
+		sandbox_end(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED, err->text);
+	else
+		sandbox_creators_answer(sandbox, NULL);
+}
+
 /* It accepts commands: make that durable together with the first waiter's audit record, and tell everybody. */
 static void complete(struct sandbox *sandbox)
 {
@@ -238,7 +246,7 @@ static void complete(struct sandbox *sandbox)
 	/* What a copy's image starts is among the processes that it has. */
 	if (!is_copy && private->creators && guest_has_start(sandbox->guest)) {
 		store_commit(batch, NULL, NULL);
-		sandbox_start_begin(sandbox);
+		sandbox_start_begin(sandbox, rpc_principal(private->creators->call), on_started);
 		return;
 	}
 	sandbox_creators_answer(sandbox, batch);
@@ -265,6 +273,10 @@ static void on_guest_ready(struct guest *guest, int rc, void *arg)
 	if (rc < 0) {
 		sandbox_end_soon(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED,
 				 "the sandbox's init did not answer");
+		return;
+	}
+	if (sandbox->private->twin) {
+		sandbox_reset_ready(sandbox);
 		return;
 	}
 	if (sandbox->private->bare && sandbox_copy_rename(sandbox) < 0) {
@@ -315,7 +327,7 @@ void sandbox_make(struct sandbox *sandbox)
 	struct warden_request request = {.op = WARDEN_CREATE, .limits = sandbox->limits};
 	int rc;
 
-	memcpy(request.id, sandbox->id, SANDBOX_ID_SIZE);
+	memcpy(request.id, sandbox->kernel_id, SANDBOX_ID_SIZE);
 	memcpy(request.template_id, sandbox->template_id, TEMPLATE_ID_SIZE);
 	memcpy(request.hostname, sandbox->hostname, sizeof(request.hostname));
 	if (sandbox->private->origin)
@@ -404,19 +416,24 @@ static int fill_copy(struct sandbox *sandbox, const struct new_sandbox *wanted)
 		if (!private->default_cwd)
 			return -ENOMEM;
 	}
+	memcpy(private->origin_id, wanted->snapshot->stored->id, SANDBOX_ID_SIZE);
 	snapshot_use(wanted->snapshot);
 	private->copy = wanted->copy;
 	return 0;
 }
 
+static const char *hostname_of(const Paddock__V1__CreateSandboxRequest *request)
+{
+	return request->hostname[0] ? request->hostname : "paddock";
+}
+
 static int fill(struct sandbox *sandbox, const struct new_sandbox *wanted)
 {
 	const Paddock__V1__CreateSandboxRequest *request = wanted->request;
-	const char *hostname = request->hostname[0] ? request->hostname : "paddock";
 	struct sandbox_private *private = sandbox->private;
 
 	snprintf(sandbox->tenant, sizeof(sandbox->tenant), "%s", wanted->tenant);
-	snprintf(sandbox->hostname, sizeof(sandbox->hostname), "%s", hostname);
+	snprintf(sandbox->hostname, sizeof(sandbox->hostname), "%s", hostname_of(request));
 	strcpy(sandbox->private->port_host_header, request->port_host_header);
 	sandbox->private->port_access = request->port_access;
 	memcpy(sandbox->template_id, wanted->template_id, sizeof(sandbox->template_id));
@@ -438,22 +455,15 @@ static int fill(struct sandbox *sandbox, const struct new_sandbox *wanted)
 	return 0;
 }
 
-static bool setup_differs(const struct sandbox *sandbox, const char *hostname_before)
-{
-	return sandbox->private->env->count > 0 || strcmp(sandbox->hostname, hostname_before) != 0;
-}
-
 /* A pre-made sandbox becomes the caller's. It is dropped from the pool already. */
 static int claim(struct sandbox *sandbox, const struct new_sandbox *wanted)
 {
 	const struct text_list *env;
-	char hostname[sizeof(sandbox->hostname)];
 
-	memcpy(hostname, sandbox->hostname, sizeof(hostname));
 	if (fill(sandbox, wanted) < 0)
 		return -ENOMEM;
 	env = sandbox->private->env;
-	if (!setup_differs(sandbox, hostname))
+	if (!env->count)
 		return 0;
 	return guest_setup(sandbox->guest, env->item, env->count, sandbox->hostname, NULL);
 }
@@ -550,7 +560,9 @@ static int start(struct rpc_call *call, struct new_sandbox *wanted, struct pdk_e
 
 	if (rc < 0)
 		return rc;
-	ready = wanted->snapshot ? NULL : sandbox_pool_claim(wanted->template_id, &wanted->limits);
+	ready = wanted->snapshot
+			? NULL
+			: sandbox_pool_claim(wanted->template_id, hostname_of(wanted->request), &wanted->limits);
 	rc = ready ? start_from_pool(call, ready, wanted) : start_new(call, wanted);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "creating the sandbox");

@@ -86,7 +86,7 @@ void sandbox_end(struct sandbox *sandbox, Paddock__V1__EndReason reason, const c
 	free(private->end_text);
 	private->end_text = strdup(text);
 	loop_timer_cancel(&private->timer);
-	if (private->pooled)
+	if (private->pooled && !private->twin)
 		sandbox_pool_lost(sandbox, was_ready);
 	loop_timer_cancel(&private->detach_timer);
 	sandbox_idle_stop(sandbox);
@@ -99,6 +99,7 @@ void sandbox_end(struct sandbox *sandbox, Paddock__V1__EndReason reason, const c
 	end_create(sandbox);
 	sandbox_pause_fail(sandbox);
 	sandbox_snapshot_fail(sandbox);
+	sandbox_reset_fail(sandbox);
 	if (!private->pooled) {
 		previews_end(sandbox);
 		processes_end(sandbox);
@@ -161,7 +162,7 @@ static void describe_exit(const struct warden_reply *event, char text[160])
 
 void sandbox_exited(const struct warden_reply *event)
 {
-	struct sandbox *sandbox = sandbox_get(event->id);
+	struct sandbox *sandbox = sandbox_get_kernel(event->id);
 	char text[160];
 
 	if (!sandbox)
@@ -217,7 +218,7 @@ void sandbox_tear_down(struct sandbox *sandbox)
 		sandbox_gone(sandbox);
 		return;
 	}
-	memcpy(request.id, sandbox->id, SANDBOX_ID_SIZE);
+	memcpy(request.id, sandbox->kernel_id, SANDBOX_ID_SIZE);
 	private->killing_in_warden = true;
 	rc = warden_call(&request, -1, on_removed, sandbox);
 	if (rc >= 0)

@@ -145,7 +145,7 @@ static void look(struct sandbox *sandbox)
 	struct warden_request request = {.op = WARDEN_USAGE, .value = WARDEN_USAGE_BRIEF};
 	char *id = strdup(sandbox->id);
 
-	memcpy(request.id, sandbox->id, SANDBOX_ID_SIZE);
+	memcpy(request.id, sandbox->kernel_id, SANDBOX_ID_SIZE);
 	/* What cannot be seen is not idle. */
 	if (id && warden_call(&request, -1, on_look, id) >= 0)
 		return;

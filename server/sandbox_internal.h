@@ -69,7 +69,7 @@ struct fork_copy;
 struct usage_history;
 
 struct sandbox_private {
-	struct sandbox *next_bucket;
+	struct sandbox *next_bucket, *next_moved;
 	struct sandbox_list_link by_owner, by_server; /* newest first; not while pooled */
 	struct sandbox_owner *owner;
 	struct sandbox *ended_before, *ended_after; /* the queue of ended ones, for retention */
@@ -117,7 +117,10 @@ struct sandbox_private {
 	struct snapshot *snapshot;         /* RUNNING: one that is being taken of it; pauses wait until that is whole */
 	struct snapshot *origin;           /* CREATING: what it is made from */
 	struct fork_copy *copy;            /* CREATING: the fork that asked for it */
-	bool bare;                         /* CREATING: only the layer of `origin`, nothing that runs */
+	bool bare;                         /* only the layer of `origin`, nothing that runs */
+	char origin_id[SANDBOX_ID_SIZE];   /* the snapshot that it was made from; "": its template alone */
+	struct sandbox_reset *reset;       /* being reset, or (`twin`) being made for that */
+	bool twin;                         /* what a reset changes places with: nobody sees it; `pooled` too */
 	uint64_t inherited_bytes;          /* of the snapshot that it was made from, in its layer */
 	const char *default_user;          /* of commands and files: "user" or "root" */
 	char *default_cwd;                 /* of commands; NULL: the home directory */
@@ -144,6 +147,11 @@ extern struct sandbox *sandbox_newest; /* of all tenants */
 /* --- sandboxes.c: the table --- */
 struct sandbox *sandbox_new(const char *id); /* calloc'ed, in the table; NULL when out of memory */
 struct sandbox *sandbox_get(const char *id); /* by exact id, or NULL */
+/* By what the warden calls it. */
+struct sandbox *sandbox_get_kernel(const char *kernel_id);
+void sandbox_set_kernel(struct sandbox *sandbox, const char *kernel_id);
+/* Each becomes what the other one was for the warden. */
+void sandbox_swap_kernels(struct sandbox *a, struct sandbox *b);
 /* Give it to its tenant: lists and counters. -ENOMEM. */
 int sandbox_own(struct sandbox *sandbox);
 /* The memory of one that is on disk does not count. Taking it again: RESOURCE_EXHAUSTED. */
@@ -237,8 +245,10 @@ void sandbox_waiter_remove(struct sandbox_waiter *waiter);
 void sandbox_creators_answer(struct sandbox *sandbox, struct store_batch *batch);
 
 /* --- sandbox_start.c --- */
-/* RUNNING, waited for, and guest_has_start(): start that. */
-void sandbox_start_begin(struct sandbox *sandbox);
+/* RUNNING, and guest_has_start(): start that, with the rights of `principal`. `over` hears that it is ready (NULL), or
+ * why not; not after sandbox_start_cancel(). */
+void sandbox_start_begin(struct sandbox *sandbox, const struct principal *principal,
+			 void (*over)(struct sandbox *sandbox, const struct pdk_error *err));
 /* It is ending, or nobody waits any more. */
 void sandbox_start_cancel(struct sandbox *sandbox);
 
@@ -298,6 +308,16 @@ void sandbox_resume_failed(struct sandbox *sandbox, const struct pdk_error *err)
 
 /* The snapshot that was being taken of it is over: what waited for that goes on. */
 void sandbox_snapshot_over(struct sandbox *sandbox);
+
+/* --- sandbox_reset.c --- */
+/* The twin's init has answered. */
+void sandbox_reset_ready(struct sandbox *twin);
+/* Its link is there again. */
+void sandbox_reset_linked(struct sandbox *sandbox);
+/* It is ending, itself or as a twin. */
+void sandbox_reset_fail(struct sandbox *sandbox);
+/* The server ends. */
+void sandbox_reset_let_go(struct sandbox *sandbox);
 
 /* --- sandbox_detach.c --- */
 /* Let go of everything of a RUNNING or PAUSING sandbox that leads outside: pipes, then the link. `done` runs with 0
@@ -369,8 +389,9 @@ void sandbox_metrics_watch(struct sandbox *sandbox);
 void sandbox_metrics_stop(struct sandbox *sandbox);
 
 /* --- sandbox_pool.c --- */
-/* A ready one of this template with these limits, or NULL. The caller becomes responsible for it. */
-struct sandbox *sandbox_pool_claim(const char *template_id, const struct warden_limits *limits);
+/* A ready one of this template with these limits, or NULL: the warden gives the host name, so that must be the default, too.
+ * The caller becomes responsible for it. */
+struct sandbox *sandbox_pool_claim(const char *template_id, const char *hostname, const struct warden_limits *limits);
 /* Something changed (a claim, an end, a new template): look at the level again soon. */
 void sandbox_pool_wake(void);
 /* A pre-made one became ready, or ended. */

@@ -64,7 +64,7 @@ static int ask_warden(struct sandbox *sandbox, enum warden_op op, warden_reply_h
 {
 	struct warden_request request = {.op = op};
 
-	memcpy(request.id, sandbox->id, SANDBOX_ID_SIZE);
+	memcpy(request.id, sandbox->kernel_id, SANDBOX_ID_SIZE);
 	return warden_call(&request, -1, handler, sandbox);
 }
 

@@ -72,10 +72,10 @@ static void take(struct sandbox *sandbox)
 	metric_set(METRIC_POOL_READY, --ready_count);
 }
 
-struct sandbox *sandbox_pool_claim(const char *template_id, const struct warden_limits *limits)
+struct sandbox *sandbox_pool_claim(const char *template_id, const char *hostname, const struct warden_limits *limits)
 {
 	for (struct sandbox *sandbox = ready_first; sandbox; sandbox = sandbox->private->by_server.older) {
-		if (strcmp(sandbox->template_id, template_id) != 0 ||
+		if (strcmp(sandbox->template_id, template_id) != 0 || strcmp(sandbox->hostname, hostname) != 0 ||
 		    memcmp(&sandbox->limits, limits, sizeof(*limits)) != 0)
 			continue;
 		take(sandbox);

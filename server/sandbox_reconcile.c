@@ -23,7 +23,7 @@
  *	PAUSED		gone	  FAILED, HOST_LOST
  *	KILLING		any	  the tear-down is finished, with the reason that was decided
  *	RUNNING, PAUSED	unsettled asked for again, until a dump or restore that was under way has ended
- *	nothing		alive	  removed (pre-made ones, half-made ones)
+ *	nothing		alive	  removed (pre-made ones, half-made ones, what a reset has left)
  *
  * Each of these is logged and audited. After a mere reconnect memory takes the place of the store, and links to
  * init are still up, so only what the warden does not know any more needs to be ended.
@@ -58,10 +58,11 @@ static void on_processes_adopted(struct sandbox *sandbox, int rc)
 		return;
 	}
 	log_event(LOG_INFO, "sandbox.adopted", "sandbox", sandbox->id, "tenant", sandbox->tenant, NULL);
-	if (!sandbox->private->snapshot)
+	if (!sandbox->private->snapshot && !sandbox->private->reset)
 		sandbox_audit(NULL, sandbox, "sandbox.adopted", NULL);
 	sandbox_resume_done(sandbox);
 	sandbox_snapshot_linked(sandbox);
+	sandbox_reset_linked(sandbox);
 	if (sandbox->state == RUNNING)
 		sandbox_unpark(sandbox);
 }
@@ -117,7 +118,7 @@ bool sandbox_attach(struct sandbox *sandbox)
 {
 	struct warden_request request = {.op = WARDEN_ATTACH};
 
-	memcpy(request.id, sandbox->id, SANDBOX_ID_SIZE);
+	memcpy(request.id, sandbox->kernel_id, SANDBOX_ID_SIZE);
 	sandbox->private->adopting = true;
 	/* As for a create: a kill has to wait for the reply, which carries a descriptor and a pointer to us. */
 	sandbox->private->creating_in_warden = warden_call(&request, -1, on_attached, sandbox) >= 0;
@@ -156,7 +157,7 @@ static void list_entry(const struct warden_reply *reply)
 
 	if (!sandbox_id_valid(reply->id))
 		return;
-	sandbox = sandbox_get(reply->id);
+	sandbox = sandbox_get_kernel(reply->id);
 	if (sandbox && sandbox_is_living(sandbox)) {
 		sandbox->private->seen = true;
 		sandbox->private->frozen = reply->flags & WARDEN_FROZEN;
@@ -191,7 +192,7 @@ static void compare(struct sandbox *sandbox, void *arg)
 		sandbox_ask_again(sandbox);
 	} else {
 		sandbox_settle_pause(sandbox);
-		if (sandbox->state == RUNNING && !sandbox->guest && !private->creating_in_warden)
+		if (sandbox->state == RUNNING && !sandbox->guest && !private->creating_in_warden && !private->twin)
 			sandbox_attach(sandbox);
 	}
 }
@@ -463,6 +464,7 @@ int sandboxes_start(struct pdk_error *err)
 static void let_go(struct sandbox *sandbox, void *arg)
 {
 	guest_free(STEAL_PTR(sandbox->guest));
+	sandbox_reset_let_go(sandbox);
 	processes_let_go(sandbox);
 	sandbox_drop(sandbox);
 }

@@ -94,6 +94,10 @@ static void fill_record(const struct sandbox *sandbox, Paddock__Internal__Stored
 	record->paused_unix_ms = private->paused_unix_ms;
 	record->checkpoint_token = private->checkpoint_token;
 	record->inherited_bytes = private->inherited_bytes;
+	record->origin = (char *)private->origin_id;
+	record->origin_files_only = private->bare;
+	record->kernel_id = (char *)sandbox->kernel_id;
+	record->reset_unix_ms = sandbox->reset_unix_ms;
 	if (private->default_user)
 		record->default_user = (char *)(uintptr_t) private->default_user;
 	if (private->default_cwd)
@@ -179,6 +183,7 @@ static int from_record(struct sandbox *sandbox, const Paddock__Internal__StoredS
 	    !record_text(sandbox->template_id, sizeof(sandbox->template_id), record->template_id) ||
 	    !record_text(sandbox->template_name, sizeof(sandbox->template_name), record->template_name) ||
 	    !record_text(sandbox->hostname, sizeof(sandbox->hostname), record->hostname) ||
+	    !record_text(sandbox->private->origin_id, sizeof(sandbox->private->origin_id), record->origin) ||
 	    !record_text(sandbox->private->port_host_header, sizeof(sandbox->private->port_host_header),
 			 record->port_host_header) ||
 	    record->n_metadata > METADATA_PAIRS_MAX)
@@ -193,6 +198,10 @@ static int from_record(struct sandbox *sandbox, const Paddock__Internal__StoredS
 	sandbox->private->paused_unix_ms = record->paused_unix_ms;
 	sandbox->private->checkpoint_token = record->checkpoint_token;
 	sandbox->private->inherited_bytes = record->inherited_bytes;
+	sandbox->private->bare = record->origin_files_only;
+	sandbox->reset_unix_ms = record->reset_unix_ms;
+	if (sandbox_id_valid(record->kernel_id))
+		sandbox_set_kernel(sandbox, record->kernel_id);
 	sandbox->private->on_timeout = record->on_timeout;
 	sandbox->private->auto_resume = record->auto_resume;
 	sandbox->private->timeout_ms = record->timeout_ms;
@@ -282,6 +291,7 @@ Paddock__V1__Sandbox *sandbox_message(const struct sandbox *sandbox, void *space
 	message->ended_unix_ms = sandbox->ended_unix_ms;
 	message->pause_mode = sandbox->private->pause_mode;
 	message->paused_unix_ms = sandbox->private->paused_unix_ms;
+	message->reset_unix_ms = sandbox->reset_unix_ms;
 	message->on_timeout = sandbox->private->on_timeout;
 	message->auto_resume = sandbox->private->auto_resume;
 	message->idle_timeout_ms = sandbox->private->idle_timeout_ms;

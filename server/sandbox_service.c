@@ -271,7 +271,7 @@ static int ask_usage(struct rpc_call *call, const struct sandbox *sandbox, struc
 	if (!question)
 		return pdk_fail_errno(err, -ENOMEM, "reading usage");
 	question->call = call;
-	memcpy(request.id, sandbox->id, SANDBOX_ID_SIZE);
+	memcpy(request.id, sandbox->kernel_id, SANDBOX_ID_SIZE);
 	rpc_set_events(call, &usage_events, question);
 	rc = warden_call(&request, -1, on_usage, question);
 	if (rc >= 0)

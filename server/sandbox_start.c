@@ -14,11 +14,11 @@
  * the sandbox's user with the sandbox's environment, and stays; /etc/paddock/ready is run after it, and the create is
  * answered when that has ended with status 0. Both are ordinary processes (tags "start" and "ready"), so what they
  * print can be looked at. If either cannot be started, or `ready` fails or takes longer than a minute, the create fails.
+ * What is reset starts it again.
  *
  * init says in its hello whether there are such files. A copy or a fork has the running process already.
  *
- *	sandbox_start_begin() -> Start "start", detached -> its end, OK -> Start "ready" -> exited with 0 ->
- *	the creators' answer
+ *	sandbox_start_begin() -> Start "start", detached -> its end, OK -> Start "ready" -> exited with 0 -> over()
  */
 
 #define START "/etc/paddock/start"
@@ -27,26 +27,30 @@
 
 struct sandbox_start {
 	struct sandbox *sandbox;
+	void (*over)(struct sandbox *sandbox, const struct pdk_error *err);
+	struct principal principal;
 	struct rpc_local *inner;
 	const char *file; /* START or READY: what `inner` is about */
 	bool exited;
 	uint32_t exit_code, signal;
 };
 
-static void start_over(struct sandbox_start *start)
+static void start_over(struct sandbox_start *start, const struct pdk_error *err)
 {
-	start->sandbox->private->start = NULL;
+	struct sandbox *sandbox = start->sandbox;
+	void (*over)(struct sandbox *, const struct pdk_error *) = start->over;
+
+	sandbox->private->start = NULL;
 	free(start);
+	over(sandbox, err);
 }
 
 static void start_fail(struct sandbox_start *start, const char *why)
 {
-	struct sandbox *sandbox = start->sandbox;
-	char text[320];
+	struct pdk_error err;
 
-	snprintf(text, sizeof(text), "its image's %s %s", start->file, why);
-	start_over(start);
-	sandbox_end(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED, text);
+	pdk_fail(&err, -EIO, PDK_UNAVAILABLE, "its image's %s %s", start->file, why);
+	start_over(start, &err);
 }
 
 static void on_message(void *arg, const ProtobufCMessage *message)
@@ -82,8 +86,7 @@ static void on_end(void *arg, const struct pdk_error *end)
 			 start->signal ? start->signal : start->exit_code);
 		start_fail(start, text);
 	} else {
-		start_over(start);
-		sandbox_creators_answer(sandbox, NULL);
+		start_over(start, NULL);
 	}
 }
 
@@ -101,25 +104,26 @@ static void run(struct sandbox_start *start, const char *file)
 	request.tag = strrchr(argv[0], '/') + 1;
 	request.detach = strcmp(file, START) == 0;
 	request.timeout_ms = request.detach ? 0 : READY_TIMEOUT_MS;
-	/* With the rights of whoever asked for the sandbox first (there is one, or this would have been cancelled), but
-	 * not with that call's deadline: others may wait for the same sandbox, and have longer. */
-	start->inner = rpc_local_open(sandbox->private->creators->call, "/paddock.v1.Processes/Start", &request.base,
-				      &events, start);
-	if (start->inner)
-		rpc_local_detach(start->inner);
-	else
+	start->inner =
+		rpc_local_open_as(&start->principal, "/paddock.v1.Processes/Start", &request.base, &events, start);
+	if (!start->inner)
 		start_fail(start, "could not be started: the server is out of memory");
 }
 
-void sandbox_start_begin(struct sandbox *sandbox)
+void sandbox_start_begin(struct sandbox *sandbox, const struct principal *principal,
+			 void (*over)(struct sandbox *sandbox, const struct pdk_error *err))
 {
 	struct sandbox_start *start = calloc(1, sizeof(*start));
+	struct pdk_error err;
 
 	if (!start) {
-		sandbox_end(sandbox, PADDOCK__V1__END_REASON__END_REASON_CREATE_FAILED, "the server is out of memory");
+		pdk_fail_errno(&err, -ENOMEM, "starting what its image says");
+		over(sandbox, &err);
 		return;
 	}
 	start->sandbox = sandbox;
+	start->principal = *principal;
+	start->over = over;
 	sandbox->private->start = start;
 	run(start, START);
 }

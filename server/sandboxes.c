@@ -19,6 +19,7 @@
 
 #define BUCKETS 8192
 #define OWNER_BUCKETS 256
+#define MOVED_BUCKETS 1024
 
 struct whole_sandbox {
 	struct sandbox sandbox;
@@ -34,6 +35,7 @@ struct template_use {
 
 static struct sandbox *bucket[BUCKETS];
 static struct sandbox_owner *owner_bucket[OWNER_BUCKETS];
+static struct sandbox *moved_bucket[MOVED_BUCKETS]; /* those that were reset, by kernel_id */
 static struct template_use *template_uses;
 static uint32_t living_count;
 struct sandbox *sandbox_newest;
@@ -52,6 +54,66 @@ struct sandbox *sandbox_get(const char *id)
 	return *table_slot(id);
 }
 
+static struct sandbox **moved_slot(const char *kernel_id)
+{
+	struct sandbox **slot = &moved_bucket[hash_text(kernel_id) % MOVED_BUCKETS];
+
+	while (*slot && strcmp((*slot)->kernel_id, kernel_id) != 0)
+		slot = &(*slot)->private->next_moved;
+	return slot;
+}
+
+struct sandbox *sandbox_get_kernel(const char *kernel_id)
+{
+	struct sandbox *sandbox = sandbox_get(kernel_id);
+
+	return sandbox && strcmp(sandbox->kernel_id, kernel_id) == 0 ? sandbox : *moved_slot(kernel_id);
+}
+
+static bool is_moved(const struct sandbox *sandbox)
+{
+	return strcmp(sandbox->kernel_id, sandbox->id) != 0;
+}
+
+static void unlist_moved(struct sandbox *sandbox)
+{
+	if (is_moved(sandbox))
+		*moved_slot(sandbox->kernel_id) = sandbox->private->next_moved;
+}
+
+static void list_moved(struct sandbox *sandbox)
+{
+	if (!is_moved(sandbox))
+		return;
+	sandbox->private->next_moved = NULL;
+	*moved_slot(sandbox->kernel_id) = sandbox;
+}
+
+void sandbox_set_kernel(struct sandbox *sandbox, const char *kernel_id)
+{
+	unlist_moved(sandbox);
+	memcpy(sandbox->kernel_id, kernel_id, SANDBOX_ID_SIZE);
+	list_moved(sandbox);
+}
+
+void sandbox_swap_kernels(struct sandbox *a, struct sandbox *b)
+{
+	char of_a[SANDBOX_ID_SIZE];
+
+	unlist_moved(a);
+	unlist_moved(b);
+	memcpy(of_a, a->kernel_id, SANDBOX_ID_SIZE);
+	memcpy(a->kernel_id, b->kernel_id, SANDBOX_ID_SIZE);
+	memcpy(b->kernel_id, of_a, SANDBOX_ID_SIZE);
+	list_moved(a);
+	list_moved(b);
+}
+
+int64_t sandbox_generation(const struct sandbox *sandbox)
+{
+	return sandbox->reset_unix_ms ? sandbox->reset_unix_ms : sandbox->created_unix_ms;
+}
+
 struct sandbox *sandbox_new(const char *id)
 {
 	struct whole_sandbox *whole = calloc(1, sizeof(*whole));
@@ -60,6 +122,7 @@ struct sandbox *sandbox_new(const char *id)
 		return NULL;
 	whole->sandbox.private = &whole->private;
 	memcpy(whole->sandbox.id, id, SANDBOX_ID_SIZE);
+	memcpy(whole->sandbox.kernel_id, id, SANDBOX_ID_SIZE);
 	whole->sandbox.state = PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_CREATING;
 	*table_slot(id) = &whole->sandbox;
 	return &whole->sandbox;
@@ -174,6 +237,7 @@ void sandbox_drop(struct sandbox *sandbox)
 	sandbox_metrics_stop(sandbox);
 	sandbox_copy_over(sandbox);
 	disown(sandbox);
+	unlist_moved(sandbox);
 	*table_slot(sandbox->id) = private->next_bucket;
 	free(private->metadata);
 	free(private->env);

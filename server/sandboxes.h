@@ -17,6 +17,7 @@ struct rpc_call;
 
 struct sandbox {
 	char id[SANDBOX_ID_SIZE];
+	char kernel_id[SANDBOX_ID_SIZE]; /* what the warden knows it by: `id`, until it is reset */
 	char tenant[TENANT_NAME_MAX + 1];
 	char template_id[TEMPLATE_ID_SIZE];
 	char template_name[64];
@@ -26,6 +27,7 @@ struct sandbox {
 	int64_t created_unix_ms;
 	int64_t expires_unix_ms;
 	int64_t ended_unix_ms;
+	int64_t reset_unix_ms; /* 0: never */
 	struct warden_limits limits;
 	struct guest *guest;             /* the link to its init; NULL unless RUNNING, and perhaps while it is paused */
 	struct process_list *processes;  /* processes.c only; NULL at first; freed by processes_forget(), _let_go() */
@@ -51,6 +53,9 @@ void sandbox_use_end(struct sandbox *sandbox);
 const char *sandbox_default_user(const struct sandbox *sandbox);
 const char *sandbox_default_cwd(const struct sandbox *sandbox);
 
+/* What is bound to the sandbox as it is now, and not to what it is after a reset, holds this. */
+int64_t sandbox_generation(const struct sandbox *sandbox);
+
 /* Called by guest.c when the link to init broke for good: ends the sandbox as FAILED unless it is being killed. */
 void sandbox_guest_lost(struct sandbox *sandbox, const char *text);
 
@@ -73,10 +78,12 @@ void sandboxes_set_idle_timeout(struct rpc_call *call, const struct ProtobufCMes
 void sandboxes_kill(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_pause(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_resume(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_reset(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_watch_events(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_get_access(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_get_usage(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_get_metrics(struct rpc_call *call, const struct ProtobufCMessage *request);
 void sandboxes_list_metrics(struct rpc_call *call, const struct ProtobufCMessage *request);
+void sandboxes_get_quota(struct rpc_call *call, const struct ProtobufCMessage *request);
 
 #endif

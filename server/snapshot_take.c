@@ -155,7 +155,7 @@ static void on_detached(struct sandbox *source, int rc)
 		rc = record_processes(snapshot, source);
 	if (snapshot->own) /* for a fork: nothing is made from it later */
 		request.op = WARDEN_SNAPSHOT_BRIEF;
-	memcpy(request.id, source->id, SANDBOX_ID_SIZE);
+	memcpy(request.id, source->kernel_id, SANDBOX_ID_SIZE);
 	memcpy(request.snapshot_id, snapshot->stored->id, SANDBOX_ID_SIZE);
 	request.value = snapshot->stored->token;
 	if (rc >= 0)
@@ -299,7 +299,7 @@ int snapshot_take_layer(struct sandbox *source, const struct snapshot_take *take
 	}
 	snapshot->take = *take;
 	snapshot_count(snapshot, 0);
-	memcpy(request.id, source->id, SANDBOX_ID_SIZE);
+	memcpy(request.id, source->kernel_id, SANDBOX_ID_SIZE);
 	memcpy(request.snapshot_id, stored->id, SANDBOX_ID_SIZE);
 	rc = warden_call(&request, -1, on_layer, snapshot);
 	if (rc >= 0) {

@@ -94,6 +94,11 @@ const struct rpc_method rpc_table[] = {
 	ROW(Sandboxes, ListMetrics, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, list_metrics_request,
 	    list_metrics_response, sandboxes_list_metrics),
 
+	ROW(Sandboxes, Reset, RPC_UNARY, RPC_AUDIT_CHANGE, USE, MINUTE, SMALL, reset_sandbox_request, sandbox,
+	    sandboxes_reset),
+	ROW(Sandboxes, GetQuota, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, get_quota_request, tenant_usage,
+	    sandboxes_get_quota),
+
 	ROW(Snapshots, Create, RPC_UNARY, RPC_AUDIT_CHANGE, USE, 10 * MINUTE, SMALL, create_snapshot_request, snapshot,
 	    snapshots_create),
 	ROW(Snapshots, Get, RPC_UNARY, RPC_AUDIT_READ, LOOK, MINUTE, SMALL, get_snapshot_request, snapshot,

@@ -99,6 +99,10 @@ static const struct option_spec resume_options[] = {
 	{"lifetime", 0, "DURATION", "time until it is killed, from now (default: what was left)"},
 	{},
 };
+static const struct option_spec reset_options[] = {
+	{"lifetime", 0, "DURATION", "time until it is killed, from now (default: as it was asked for)"},
+	{},
+};
 static const struct option_spec events_options[] = {
 	{"after", 0, "N", "from the event behind this one (default: from now on)"},
 	{},
@@ -260,6 +264,22 @@ const struct command commands[] = {
 	 .min_operands = 1,
 	 .max_operands = -1,
 	 .operand = OPERAND_SANDBOX},
+	{.name = "reset",
+	 .group = "Sandboxes",
+	 .summary = "Make sandboxes what they were when they were created",
+	 .synopsis = "SANDBOX...",
+	 .options = reset_options,
+	 .run = cmd_reset,
+	 .min_operands = 1,
+	 .max_operands = -1,
+	 .operand = OPERAND_SANDBOX,
+	 .details = "Files, and processes with their memory, are those of the template or snapshot again; the id, "
+		    "metadata,\n"
+		    "environment and access token stay. What ran ends, and previews are revoked.\n"},
+	{.name = "quota",
+	 .group = "Sandboxes",
+	 .summary = "Show what may be had, and what of it is taken",
+	 .run = cmd_quota},
 	{.name = "ports",
 	 .group = "Sandboxes",
 	 .summary = "List the TCP ports that something listens on",

@@ -3,7 +3,7 @@
 #include "json.h"
 #include <stdio.h>
 
-/* pause and resume: the same for each sandbox that is named. */
+/* pause, resume and reset: the same for each sandbox that is named. */
 
 static int pause_one(struct cli *cli, char *id, uint64_t to_disk, Paddock__V1__Sandbox **ret_sandbox)
 {
@@ -22,6 +22,15 @@ static int resume_one(struct cli *cli, char *id, uint64_t timeout_ms, Paddock__V
 	request.sandbox_id = id;
 	request.timeout_ms = timeout_ms;
 	return paddock_sandbox_resume(cli->client, &request, ret_sandbox, &cli->err);
+}
+
+static int reset_one(struct cli *cli, char *id, uint64_t timeout_ms, Paddock__V1__Sandbox **ret_sandbox)
+{
+	Paddock__V1__ResetSandboxRequest request = PADDOCK__V1__RESET_SANDBOX_REQUEST__INIT;
+
+	request.sandbox_id = id;
+	request.timeout_ms = timeout_ms;
+	return paddock_sandbox_reset(cli->client, &request, ret_sandbox, &cli->err);
 }
 
 typedef int (*one_function)(struct cli *cli, char *id, uint64_t value, Paddock__V1__Sandbox **ret_sandbox);
@@ -72,4 +81,12 @@ int cmd_resume(struct cli *cli, const struct args *args)
 	int rc = args_duration(cli, args, "lifetime", &timeout_ms);
 
 	return rc < 0 ? rc : each(cli, args, resume_one, timeout_ms);
+}
+
+int cmd_reset(struct cli *cli, const struct args *args)
+{
+	uint64_t timeout_ms = 0;
+	int rc = args_duration(cli, args, "lifetime", &timeout_ms);
+
+	return rc < 0 ? rc : each(cli, args, reset_one, timeout_ms);
 }

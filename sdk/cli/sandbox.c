@@ -489,6 +489,40 @@ int cmd_usage(struct cli *cli, const struct args *args)
 	return EXIT_OK;
 }
 
+static void print_share(const struct cli *cli, const char *name, uint64_t used, uint64_t limit, bool is_size)
+{
+	char size[FORMAT_SIZE], most[FORMAT_SIZE], text[192];
+
+	if (is_size)
+		snprintf(text, sizeof(text), "%s of %s", format_size(size, used),
+			 limit ? format_size(most, limit) : "what the box has");
+	else
+		snprintf(text, sizeof(text), "%llu of %llu", (unsigned long long)used, (unsigned long long)limit);
+	field_print(cli->color, name, text);
+}
+
+int cmd_quota(struct cli *cli, const struct args *args)
+{
+	Paddock__V1__GetQuotaRequest request = PADDOCK__V1__GET_QUOTA_REQUEST__INIT;
+	Paddock__V1__TenantUsage *usage = NULL;
+	int rc = cli_connect(cli);
+
+	if (rc == 0)
+		rc = paddock_sandbox_quota(cli->client, &request, &usage, &cli->err);
+	if (rc < 0)
+		return rc;
+	if (cli->json) {
+		json_print_message(usage, false);
+	} else if (usage->quota) {
+		print_share(cli, "Sandboxes", usage->sandboxes, usage->quota->max_sandboxes, false);
+		print_share(cli, "Memory", usage->memory_bytes, usage->quota->total_memory_bytes, true);
+		print_share(cli, "Disk", usage->disk_bytes, usage->quota->total_disk_bytes, true);
+		print_share(cli, "Snapshots", usage->snapshots, usage->quota->max_snapshots, false);
+	}
+	paddock_free(usage);
+	return EXIT_OK;
+}
+
 int cmd_access(struct cli *cli, const struct args *args)
 {
 	Paddock__V1__GetAccessRequest request = PADDOCK__V1__GET_ACCESS_REQUEST__INIT;
@@ -512,15 +546,23 @@ int cmd_access(struct cli *cli, const struct args *args)
 
 static void print_event(const struct cli *cli, const Paddock__V1__SandboxEvent *event)
 {
-	static const char *const types[] = {"?", "created", "timeout set", "ended", "paused", "resumed"};
+	static const char *const types[] = {
+		"?",
+		"created",
+		"timeout set",
+		"ended",
+		"paused",
+		"resumed",
+		[PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_RESET] = "reset",
+	};
+	const char *type = (unsigned int)event->type < ARRAY_SIZE(types) ? types[event->type] : NULL;
 	char time[FORMAT_SIZE];
 
 	if (cli->json) {
 		json_print_message(event, true);
 		return;
 	}
-	printf("%s  %-11s  %s", format_time(time, event->time_unix_ms),
-	       (unsigned int)event->type < ARRAY_SIZE(types) ? types[event->type] : "?",
+	printf("%s  %-11s  %s", format_time(time, event->time_unix_ms), type ? type : "?",
 	       event->sandbox ? event->sandbox->id : "-");
 	if (event->sandbox && *event->sandbox->end_text) {
 		fputs("  ", stdout);

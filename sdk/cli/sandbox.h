@@ -11,6 +11,8 @@ int cmd_list(struct cli *cli, const struct args *args);
 int cmd_info(struct cli *cli, const struct args *args);
 int cmd_pause(struct cli *cli, const struct args *args);
 int cmd_resume(struct cli *cli, const struct args *args);
+int cmd_reset(struct cli *cli, const struct args *args);
+int cmd_quota(struct cli *cli, const struct args *args);
 int cmd_snapshot(struct cli *cli, const struct args *args);
 int cmd_fork(struct cli *cli, const struct args *args);
 extern const struct command snapshot_commands[];

@@ -119,6 +119,8 @@ void paddock_stream_free(struct paddock_stream *stream);
 	X(sandbox_kill, Sandboxes, Kill, KillSandboxRequest, Sandbox)                                                  \
 	X(sandbox_pause, Sandboxes, Pause, PauseSandboxRequest, Sandbox)                                               \
 	X(sandbox_resume, Sandboxes, Resume, ResumeSandboxRequest, Sandbox)                                            \
+	X(sandbox_reset, Sandboxes, Reset, ResetSandboxRequest, Sandbox)                                               \
+	X(sandbox_quota, Sandboxes, GetQuota, GetQuotaRequest, TenantUsage)                                            \
 	X(sandbox_access, Sandboxes, GetAccess, GetAccessRequest, SandboxAccess)                                       \
 	X(sandbox_usage, Sandboxes, GetUsage, GetUsageRequest, SandboxUsage)                                           \
 	X(sandbox_metrics, Sandboxes, GetMetrics, GetMetricsRequest, GetMetricsResponse)                               \

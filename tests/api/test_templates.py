@@ -245,6 +245,11 @@ class Start(Case):
         output = next(e.output.data for e in events if e.WhichOneof("event") == "output")
         events.cancel()
         self.assertEqual(output, b"started by user with hello\n")
+        # A reset starts it again, and waits for it.
+        self.client.run(box, "rm /tmp/up; pkill sleep; true")
+        self.client.Sandboxes.Reset(sandbox_id=box)
+        self.assertEqual(self.client.run(box, "cat /tmp/up").out, b"up\n")
+        self.assertTrue(self.processes(box)["start"].running)
         # The same image without it starts nothing, and a file that cannot be executed is no command.
         self.assertEqual(self.processes(self.new_box(template=self.image())), {})
         # A copy has it already.

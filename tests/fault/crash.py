@@ -188,6 +188,14 @@ class Crashing:
             self.interrupted = True
         code_of(lambda: snapshots.Remove(snapshot="crash", deadline=20))
 
+    def through_reset(self, id):
+        """Write and reset. Whatever the answer: what is there later is what was written, or nothing at all."""
+        admin = self.instance.admin
+        code_of(lambda: admin.run(id, "echo written > /tmp/mark", deadline=5))
+        code, _ = code_of(lambda: admin.Sandboxes.Reset(sandbox_id=id, deadline=20))
+        if code == "OK" and admin.run(id, "ls /tmp", deadline=5).out != b"":
+            raise AssertionError("the reset was acknowledged, and what was written is still there")
+
     def lives(self, victim, halfway=None):
         """Create, use (`halfway`, too), and kill until the victim dies; three times at most. -> (living, killed, died)"""
         created, killed = [], []

@@ -40,7 +40,7 @@ def at_point(crashing, who, point, passing):
     deaths = len(crashing.instance.deaths)
     crashing.again(who, {"PADDOCK_FAULT": f"{point}:{passing}"})
     victim = getattr(crashing.instance, who)
-    halfway = {"dump": crashing.through_disk, "restore": crashing.through_disk, "snapshot": crashing.through_snapshot}
+    halfway = {"dump": crashing.through_disk, "restore": crashing.through_disk, "snapshot": crashing.through_snapshot, "reset": crashing.through_reset}
     created, killed, died = crashing.lives(victim, halfway.get(point.split("_")[0]))
     if died and victim.poll() != 137:
         died = f"exit {victim.poll()}"

@@ -272,10 +272,13 @@ static void the_pool_is_filled_and_claimed(void **state)
 {
 	request_t request = PADDOCK__V1__CREATE_SANDBOX_REQUEST__INIT;
 	Paddock__V1__Resources resources = PADDOCK__V1__RESOURCES__INIT;
+	Paddock__V1__CreateSandboxRequest__EnvEntry env = PADDOCK__V1__CREATE_SANDBOX_REQUEST__ENV_ENTRY__INIT;
+	Paddock__V1__CreateSandboxRequest__EnvEntry *envs[] = {&env};
 	struct rpc_call *call;
 	Paddock__V1__ListSandboxesRequest list = PADDOCK__V1__LIST_SANDBOXES_REQUEST__INIT;
 	unsigned int before;
 
+	env.key = env.value = (char *)"KEY";
 	life_restart(big_pool);
 	RUN_UNTIL(pooled() == 3);
 	fake_loop_settle();
@@ -288,10 +291,18 @@ static void the_pool_is_filled_and_claimed(void **state)
 	fake_warden_hold(WARDEN_CREATE);
 	life_free(life_sandbox(life_create("a")));
 	assert_int_equal(fake_guest_setups, 0);
-	request.hostname = (char *)"other";
+	request.env = envs;
+	request.n_env = 1;
 	life_free(life_sandbox(life_create_with("a", &request)));
 	assert_int_equal(fake_guest_setups, 1);
+	/* Only the warden gives a host name. */
+	request.hostname = (char *)"other";
+	call = life_create_with("a", &request);
+	fake_loop_settle();
+	assert_false(call->finished);
 	fake_warden_hold(0);
+	life_free(life_sandbox(call));
+	request.hostname = (char *)"";
 	RUN_UNTIL(pooled() == 3);
 	before = fake_warden_requests(WARDEN_CREATE);
 	resources.memory_bytes = 64 << 20;
@@ -299,7 +310,7 @@ static void the_pool_is_filled_and_claimed(void **state)
 	life_free(life_sandbox(life_create_with("a", &request)));
 	assert_int_equal(pooled(), 3);
 	assert_int_equal(fake_warden_requests(WARDEN_CREATE), before + 1);
-	assert_int_equal(sandboxes_of_tenant("a"), 3);
+	assert_int_equal(sandboxes_of_tenant("a"), 4);
 }
 
 static void the_pool_makes_room_for_clients(void **state)

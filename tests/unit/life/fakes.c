@@ -6,6 +6,7 @@
 #include "server/log.h"
 #include "server/loop.h"
 #include "server/metrics.h"
+#include "server/output.h"
 #include "server/previews.h"
 #include "server/processes.h"
 #include "server/rpc_local.h"
@@ -721,12 +722,12 @@ struct rpc_local {
 struct rpc_local *fake_local;
 char fake_local_file[64], fake_local_sandbox[32];
 
-struct rpc_local *rpc_local_open(struct rpc_call *outer, const char *path, const ProtobufCMessage *request,
-				 const struct rpc_local_events *events, void *arg)
+struct rpc_local *rpc_local_open_as(const struct principal *principal, const char *path,
+				    const ProtobufCMessage *request, const struct rpc_local_events *events, void *arg)
 {
 	const Paddock__V1__StartProcessRequest *start = (const void *)request;
 
-	assert_non_null(outer);
+	assert_non_null(principal);
 	assert_null(fake_local);
 	assert_string_equal(path, "/paddock.v1.Processes/Start");
 	snprintf(fake_local_file, sizeof(fake_local_file), "%s", start->argv[0]);
@@ -865,6 +866,28 @@ int processes_inherit(struct sandbox *sandbox, struct Paddock__Internal__StoredP
 		      struct store_batch *batch)
 {
 	return 0;
+}
+
+int processes_replace(struct sandbox *sandbox, struct Paddock__Internal__StoredProcess *const *records, size_t count,
+		      struct store_batch *batch, struct process_list **ret_old)
+{
+	*ret_old = NULL;
+	return 0;
+}
+
+struct processes_ended *processes_end_old(struct process_list *old)
+{
+	fake_processes_ended++;
+	return NULL;
+}
+
+void processes_told(struct processes_ended *ended, int rc)
+{
+}
+
+void output_remove_sandbox(const char *dir, const char *sandbox_id)
+{
+	fake_processes_forgotten++;
 }
 
 void processes_end(struct sandbox *sandbox)

@@ -166,6 +166,16 @@ struct rpc_call *life_resume(const char *tenant, const char *id, uint64_t timeou
 	return call;
 }
 
+struct rpc_call *life_reset(const char *tenant, const char *id)
+{
+	Paddock__V1__ResetSandboxRequest request = PADDOCK__V1__RESET_SANDBOX_REQUEST__INIT;
+	struct rpc_call *call = fake_call(tenant);
+
+	request.sandbox_id = (char *)id;
+	sandboxes_reset(call, &request.base);
+	return call;
+}
+
 struct rpc_call *life_get(const char *tenant, const char *id)
 {
 	Paddock__V1__GetSandboxRequest request = PADDOCK__V1__GET_SANDBOX_REQUEST__INIT;

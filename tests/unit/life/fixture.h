@@ -25,6 +25,7 @@ struct rpc_call *life_kill(const char *tenant, const char *id);
 struct rpc_call *life_set_timeout(const char *tenant, const char *id, uint64_t timeout_ms);
 struct rpc_call *life_pause(const char *tenant, const char *id);
 struct rpc_call *life_resume(const char *tenant, const char *id, uint64_t timeout_ms);
+struct rpc_call *life_reset(const char *tenant, const char *id);
 struct rpc_call *life_get(const char *tenant, const char *id);
 struct rpc_call *life_list(const char *tenant, const Paddock__V1__ListSandboxesRequest *request);
 struct rpc_call *life_watch(const char *tenant, const char *id, uint64_t after);

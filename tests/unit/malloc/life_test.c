@@ -1,5 +1,5 @@
 /*
- * I04: a create, a list and a kill through the server's handlers, with the n-th allocation failing, for every n. The
+ * I04: a create, a list, a reset and a kill through the server's handlers, with the n-th allocation failing, for every n. The
  * call ends with OK or a clean refusal, nothing of the sandbox is left in the warden, and the next create works. That
  * no memory is lost is seen by the build with sanitizers.
  */
@@ -48,7 +48,7 @@ static struct rpc_call *create_rich(unsigned long n)
 	return life_create_with("a", &request);
 }
 
-/* Create, list and kill with allocations failing; returns how many there were. */
+/* Create, list, reset and kill with allocations failing; returns how many there were. */
 static unsigned long live_with(unsigned long n)
 {
 	Paddock__V1__ListSandboxesRequest list = PADDOCK__V1__LIST_SANDBOXES_REQUEST__INIT;
@@ -61,6 +61,7 @@ static unsigned long live_with(unsigned long n)
 	snprintf(id, sizeof(id), "%.31s", call->object);
 	if (end_of(call) == PDK_OK) {
 		end_of(life_list("a", &list));
+		end_of(life_reset("a", id));
 		if (end_of(life_kill("a", id)) != PDK_OK) {
 			failing_arm(0);
 			assert_int_equal(end_of(life_kill("a", id)), PDK_OK);
