@@ -11,7 +11,6 @@
 /* Routing, bodies, errors and calls of the control plane. What each route means is in rest_sandboxes.c and its
  * neighbours. */
 
-#define NO_RESET "a sandbox is not set back in place on this server; fork it, or create another from a snapshot"
 #define NO_BUILD "this form of builds is not available on this server: use `POST /v3/templates`, as the SDKs do"
 #define NO_PUBLISH "only the operator of this server makes public templates: `paddock template import --public`"
 #define NO_NETWORK "sandboxes on this server have no network of their own; there are no rules to set"
@@ -24,6 +23,7 @@ static const struct rest_route routes[] = {
 	{"GET", "/sandboxes", rest_list_running, NULL},
 	{"GET", "/v2/sandboxes", rest_list, NULL},
 	{"GET", "/sandboxes/metrics", rest_metrics_several, NULL}, /* before what takes any name for an id */
+	{"GET", "/sandboxes/quota", rest_quota, NULL},
 	{"GET", "/sandboxes/{id}", rest_get, NULL},
 	{"DELETE", "/sandboxes/{id}", rest_kill, NULL},
 	{"POST", "/sandboxes/{id}/timeout", rest_set_timeout, NULL},
@@ -37,13 +37,17 @@ static const struct rest_route routes[] = {
 	{"GET", "/v2/sandboxes/{id}/logs", rest_logs_v2, NULL},
 	{"GET", "/templates/aliases/{id}", rest_template_alias, NULL},
 	{"GET", "/templates", rest_template_list, NULL},
+	{"GET", "/v2/templates", rest_template_page, NULL},
 	{"POST", "/sandboxes/{id}/snapshots", rest_snapshot, NULL},
 	{"POST", "/sandboxes/{id}/fork", rest_fork, NULL},
 	{"POST", "/sandboxes/{id}/clone", rest_clone, NULL},
+	{"POST", "/sandboxes/{id}/reset", rest_reset, NULL},
+	{"POST", "/sandboxes/{id}/commit", rest_commit, NULL},
 	{"GET", "/snapshots", rest_snapshot_list, NULL},
 	{"DELETE", "/templates/tags", rest_template_remove_tags, NULL},
 	{"POST", "/templates/tags", rest_template_set_tags, NULL},
 	{"GET", "/templates/{id}/tags", rest_template_tags, NULL},
+	{"GET", "/templates/{id}", rest_template_get, NULL},
 	{"DELETE", "/templates/{id}", rest_template_remove, NULL},
 	{"POST", "/v3/templates", rest_build_create, NULL},
 	{"POST", "/v2/templates", rest_build_create, NULL},
@@ -51,8 +55,6 @@ static const struct rest_route routes[] = {
 	{"POST", "/v2/templates/{id}/builds/{what}", rest_build_start, NULL},
 	{"GET", "/templates/{id}/builds/{what}/status", rest_build_status, NULL},
 
-	{"POST", "/sandboxes/{id}/reset", NULL, NO_RESET},
-	{"POST", "/sandboxes/{id}/commit", NULL, NO_RESET},
 	{"PUT", "/sandboxes/{id}/network", NULL, NO_NETWORK},
 	{"POST", "/sandboxes/{id}/hotplug-memory", NULL, "the memory of a sandbox is fixed when it is created"},
 	{"POST", "/sandboxes/{id}/volume-mounts", NULL, NO_VOLUME},
@@ -116,7 +118,7 @@ static const struct rest_route *find_route(const struct http_head *head, char *r
 /* Calls */
 
 /* The gRPC status of a failed call, as the control plane says it. */
-static int status_of(enum pdk_code code)
+int rest_status_of(enum pdk_code code)
 {
 	return code == PDK_RESOURCE_EXHAUSTED ? 429 : code == PDK_FAILED_PRECONDITION ? 404 : connect_http_status(code);
 }
@@ -131,12 +133,16 @@ static void on_message(struct call *call, const uint8_t *bytes, size_t length, i
 static void on_end(struct call *call, enum pdk_code code, const char *text, void *arg)
 {
 	struct rest *rest = arg;
+	rest_refusal refusal = rest->on_refusal;
 	ProtobufCMessage *reply = NULL;
 	struct arena arena;
 
 	rest->call = NULL;
+	rest->on_refusal = NULL;
+	if (code != PDK_OK && refusal && refusal(rest, code, text ? text : ""))
+		return;
 	if (code != PDK_OK) {
-		rest_fail(rest->exchange, status_of(code), text ? text : "");
+		rest_fail(rest->exchange, rest_status_of(code), text ? text : "");
 		return;
 	}
 	arena_init(&arena, arena_max_for_message(buffer_length(&rest->reply)));

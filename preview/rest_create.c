@@ -47,18 +47,26 @@ static bool says_something(json_t *value)
 	return !json_is_array(value) || json_array_size(value) > 0;
 }
 
+const char *rest_network_refused(json_t *network)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(refused_network); i++) {
+		if (says_something(json_object_get(network, refused_network[i].name)))
+			return refused_network[i].why;
+	}
+	return NULL;
+}
+
 static const char *find_refused(struct rest *rest)
 {
-	json_t *network = json_object_get(rest->json, "network");
+	const char *why;
 
 	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
 		if (says_something(json_object_get(rest->json, refused[i].name)))
 			return refused[i].why;
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(refused_network); i++) {
-		if (says_something(json_object_get(network, refused_network[i].name)))
-			return refused_network[i].why;
-	}
+	why = rest_network_refused(json_object_get(rest->json, "network"));
+	if (why)
+		return why;
 	if (json_is_false(json_object_get(rest->json, "autoPauseMemory")))
 		return "autoPauseMemory: a pause keeps the memory on this server";
 	return NULL;

@@ -12,6 +12,8 @@ struct rest;
 typedef void (*rest_handler)(struct rest *rest);
 /* The reply of a call, valid until the callback returns. */
 typedef void (*rest_reply)(struct rest *rest, const ProtobufCMessage *reply);
+/* A call was refused. False: it is to be answered as any other. */
+typedef bool (*rest_refusal)(struct rest *rest, enum pdk_code code, const char *text);
 
 /* A request of the control plane, from its first byte to its answer. */
 struct rest {
@@ -28,6 +30,7 @@ struct rest {
 	struct call *call;
 	const ProtobufCMessageDescriptor *reply_type;
 	rest_reply on_reply;
+	rest_refusal on_refusal; /* of the next call that ends, or NULL */
 	bool replied;
 	struct buffer reply;
 
@@ -52,6 +55,9 @@ void rest_call(struct rest *rest, const char *method, const ProtobufCMessage *re
 /* Answer with JSON that `write` puts together. */
 void rest_answer(struct rest *rest, int status, struct buffer *json);
 void rest_answer_empty(struct rest *rest, int status);
+int rest_status_of(enum pdk_code code);
+/* ,"name":"2006-01-02T15:04:05.006Z" */
+int rest_put_time(struct buffer *out, const char *name, int64_t unix_ms);
 
 void rest_create(struct rest *rest);
 void rest_create_v2(struct rest *rest);
@@ -63,12 +69,17 @@ void rest_set_timeout(struct rest *rest);
 void rest_refresh(struct rest *rest);
 void rest_connect(struct rest *rest);
 void rest_pause(struct rest *rest);
+void rest_reset(struct rest *rest);
+void rest_commit(struct rest *rest);
+void rest_quota(struct rest *rest);
 void rest_metrics(struct rest *rest);
 void rest_metrics_several(struct rest *rest);
 void rest_logs(struct rest *rest);
 void rest_logs_v2(struct rest *rest);
 void rest_template_alias(struct rest *rest);
 void rest_template_list(struct rest *rest);
+void rest_template_page(struct rest *rest);
+void rest_template_get(struct rest *rest);
 void rest_template_remove(struct rest *rest);
 void rest_template_tags(struct rest *rest);
 void rest_template_set_tags(struct rest *rest);
@@ -88,6 +99,10 @@ void rest_clone(struct rest *rest);
 void rest_get_first(struct rest *rest, rest_reply then);
 /* A value of the query in the arena: "" when it is not there, NULL when it is malformed. */
 char *rest_query_text(struct rest *rest, const char *name);
+/* The same as a number, `*ret` if it is not there. -EINVAL: it is none, or not from `least` to `most`. */
+int rest_query_number(struct rest *rest, const char *name, int64_t least, int64_t most, int64_t *ret);
+/* Why what is asked for of the network cannot be had, or NULL. */
+const char *rest_network_refused(json_t *network);
 /* The query's limit: 1 to 100. */
 int rest_read_limit(struct rest *rest, uint32_t *ret);
 

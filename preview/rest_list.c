@@ -50,6 +50,22 @@ char *rest_query_text(struct rest *rest, const char *name)
 	return rc == 0 || rc == -ENOENT ? text : NULL;
 }
 
+int rest_query_number(struct rest *rest, const char *name, int64_t least, int64_t most, int64_t *ret)
+{
+	char *text = rest_query_text(rest, name);
+	long long value;
+
+	if (!text || strlen(text) > 18 || strspn(text, "0123456789") != strlen(text))
+		return -EINVAL;
+	if (!*text)
+		return 0;
+	value = strtoll(text, NULL, 10);
+	if (value < least || value > most)
+		return -EINVAL;
+	*ret = value;
+	return 0;
+}
+
 /* "k=v&k=v", encoded once more as a whole and each part again. */
 static int read_metadata(struct rest *rest, Paddock__V1__ListSandboxesRequest *request)
 {

@@ -13,7 +13,7 @@ static int put_text(struct buffer *out, const char *name, const char *value)
 	return rc < 0 ? rc : json_put_string(out, value, strlen(value));
 }
 
-static int put_time(struct buffer *out, const char *name, int64_t unix_ms)
+int rest_put_time(struct buffer *out, const char *name, int64_t unix_ms)
 {
 	char text[JSON_TIME_SIZE];
 
@@ -113,9 +113,9 @@ int rest_sandbox_put(struct buffer *out, const struct rest *rest, const Paddock_
 	put_text(out, "templateID", sandbox->template_);
 	json_put(out, ",");
 	put_text(out, "alias", sandbox->template_name);
-	put_time(out, "startedAt", sandbox->created_unix_ms);
+	rest_put_time(out, "startedAt", sandbox->created_unix_ms);
 	/* One that stays paused has no end. */
-	put_time(out, "endAt", sandbox->expires_unix_ms ? sandbox->expires_unix_ms : sandbox->paused_unix_ms);
+	rest_put_time(out, "endAt", sandbox->expires_unix_ms ? sandbox->expires_unix_ms : sandbox->paused_unix_ms);
 	/* Whole CPUs, rounded up: there is no fraction in this form. */
 	json_put_format(out, ",\"state\":\"%s\",\"cpuCount\":%u,\"memoryMB\":%llu,\"diskSizeMB\":%llu",
 			is_paused(sandbox) ? "paused" : "running", resources ? (resources->cpu_millis + 999) / 1000 : 0,
@@ -153,6 +153,18 @@ bool rest_sandbox_lives(const Paddock__V1__Sandbox *sandbox)
 	case _PADDOCK__V1__SANDBOX_STATE_IS_INT_SIZE:
 		break;
 	}
+	return false;
+}
+
+/* A paused sandbox is refused as such, and not as one that does not exist. */
+bool rest_sandbox_runs(struct rest *rest, const Paddock__V1__Sandbox *sandbox)
+{
+	if (!rest_sandbox_lives(sandbox))
+		rest_sandbox_not_found(rest);
+	else if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)
+		rest_fail(rest->exchange, 409, "the sandbox is paused");
+	else
+		return true;
 	return false;
 }
 

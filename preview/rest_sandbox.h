@@ -15,6 +15,8 @@ void rest_sandbox_answer(struct rest *rest, int status, const Paddock__V1__Sandb
 int rest_sandbox_put(struct buffer *out, const struct rest *rest, const Paddock__V1__Sandbox *sandbox, bool detail);
 bool rest_sandbox_lives(const Paddock__V1__Sandbox *sandbox);
 void rest_sandbox_not_found(struct rest *rest);
+/* False: it is answered. */
+bool rest_sandbox_runs(struct rest *rest, const Paddock__V1__Sandbox *sandbox);
 
 /* A whole number of seconds of the body, 0 to a year; `*ret` stays as it is when there is none. */
 int rest_read_seconds(struct rest *rest, const char *name, int64_t *ret, struct pdk_error *err);

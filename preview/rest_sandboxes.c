@@ -174,3 +174,37 @@ void rest_pause(struct rest *rest)
 	else
 		rest_get_first(rest, pause_running);
 }
+
+/* Quota. A size without a limit of its own is 0. */
+
+static void quota(struct rest *rest, const ProtobufCMessage *reply)
+{
+	const Paddock__V1__TenantUsage *usage = (const Paddock__V1__TenantUsage *)reply;
+	const Paddock__V1__Quota *quota = usage->quota;
+	struct buffer out = BUFFER(4096);
+	uint32_t cpus = usage->max_cpu_millis / 1000;
+
+	if (!quota) {
+		rest_fail(rest->exchange, 500, "the server's reply has no quota");
+		return;
+	}
+	/* Processors have no sum of their own: it is what so many sandboxes can have. */
+	json_put_format(&out, "{\"limit\":{\"concurrentInstances\":%u,\"concurrentVcpu\":%llu,\"concurrentRamMb\":%llu",
+			quota->max_sandboxes, (unsigned long long)quota->max_sandboxes * cpus,
+			(unsigned long long)(quota->total_memory_bytes >> 20));
+	json_put_format(&out, ",\"maxLengthHours\":24,\"diskMb\":%llu,\"maxVcpu\":%u,\"maxRamMb\":%llu}",
+			(unsigned long long)(quota->max_disk_bytes >> 20), cpus,
+			(unsigned long long)(quota->max_memory_bytes >> 20));
+	json_put_format(&out,
+			",\"usage\":{\"concurrentInstances\":%u,\"concurrentVcpu\":%llu,\"concurrentRamMb\":%llu}}",
+			usage->sandboxes, (unsigned long long)(usage->cpu_millis + 999) / 1000,
+			(unsigned long long)(usage->memory_bytes >> 20));
+	rest_answer(rest, 200, &out);
+}
+
+void rest_quota(struct rest *rest)
+{
+	Paddock__V1__GetQuotaRequest request = PADDOCK__V1__GET_QUOTA_REQUEST__INIT;
+
+	rest_call(rest, "/paddock.v1.Sandboxes/GetQuota", &request.base, &paddock__v1__tenant_usage__descriptor, quota);
+}

@@ -24,20 +24,6 @@ static void put_snapshot(struct buffer *out, const Paddock__V1__Snapshot *snapsh
 	json_put(out, "]}");
 }
 
-/* A paused sandbox is refused as such, and not as one that does not exist. */
-static bool is_running(struct rest *rest, const ProtobufCMessage *reply)
-{
-	const Paddock__V1__Sandbox *sandbox = (const Paddock__V1__Sandbox *)reply;
-
-	if (!rest_sandbox_lives(sandbox))
-		rest_sandbox_not_found(rest);
-	else if (sandbox->state != PADDOCK__V1__SANDBOX_STATE__SANDBOX_STATE_RUNNING)
-		rest_fail(rest->exchange, 409, "the sandbox is paused");
-	else
-		return true;
-	return false;
-}
-
 /* --- snapshots --- */
 
 static void taken(struct rest *rest, const ProtobufCMessage *reply)
@@ -52,7 +38,7 @@ static void take(struct rest *rest, const ProtobufCMessage *reply)
 {
 	Paddock__V1__CreateSnapshotRequest request = PADDOCK__V1__CREATE_SNAPSHOT_REQUEST__INIT;
 
-	if (!is_running(rest, reply))
+	if (!rest_sandbox_runs(rest, (const Paddock__V1__Sandbox *)reply))
 		return;
 	request.sandbox_id = rest->id;
 	request.name = rest->text;
@@ -198,7 +184,7 @@ static void fork_running(struct rest *rest, const ProtobufCMessage *reply, bool 
 	int64_t seconds = 0;
 	struct pdk_error err;
 
-	if (!is_running(rest, reply))
+	if (!rest_sandbox_runs(rest, (const Paddock__V1__Sandbox *)reply))
 		return;
 	if (rest_read_seconds(rest, "timeout", &seconds, &err) < 0 || seconds < 0) {
 		rest_fail(rest->exchange, 400, "Timeout must be greater than 0");

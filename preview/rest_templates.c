@@ -79,13 +79,11 @@ static bool same_template(const Paddock__V1__Template *a, const Paddock__V1__Tem
 	       strncmp(a->name, b->name, length) == 0;
 }
 
-/* With all its tags as names. */
+/* With all its tags as names; the object stays open. */
 static void put_template(struct buffer *out, const Paddock__V1__ListTemplatesResponse *list, size_t index)
 {
 	const Paddock__V1__Template *template = list->templates[index];
-	char text[JSON_TIME_SIZE];
 
-	json_time_format_ms(template->created_unix_ms, text);
 	json_put(out, "{\"templateID\":");
 	put_id(out, template);
 	json_put(out, ",\"aliases\":[");
@@ -95,8 +93,9 @@ static void put_template(struct buffer *out, const Paddock__V1__ListTemplatesRes
 		if (same_template(template, list->templates[i]))
 			put_string(out, n++ ? "," : "", list->templates[i]->name);
 	put_string(out, "],\"buildID\":", template->build_id);
-	json_put_format(out, ",\"public\":%s,\"createdAt\":\"%s\",\"buildStatus\":\"ready\"}",
-			template->tenant[0] ? "false" : "true", text);
+	json_put_format(out, ",\"public\":%s,\"buildStatus\":\"ready\"", template->tenant[0] ? "false" : "true");
+	rest_put_time(out, "createdAt", template->created_unix_ms);
+	rest_put_time(out, "updatedAt", template->created_unix_ms);
 }
 
 static void listed(struct rest *rest, const ProtobufCMessage *reply)
@@ -115,6 +114,7 @@ static void listed(struct rest *rest, const ProtobufCMessage *reply)
 			continue;
 		json_put(&out, first ? "" : ",");
 		put_template(&out, list, i);
+		json_put(&out, "}");
 		first = false;
 	}
 	json_put(&out, "]");
@@ -132,6 +132,107 @@ static void call_list(struct rest *rest, rest_reply then)
 void rest_template_list(struct rest *rest)
 {
 	call_list(rest, listed);
+}
+
+/* --- Novita's pages: of those that were imported or built, or of those that were made of a sandbox --- */
+
+#define PAGE_DEFAULT 20
+#define PAGE_MOST 100
+
+struct page {
+	bool of_snapshots;
+	int64_t number, limit;
+};
+
+static bool is_of_snapshot(const Paddock__V1__Template *template)
+{
+	return !template->digest[0] && !template->build_id[0];
+}
+
+/* The first of its tags stands for them all. */
+static bool is_shown(const struct page *page, const Paddock__V1__ListTemplatesResponse *list, size_t index)
+{
+	const Paddock__V1__Template *template = list->templates[index];
+
+	for (size_t i = 0; i < index; i++)
+		if (same_template(list->templates[i], template))
+			return false;
+	return is_of_snapshot(template) == page->of_snapshots;
+}
+
+static void paged(struct rest *rest, const ProtobufCMessage *reply)
+{
+	const Paddock__V1__ListTemplatesResponse *list = (const Paddock__V1__ListTemplatesResponse *)reply;
+	const struct page *page = rest->state;
+	int64_t first = (page->number - 1) * page->limit, total = 0;
+	struct buffer out = BUFFER(4 << 20);
+
+	json_put(&out, "{\"templates\":[");
+	for (size_t i = 0; i < list->n_templates; i++) {
+		if (!is_shown(page, list, i))
+			continue;
+		if (total >= first && total < first + page->limit) {
+			json_put(&out, total > first ? "," : "");
+			put_template(&out, list, i);
+			json_put(&out, "}");
+		}
+		total++;
+	}
+	json_put_format(&out, "],\"total\":%lld,\"page\":%lld,\"limit\":%lld,\"totalPages\":%lld}", (long long)total,
+			(long long)page->number, (long long)page->limit,
+			(long long)((total + page->limit - 1) / page->limit));
+	rest_answer(rest, 200, &out);
+}
+
+void rest_template_page(struct rest *rest)
+{
+	struct page *page = arena_alloc(&rest->arena, sizeof(*page));
+	const char *type = rest_query_text(rest, "template_type");
+
+	if (!page) {
+		rest_fail(rest->exchange, 503, "out of memory");
+		return;
+	}
+	*page = (struct page){.number = 1, .limit = PAGE_DEFAULT};
+	page->of_snapshots = type && strcmp(type, "snapshot_template") == 0;
+	rest->state = page;
+	if (!type || (*type && !page->of_snapshots && strcmp(type, "template_build") != 0))
+		rest_fail(rest->exchange, 400, "template_type: template_build or snapshot_template");
+	else if (rest_query_number(rest, "page", 1, 1000000, &page->number) < 0)
+		rest_fail(rest->exchange, 400, "page: 1 or more");
+	else if (rest_query_number(rest, "limit", 1, PAGE_MOST, &page->limit) < 0)
+		rest_fail(rest->exchange, 400, "limit: 1 to 100");
+	else
+		call_list(rest, paged);
+}
+
+/* --- one --- */
+
+static void shown(struct rest *rest, const ProtobufCMessage *reply)
+{
+	const Paddock__V1__Template *template = (const Paddock__V1__Template *)reply;
+	Paddock__V1__Template *only[] = {(Paddock__V1__Template *)(uintptr_t) template};
+	Paddock__V1__ListTemplatesResponse list = PADDOCK__V1__LIST_TEMPLATES_RESPONSE__INIT;
+	struct buffer out = BUFFER(16384);
+
+	list.templates = only;
+	list.n_templates = 1;
+	put_template(&out, &list, 0);
+	/* With its one build, as a list of builds. */
+	put_string(&out, ",\"builds\":[{\"buildID\":", template->build_id);
+	json_put(&out, ",\"status\":\"ready\"");
+	rest_put_time(&out, "createdAt", template->created_unix_ms);
+	rest_put_time(&out, "updatedAt", template->created_unix_ms);
+	json_put(&out, "}]}");
+	rest_answer(rest, 200, &out);
+}
+
+void rest_template_get(struct rest *rest)
+{
+	Paddock__V1__GetTemplateRequest request = PADDOCK__V1__GET_TEMPLATE_REQUEST__INIT;
+
+	request.template_ = rest->id;
+	rest_call(rest, "/paddock.v1.Templates/Get", &request.base, &paddock__v1__template__descriptor, shown);
 }
 
 /* --- tags --- */

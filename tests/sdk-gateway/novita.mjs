@@ -1,5 +1,5 @@
 // novita-sandbox, unchanged: its own headers, its own spelling of some paths.
-import { Sandbox } from 'novita-sandbox'
+import { Novita, Sandbox, Template } from 'novita-sandbox'
 import { assert, done, test, thrown } from './tap.mjs'
 
 const sandbox = await Sandbox.create('base', { timeoutMs: 120_000, metadata: { by: 'novita' } })
@@ -30,17 +30,109 @@ await test('pause, connect, clone', async () => {
   assert.equal(await sandbox.isRunning(), false)
   await Sandbox.connect(sandbox.sandboxId, { timeoutMs: 120_000 })
   assert.equal(await sandbox.files.read('a/b'), 'text')
-  if (!sandbox.clone) return
-  const clones = await sandbox.clone({ count: 2 })
-  const copies = Array.isArray(clones) ? clones : clones.sandboxes
-  assert.equal(copies.length, 2)
-  for (const copy of copies) {
-    const id = copy.sandboxId ?? copy.sandboxID
-    assert.notEqual(id, sandbox.sandboxId)
-    const connected = await Sandbox.connect(id)
-    assert.equal(await connected.files.read('a/b'), 'text')
-    await connected.kill()
+  const { sandboxes, count, snapshotTemplateId } = await Sandbox.clone(sandbox.sandboxId, { count: 2, strict: true })
+  assert.deepEqual([sandboxes.length, count, snapshotTemplateId || ''], [2, 2, ''])
+  for (const copy of sandboxes) {
+    assert.notEqual(copy.sandboxId, sandbox.sandboxId)
+    assert.equal(await copy.files.read('a/b'), 'text')
+    await copy.kill()
   }
+})
+
+await test('reset', async () => {
+  const token = sandbox.trafficAccessToken
+  const command = await sandbox.commands.run('sleep 1000', { background: true })
+  const ended = thrown(() => command.wait())
+  assert.equal(await sandbox.files.exists('a/b'), true)
+  assert.equal(await sandbox.reset(), true)
+  await ended
+  assert.equal(await sandbox.files.exists('a/b'), false)
+  assert.deepEqual(await sandbox.commands.list(), [])
+  assert.equal((await sandbox.getInfo()).metadata.by, 'novita')
+  assert.equal(sandbox.trafficAccessToken, token)
+  await sandbox.files.write('a/b', 'text')
+  assert.equal(await Sandbox.reset(sandbox.sandboxId, { timeoutMs: 200_000, allowPublicTraffic: false }), true)
+  const info = await sandbox.getInfo()
+  assert.ok(Math.abs(info.endAt - Date.now() - 200_000) < 5000, String(info.endAt))
+  assert.equal(await sandbox.files.exists('a/b'), false)
+  assert.equal(await sandbox.reset({ allowPublicTraffic: true }), true)
+})
+
+await test('reset and stay paused, reset what is paused', async () => {
+  await sandbox.files.write('a/b', 'text')
+  assert.equal(await sandbox.reset({ resume: false }), true)
+  assert.equal((await sandbox.getInfo()).state, 'paused')
+  assert.equal(await sandbox.reset(), true)
+  assert.equal((await sandbox.getInfo()).state, 'running')
+  assert.equal(await sandbox.files.exists('a/b'), false)
+})
+
+await test('two resets at once: one of them may be false', async () => {
+  const both = await Promise.all([sandbox.reset(), sandbox.reset()])
+  assert.ok(both.includes(true), String(both))
+  await sandbox.files.write('a/b', 'text')
+})
+
+await test('resets that cannot be', async () => {
+  assert.equal((await thrown(() => Sandbox.reset('i' + 'a'.repeat(20)))).name, 'SandboxNotFoundError')
+  assert.match((await thrown(() => sandbox.reset({ network: { allowOut: ['1.1.1.1'] } }))).message, /400.*allowOut/)
+  assert.match((await thrown(() => sandbox.reset({ timeoutMs: 10 ** 12 }))).message, /400/)
+  const { sandboxes: [copy] } = await Sandbox.clone(sandbox.sandboxId)
+  assert.match((await thrown(() => copy.reset())).message, /400.*not there any more/)
+  assert.equal(await copy.files.read('a/b'), 'text')
+  await copy.kill()
+  assert.equal((await thrown(() => copy.reset())).name, 'SandboxNotFoundError')
+})
+
+// The SDK makes this call for domains of an earlier time only.
+const legacy = { domain: 'sandbox.novita.ai' }
+
+await test('commit', async () => {
+  const made = await Sandbox.commit(sandbox.sandboxId, { ...legacy, alias: 'committed' })
+  assert.equal(made.templateId, 'committed')
+  assert.deepEqual(made.names, ['committed'])
+  assert.equal(made.templateType, 'snapshot_template')
+  assert.ok(Math.abs(made.createdAt - Date.now()) < 60_000)
+  assert.match((await thrown(() => Sandbox.commit(sandbox.sandboxId, { ...legacy, alias: 'committed' }))).message, /409/)
+  assert.deepEqual(await Sandbox.listSnapshots().nextItems(), [], 'nothing else stays')
+  const copy = await Sandbox.create('committed', { timeoutMs: 60_000 })
+  assert.equal(await copy.files.read('a/b'), 'text')
+  await copy.files.write('a/b', 'changed')
+  assert.equal(await copy.reset(), true)
+  assert.equal(await copy.files.read('a/b'), 'text')
+  await copy.kill()
+  const unnamed = await Sandbox.commit(sandbox.sandboxId, legacy)
+  assert.match(unnamed.templateId, /^commit-s/)
+  assert.equal((await thrown(() => Sandbox.commit('i' + 'a'.repeat(20), legacy))).name, 'SandboxNotFoundError')
+
+  const page = await Template.list({ templateType: 'snapshot_template', limit: 1 }).nextPage()
+  assert.deepEqual([page.total, page.page, page.limit, page.totalPages, page.templates.length], [2, 1, 1, 2, 1])
+  const names = []
+  for (const pages = Template.list({ templateType: 'snapshot_template', limit: 1 }); pages.hasNext;)
+    names.push(...(await pages.nextPage()).templates.flatMap(t => t.names))
+  assert.deepEqual(names.sort(), [unnamed.templateId, 'committed'].sort())
+  const one = await Template.get('committed')
+  assert.deepEqual([one.templateId, one.names, one.public], ['committed', ['committed'], false])
+  for (const { templateId } of [made, unnamed])
+    assert.equal(await new Novita().template.delete(templateId), true)
+  assert.equal(await new Novita().template.delete('committed'), false)
+})
+
+await test('templates', async () => {
+  const page = await Template.list().nextPage()
+  const base = page.templates.find(t => t.names.includes('base'))
+  assert.equal(base.public, true)
+  assert.equal(page.totalPages, 1)
+  assert.deepEqual((await Template.get('base')).names, ['base'])
+  assert.match((await thrown(() => Template.get('no-such-template'))).message, /^404/)
+  const bad = await fetch(`${process.env.NOVITA_API_URL}/v2/templates?page=0`, { headers: { 'X-API-KEY': process.env.NOVITA_API_KEY } })
+  assert.equal(bad.status, 400)
+})
+
+await test('quota', async () => {
+  const { limit, usage } = await Sandbox.getQuota()
+  assert.ok(limit.concurrentInstances > 0 && limit.maxVcpu > 0 && limit.maxLengthHours === 24, JSON.stringify(limit))
+  assert.deepEqual([usage.concurrentInstances, usage.concurrentRamMb, usage.concurrentVcpu], [1, 512, 1])
 })
 
 await test('a wrong key is an AuthenticationError', async () => {

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""The npm packages of the hosted-sandbox SDKs, as they are, against a real Paddock: over http, and over TLS with a wildcard domain."""
+"""The npm packages of the hosted-sandbox SDKs, as they are, against a real Paddock: over http, and over TLS with a wildcard domain.
+Arguments: only these programs, as novita.mjs."""
 import os
 import subprocess
 import sys
@@ -23,6 +24,8 @@ def key(instance, name, *options):
 
 
 def run(program, prefix, environment):
+    if len(sys.argv) > 1 and program not in sys.argv:
+        return 0
     process = subprocess.run([NODE, "--require", f"{HERE}/hosts.cjs", f"{HERE}/{program}"], cwd=HERE, text=True, capture_output=True, timeout=300,
                              env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PREFIX": prefix, **environment})
     print(process.stdout, end="", flush=True)
