@@ -24,6 +24,7 @@ static const struct rest_route routes[] = {
 	{"GET", "/v2/sandboxes", rest_list, NULL},
 	{"GET", "/sandboxes/metrics", rest_metrics_several, NULL}, /* before what takes any name for an id */
 	{"GET", "/sandboxes/quota", rest_quota, NULL},
+	{"GET", "/sandboxes/events", rest_events, NULL},
 	{"GET", "/sandboxes/{id}", rest_get, NULL},
 	{"DELETE", "/sandboxes/{id}", rest_kill, NULL},
 	{"POST", "/sandboxes/{id}/timeout", rest_set_timeout, NULL},

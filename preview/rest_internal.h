@@ -72,6 +72,7 @@ void rest_pause(struct rest *rest);
 void rest_reset(struct rest *rest);
 void rest_commit(struct rest *rest);
 void rest_quota(struct rest *rest);
+void rest_events(struct rest *rest);
 void rest_metrics(struct rest *rest);
 void rest_metrics_several(struct rest *rest);
 void rest_logs(struct rest *rest);

@@ -135,6 +135,26 @@ await test('quota', async () => {
   assert.deepEqual([usage.concurrentInstances, usage.concurrentRamMb, usage.concurrentVcpu], [1, 512, 1])
 })
 
+await test('events', async () => {
+  const names = async opts => (await Sandbox.getEvents(opts)).items.map(e => e.eventName)
+  const sandboxID = sandbox.sandboxId
+  const own = await Sandbox.getEvents({ sandboxID, events: 'create,reset', orderAsc: true, limit: 2 })
+  assert.deepEqual(own.items.map(e => [e.eventName, e.state, e.statusCode, e.sandboxID]),
+    [['create', 'success', 200, sandboxID], ['reset', 'success', 200, sandboxID]])
+  assert.equal(own.hasMore, true)
+  assert.ok(Math.abs(own.items[0].recordAt - Date.now()) < 300_000)
+  assert.deepEqual(await names({ sandboxID, events: 'create,reset', orderAsc: true, offset: 1, limit: 1 }), ['reset'])
+  assert.deepEqual(await names({ sandboxID, events: 'create' }), ['create'])
+  assert.ok((await names({ sandboxID, state: 'failed' })).includes('reset'), 'the ones that were refused')
+  assert.deepEqual(await names({ sandboxID, endTime: own.items[0].recordAt - 1 }), [])
+  assert.deepEqual(await names({ sandboxID, startTime: Date.now() + 60_000 }), [])
+  assert.deepEqual(await names({ sandboxID: 'i' + 'a'.repeat(20) }), [])
+  assert.deepEqual(await names({ apiKey: process.env.OTHER_KEY, sandboxID }), [], "another tenant's")
+  assert.ok((await names()).includes('kill'))
+  for (const wrong of [{ templateID: 'x' }, { limit: 0 }, { state: 'loud' }, { offset: -1 }])
+    assert.match((await thrown(() => Sandbox.getEvents(wrong))).message, /400/)
+})
+
 await test('a wrong key is an AuthenticationError', async () => {
   assert.equal((await thrown(() => Sandbox.list({ apiKey: 'pdk_wrong_key' }).nextItems())).name, 'AuthenticationError')
 })

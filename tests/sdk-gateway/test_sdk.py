@@ -58,7 +58,7 @@ def main():
         interpreter.add(instance)
         failed |= run("interpreter.mjs", "http/interpreter", {**keys, "E2B_API_URL": plain, "E2B_SANDBOX_URL": plain})
         failed |= run("interpreter.mjs", "tls/interpreter", {**keys, "E2B_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca, "SHORT": "1"})
-        novita = {"NOVITA_API_KEY": keys["E2B_API_KEY"], "NOVITA_API_URL": plain, "NOVITA_SANDBOX_URL": plain}
+        novita = {"NOVITA_API_KEY": keys["E2B_API_KEY"], "OTHER_KEY": keys["OTHER_KEY"], "NOVITA_API_URL": plain, "NOVITA_SANDBOX_URL": plain}
         failed |= run("novita.mjs", "http/novita", novita)
         failed |= run("novita_code.mjs", "tls/novita", {"NOVITA_API_KEY": keys["E2B_API_KEY"], "NOVITA_API_URL": tls, "NODE_EXTRA_CA_CERTS": ingress.ca})
         failed |= run("template.mjs", "http/novita-template", {**novita, "SDK": "novita-sandbox"})
