@@ -5,7 +5,7 @@
 #	daemon_stop                     stop both, check that nothing is left
 #	daemon_template                 make sure that the instance has the template "base"
 #
-# BUILD is the build folder; PADDOCK_CACHE keeps the base template's tar between runs.
+# BUILD is the build folder; PADDOCK_CACHE keeps the templates' tars between runs.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 BUILD=${BUILD:-$ROOT/build}
@@ -78,14 +78,9 @@ daemon_start() {
 
 daemon_template() {
 	"$PADDOCK" template get base >/dev/null 2>&1 && return
-	mkdir -p "$PADDOCK_CACHE"
-	if ! (cd "$PADDOCK_CACHE" && sha256sum --quiet -c base.tar.sha256 >/dev/null 2>&1); then
-		echo "building the base template (once; kept in $PADDOCK_CACHE)"
-		"$PADDOCK" template build base --keep "$PADDOCK_CACHE/base.tar" || return
-		(cd "$PADDOCK_CACHE" && sha256sum base.tar >base.tar.sha256)
-		return
-	fi
-	"$PADDOCK" template import base "$PADDOCK_CACHE/base.tar" --public
+	local tar
+	tar=$(SOURCE=$ROOT BUILD=$BUILD PADDOCK_CACHE=$PADDOCK_CACHE /usr/bin/python3 "$ROOT/tests/lib/template_tar.py") || return
+	"$PADDOCK" template import base "$tar" --public
 }
 
 # Stop one process of ours and wait until it is gone.

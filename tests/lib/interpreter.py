@@ -9,9 +9,9 @@ FILES = "sandbox/interpreter"
 
 
 def recipe():
-    """What the tar is made of, as a digest."""
+    """What the tar is made of beside its packages, as a digest."""
     digest = hashlib.sha256()
-    paths = ["sdk/cli/recipe.c"] + sorted(f"{FILES}/{name}" for name in os.listdir(os.path.join(SOURCE, FILES)) if not name.endswith(".md"))
+    paths = sorted(f"{FILES}/{name}" for name in os.listdir(os.path.join(SOURCE, FILES)) if not name.endswith(".md"))
     for path in paths:
         if os.path.isfile(os.path.join(SOURCE, path)):
             with open(os.path.join(SOURCE, path), "rb") as file:

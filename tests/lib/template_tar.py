@@ -1,34 +1,37 @@
-"""Tars of templates other than `base`: each is made by its recipe once, and kept in PADDOCK_CACHE until the recipe changes."""
+"""Tars of the templates: each is made by its recipe once, and kept in PADDOCK_CACHE under a name that says which recipe made it."""
 import fcntl
+import hashlib
 import os
 import subprocess
 import sys
 
-from paddock import CACHE, CLI
+from paddock import CACHE, CLI, SOURCE
+
+RECIPES = "sdk/cli/recipe.c"
+
+
+def digest_of(recipe):
+    with open(os.path.join(SOURCE, RECIPES), "rb") as file:
+        return hashlib.sha256(file.read() + recipe.encode()).hexdigest()[:12]
 
 
 def make(name, recipe, *arguments):
-    """The path of the tar `name`, made by `paddock template build ARGUMENTS` unless the one there was made by the same `recipe`, a text.
-    No daemon is needed. Whoever comes while another makes it waits for that."""
-    path = os.path.join(CACHE, name + ".tar")
+    """The path of the tar `name`, made by `paddock template build ARGUMENTS` unless it is there: of the same recipes, and of the
+    same `recipe`, a text, which says what else it is made of. No daemon is needed. Whoever comes while another makes it waits."""
+    path = os.path.join(CACHE, f"{name}-{digest_of(recipe)}.tar")
     os.makedirs(CACHE, exist_ok=True)
     with open(path + ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not is_made(path, recipe):
+        if not os.path.exists(path):  # it is renamed to its place when it is whole
             print(f"building the template {name} (once; kept in {CACHE})", file=sys.stderr, flush=True)
             subprocess.run([CLI, "template", "build", *arguments, "--to-tar", path], check=True, stdout=sys.stderr)
-            with open(path + ".recipe", "w") as file:
-                file.write(stamp(path, recipe))
     return path
 
 
-def stamp(path, recipe):
-    return f"{recipe} {os.path.getsize(path)}\n"
+def base():
+    """The path of the tar of `base`."""
+    return make("base", "", "base")
 
 
-def is_made(path, recipe):
-    try:
-        with open(path + ".recipe") as file:
-            return file.read() == stamp(path, recipe)
-    except OSError:
-        return False
+if __name__ == "__main__":
+    print(base())

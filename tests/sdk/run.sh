@@ -65,6 +65,24 @@ environment() {
 	same "$(p exec -e A=b --cwd /tmp $id -- sh -c 'echo $A; pwd; id -un')" "$(printf 'b\n/tmp\nuser')" &&
 		same "$(p exec --user root $id -- id -u)" 0
 }
+# Login shells, as the SDKs start for every command: bash asks no program who it is, which /bin/sh has to; with one result.
+login_shells() {
+	local user=/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games root=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin shell
+	for shell in bash sh; do
+		same "$(p exec -e HOME=/ $id -- $shell -l -c 'echo $PATH')" $user && same "$(p exec -e HOME=/ --user root $id -- $shell -l -c 'echo $PATH')" $root || return 1
+	done
+	same "$(p exec -e HOME=/ -e PATH=/none $id -- /bin/bash -l -c 'echo $PATH' 2>&1)" $user &&
+		p exec -e HOME=/ -e PATH=/none $id -- /bin/sh -l -c : >"$WORK/out" 2>&1 && grep 'id: not found' "$WORK/out" || { cat "$WORK/out"; return 1; }
+	p exec --user root $id -- sh -c 'echo "export FROM_PROFILE=yes" >/etc/profile.d/test.sh' &&
+		same "$(p exec $id -- bash -l -c 'echo $FROM_PROFILE')" yes
+}
+# From the archive, or without it.
+locales() {
+	local ask='import locale; locale.setlocale(locale.LC_ALL, ""); print(locale.nl_langinfo(locale.CODESET), locale.strcoll("a", "B") > 0)'
+	same "$(p exec $id -- locale -a)" "$(printf 'C\nC.utf8\nPOSIX')" && p exec $id -- test -s /usr/lib/locale/locale-archive &&
+		same "$(p exec $id -- python3 -c "$ask")" "UTF-8 True" && p exec --user root $id -- mv /usr/lib/locale/locale-archive /tmp/ &&
+		same "$(p exec $id -- python3 -c "$ask")" "UTF-8 True" && p exec --user root $id -- mv /tmp/locale-archive /usr/lib/locale/
+}
 json_result() {
 	p exec -o json $id -- sh -c 'echo "a\"b"; exit 3' >"$WORK/json"
 	same $? 3 && /usr/bin/python3 -c 'import json,sys
@@ -257,7 +275,7 @@ killed() { p kill $id >/dev/null && status 125 exec $id true && p list --all | g
 
 daemon_start && daemon_template >&2 || { echo "FAIL instance: it does not start"; exit 1; }
 id=$(p create --lifetime 30m) || { echo "FAIL create: no sandbox"; exit 1; }
-tests="exit_codes streams_apart input_whole input_unread closed_descriptors closed_reader output_whole environment json_result detached signalled ctrl_c
+tests="exit_codes streams_apart input_whole input_unread closed_descriptors closed_reader output_whole environment login_shells locales json_result detached signalled ctrl_c
 	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys previews run_and_gone snapshots
 	terminal json_everywhere audited says_what_to_do helps_on doctor doctor_without_criu ended_meanwhile survives_restart killed"
 for name in ${*:-$tests}; do
