@@ -329,10 +329,14 @@ static int limit_cpu(int leaf, bool is_v2, uint32_t millis)
 	char text[64];
 
 	/* A period of 100 ms: a quota of n millis is n * 100 us in it. The kernel's least quota is 1 ms. */
+	if (is_v2 && millis == 0)
+		return file_write(leaf, "cpu.max", "max 100000");
 	if (is_v2) {
 		snprintf(text, sizeof(text), "%" PRIu64 " 100000", (uint64_t)millis * 100);
 		return file_write(leaf, "cpu.max", text);
 	}
+	if (millis == 0)
+		return file_write(leaf, "cpu.cfs_quota_us", "-1");
 	return write_number(leaf, "cpu.cfs_quota_us", (uint64_t)millis * 100);
 }
 
@@ -415,6 +419,19 @@ int cgroup_limit(const char *id, const struct warden_limits *limits, struct pdk_
 	for (int i = 0; rc == 0 && i < v1_count; i++)
 		rc = for_leaf_limit(&v1[i], id, limits, err);
 	return rc;
+}
+
+int cgroup_limit_cpu(const char *id, uint32_t millis)
+{
+	for (int i = -1; i < v1_count; i++) {
+		const struct hierarchy *h = i < 0 ? &v2 : &v1[i];
+		_cleanup_fd_ int leaf = h->cpu ? leaf_open(h, id) : -1;
+		int rc = !h->cpu ? 0 : leaf < 0 ? leaf : limit_cpu(leaf, h == &v2, millis);
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
 }
 
 static int v2_write(const char *id, const char *file, const char *text)

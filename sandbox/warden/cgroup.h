@@ -29,6 +29,9 @@ int cgroup_create(const char *id, const struct warden_limits *limits, int *ret_v
 /* Called in the cloned child: join the v1 leaves by writing "0" (no grace period, unlike attaching another pid). */
 int cgroup_join_v1(const char *id);
 int cgroup_limit(const char *id, const struct warden_limits *limits, struct pdk_error *err);
+/* Its processor time alone; 0: no limit. That is for the time of a dump, in which nothing of its own runs: whoever thaws it
+ * sets the limit first, and a new warden sets it for all that it adopts. */
+int cgroup_limit_cpu(const char *id, uint32_t millis);
 /* SIGKILL to everything in the leaf, frozen or not, forks included. 0 if the leaf does not exist. */
 int cgroup_kill(const char *id);
 int cgroup_freeze(const char *id, bool frozen);

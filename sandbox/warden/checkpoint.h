@@ -37,6 +37,8 @@ struct checkpoint_plan {
 	int cgroup;         /* the v2 leaf */
 	pid_t pid;          /* dump: the sandbox's first process */
 	uint64_t frozen_ns; /* dump: when it was frozen, by CLOCK_MONOTONIC */
+	uint32_t cpu_millis; /* dump: what the sandbox may use, once it runs again */
+	bool alone;          /* dump: no other is under way */
 	int lock;           /* dump: of record_lock(), held as long as CRIU works on the sandbox's processes */
 	/* restore: */
 	struct rootfs_plan rootfs;

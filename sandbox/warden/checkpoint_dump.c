@@ -9,6 +9,7 @@
 #include <sys/mount.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -36,6 +37,7 @@
 #define MOUNTS_MAX 64
 #define SETTLE_TRIES 100
 #define FOLLOW_MS 2
+#define NICE (-10)
 
 struct arguments {
 	const char *list[CRIU_ARGS_MAX];
@@ -104,6 +106,26 @@ static int inode_of(pid_t pid, const char *link, unsigned long *ret)
 	return sscanf(target, "%*[a-z]:[%lu]", ret) == 1 ? 0 : -EBADMSG;
 }
 
+/*
+ * A dump asks each process some thirty questions, one after the other, and on a busy machine each answer waits for its
+ * turn: 200 processes stood still for 10 s instead of 2. So it goes before others, but one dump only: who pauses his
+ * sandboxes all the time gains no more than that. And the answers, which are the sandbox's processes' own time, do not wait
+ * for its quota: nothing else runs in it.
+ */
+static void hurry(const struct checkpoint_plan *plan)
+{
+	if (plan->alone)
+		setpriority(PRIO_PROCESS, 0, NICE); /* of use only */
+	cgroup_limit_cpu(plan->id, 0);
+}
+
+static int thaw(const struct checkpoint_plan *plan)
+{
+	int rc = cgroup_limit_cpu(plan->id, plan->cpu_millis);
+
+	return rc < 0 ? rc : cgroup_freeze(plan->id, false);
+}
+
 static int execute(const struct checkpoint_plan *plan, int dir)
 {
 	struct arguments arguments = {.n = 0};
@@ -140,6 +162,7 @@ static int execute(const struct checkpoint_plan *plan, int dir)
 				    "1G",
 				    "--file-locks"};
 
+	hurry(plan);
 	/* The command comes first, the mounts behind it. */
 	memmove(arguments.list + sizeof(rest) / sizeof(rest[0]), arguments.list, arguments.n * sizeof(char *));
 	memcpy(arguments.list, rest, sizeof(rest));
@@ -306,7 +329,7 @@ static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *re
 static int run_on(const struct checkpoint_plan *plan, struct checkpoint_result *result)
 {
 	struct timespec now;
-	int rc = cgroup_freeze(plan->id, false);
+	int rc = thaw(plan);
 
 	if (rc < 0)
 		return rc;

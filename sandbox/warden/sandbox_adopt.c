@@ -91,7 +91,9 @@ static int adopt(const struct record *record)
 		return -ENOMEM;
 	s->limits = record->limits;
 	s->slot = record->slot;
-	rc = sandbox_watch_init(s);
+	rc = cgroup_limit_cpu(s->id, s->limits.cpu_millis); /* a dump lifts it */
+	if (rc == 0)
+		rc = sandbox_watch_init(s);
 	if (rc < 0) {
 		sandbox_free(s);
 		return rc;

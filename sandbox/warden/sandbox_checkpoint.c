@@ -68,6 +68,14 @@ bool sandbox_is_unsettled(const struct sandbox *s)
 	       (s->state == SANDBOX_DYING && s->keep);
 }
 
+/* What a dump has lifted is set again before anything runs. */
+static int thaw(const struct sandbox *s)
+{
+	int rc = cgroup_limit_cpu(s->id, s->limits.cpu_millis);
+
+	return rc < 0 ? rc : cgroup_freeze(s->id, false);
+}
+
 /* It runs on as if nothing had been asked. */
 static void dump_failed(struct sandbox *s, const struct pdk_error *err)
 {
@@ -78,7 +86,7 @@ static void dump_failed(struct sandbox *s, const struct pdk_error *err)
 		checkpoint_set_layer_token(s->id, 0);
 		checkpoint_discard(s->id);
 	}
-	cgroup_freeze(s->id, false);
+	thaw(s);
 }
 
 static void dump_done(struct sandbox *s, int rc, const struct checkpoint_result *result, const struct pdk_error *err)
@@ -283,6 +291,14 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+static bool one_is_dumped(void)
+{
+	for (const struct sandbox *s = sandbox_newest(); s; s = s->older)
+		if (s->job_watch.fd >= 0 && s->job != SANDBOX_JOB_RESTORE)
+			return true;
+	return false;
+}
+
 static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, bool brief, struct pdk_error *err)
 {
 	_cleanup_fd_ int leaf = cgroup_open_leaf(s->id), lock = record_lock(s->id);
@@ -293,6 +309,8 @@ static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, b
 				       .cgroup = leaf,
 				       .pid = s->pid,
 				       .frozen_ns = now_ns(),
+				       .cpu_millis = s->limits.cpu_millis,
+				       .alone = !one_is_dumped(),
 				       .lock = lock,
 				       .rootfs = {.template_id = s->template_id}};
 	int rc = leaf < 0 ? leaf : lock < 0 ? lock : cgroup_freeze(s->id, true);

@@ -137,6 +137,20 @@ class Cycles(Case):
         self.assertEqual(self.client.Sandboxes.Get(sandbox_id=box).state, RUNNING)
         self.numbers(Output(self.client, box, busy).lines(50))
 
+    def test_a_dump_does_not_wait_for_the_quota(self):
+        box = self.new(resources={"cpu_millis": 50})
+        self.client.run(box, "sleep 1000 & sleep 1000 & sleep 1000 & wait", detach=True)
+        path = host.cpu_quota_file(box)
+        self.assertEqual(host.cpu_quota(box, path), "5000")
+        taken, seen = self.client.Snapshots.Create(sandbox_id=box, later=True), set()
+        while not taken.done():
+            seen.add(host.cpu_quota(box, path))
+        self.assertEqual(taken.result().sandbox_id, box)
+        self.assertTrue(seen & {"-1", "max"}, seen)
+        self.assertEqual(host.cpu_quota(box), "5000")
+        through_disk(self.client, box)
+        self.assertEqual(host.cpu_quota(box), "5000")
+
     def test_timeouts(self):
         """The sandbox's own goes on while it is on disk, unless it is kept; that of a process stands still."""
         box = self.new(timeout_ms=20000)

@@ -1,5 +1,6 @@
 """Images that are not what was sealed are refused, and named; a disk that is full is no reason to lose what runs; what cannot be stored
 is named, runs on, and its twin without it is stored."""
+import host
 from criu import needs_criu
 from lab import CHECKPOINT, PAUSED, RUNNING, Case, Output, back, in_warden, pool, through_disk, to_disk, wait_until
 from own import OwnInstance
@@ -61,6 +62,7 @@ class Damage(Case):
             else:
                 said = self.refused("FAILED_PRECONDITION", lambda b=box: self.client.Sandboxes.Pause(sandbox_id=b, mode=CHECKPOINT), "n-flight connection")
                 self.assertRegex(said, r"process [0-9]+ \(python3\): ")
+            self.assertEqual(host.cpu_quota(box), "100000", "a dump lifts it")
             self.assertEqual(self.client.Sandboxes.Get(sandbox_id=box).state, RUNNING)
             self.assertEqual(self.sh(box, "echo on"), b"on\n")
             self.assertEqual([p.process_id for p in self.client.Processes.List(sandbox_id=box).processes if p.process_id == worker], [worker])

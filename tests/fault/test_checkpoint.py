@@ -10,6 +10,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 import grpc
+import host
 import tap
 from criu import COUNTER, needs_criu
 from own import OwnInstance
@@ -87,6 +88,7 @@ class Deaths(OwnInstance):
         wait_until(lambda: code_of(self.resume)[0] == "OK", 30, f"{code_of(self.resume)}")
         wait_until(lambda: code_of(lambda: self.client.run(self.box, "true"))[0] == "OK", 30, f"{code_of(lambda: self.client.run(self.box, 'true'))}")
         self.assertEqual(self.client.run(self.box, "echo new").out, b"new\n")
+        self.assertEqual(host.cpu_quota(self.box), "100000", "a dump lifts it, whoever ends it sets it again")
         seen = self.numbers(10)
         self.numbers(seen + 10)
 

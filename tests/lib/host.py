@@ -34,6 +34,21 @@ def processes():
     return sorted(found)
 
 
+def cpu_quota_file(box):
+    """The file that says how much processor time the sandbox may use, of whichever version."""
+    for folder, _, files in os.walk("/sys/fs/cgroup"):
+        for name in ("cpu.cfs_quota_us", "cpu.max"):
+            if os.path.basename(folder) == box and name in files:
+                return f"{folder}/{name}"
+    return None
+
+
+def cpu_quota(box, path=None):
+    """In microseconds of every 100,000: "5000"; or "-1" or "max"."""
+    with open(path or cpu_quota_file(box)) as stream:
+        return stream.read().split()[0]
+
+
 def in_cgroup(pid, folders):
     """True if the process is in one of these cgroup folders, or below it, in whichever hierarchy."""
     try:
