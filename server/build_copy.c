@@ -21,8 +21,8 @@
 #define CHUNK (256u << 10)
 #define MOVE_TIMEOUT_MS 600000u
 
-/* scratch, source, target, owner, mode, working directory, user. A folder's content is merged, anything else is moved
- * to the name itself, or into it if that is a folder. */
+/* scratch, source, target, owner, mode, working directory, user. A folder's content is merged, and a target that was
+ * there stays whose it was; anything else is moved to the name itself, or into it if that is a folder. */
 static const char script[] =
 	"set -e\n"
 	"scratch=$1 from=$1/$2 to=$3 owner=$4 mode=$5 cwd=$6\n"
@@ -35,8 +35,10 @@ static const char script[] =
 	"made() { d=$1; new=; while [ ! -e \"$d\" ]; do new=$d; d=${d%/*}; [ -n \"$d\" ] || d=/; done\n"
 	"  mkdir -p -- \"$1\"; [ -z \"$new\" ] || chown -R \"$owner\" -- \"$new\"; }\n"
 	"if [ -d \"$from\" ] && [ ! -L \"$from\" ]; then\n"
+	"  had=; [ ! -d \"$to\" ] || had=$(stat -L -c '%u:%g %a' -- \"$to\")\n"
 	"  made \"$to\"\n"
 	"  cp -a -- \"$from/.\" \"$to/\"\n"
+	"  [ -z \"$had\" ] || { chown -- \"${had% *}\" \"$to\"; chmod -- \"${had#* }\" \"$to\"; }\n"
 	"else\n"
 	"  case $to in */) made \"$to\" ;; *) made \"$(dirname -- \"$to\")\" ;; esac\n"
 	"  [ ! -d \"$to\" ] || to=$to/$(basename -- \"$from\")\n"

@@ -588,6 +588,32 @@ void builds_get(struct rpc_call *call, const struct ProtobufCMessage *message)
 		build_log_show(call, build->log, request->log_offset, answer_with_log);
 }
 
+static int by_creation(const void *a, const void *b)
+{
+	int64_t x = (*(Paddock__V1__TemplateBuild *const *)a)->created_unix_ms;
+	int64_t y = (*(Paddock__V1__TemplateBuild *const *)b)->created_unix_ms;
+
+	return (x < y) - (x > y);
+}
+
+void builds_list(struct rpc_call *call, const struct ProtobufCMessage *message)
+{
+	const char *tenant = rpc_principal(call)->tenant;
+	Paddock__V1__ListTemplateBuildsResponse reply = PADDOCK__V1__LIST_TEMPLATE_BUILDS_RESPONSE__INIT;
+	Paddock__V1__TemplateBuild builds[BUILDS_OF_TENANT_MAX], *pointers[BUILDS_OF_TENANT_MAX];
+
+	for (const struct build *build = newest; build && reply.n_builds < BUILDS_OF_TENANT_MAX; build = build->next) {
+		if (strcmp(build->stored->tenant, tenant) != 0)
+			continue;
+		pointers[reply.n_builds] = &builds[reply.n_builds];
+		fill_reply(build, pointers[reply.n_builds++]);
+	}
+	/* In memory they are in the order of the store after a restart. */
+	qsort(pointers, reply.n_builds, sizeof(pointers[0]), by_creation);
+	reply.builds = pointers;
+	rpc_finish(call, &reply.base);
+}
+
 void builds_end(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__StopTemplateBuildRequest *request = (const void *)message;

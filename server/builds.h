@@ -19,6 +19,7 @@ int builds_remove_tenant(const char *tenant, struct store_batch *batch);
 void builds_create(struct rpc_call *call, const struct ProtobufCMessage *request);
 void builds_begin(struct rpc_call *call, const struct ProtobufCMessage *request);
 void builds_get(struct rpc_call *call, const struct ProtobufCMessage *request);
+void builds_list(struct rpc_call *call, const struct ProtobufCMessage *request);
 void builds_end(struct rpc_call *call, const struct ProtobufCMessage *request);
 
 #endif

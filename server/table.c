@@ -177,6 +177,8 @@ const struct rpc_method rpc_table[] = {
 	    template_build, builds_begin),
 	ROW(Templates, GetBuild, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL,
 	    get_template_build_request, template_build, builds_get),
+	ROW(Templates, ListBuilds, RPC_UNARY, RPC_AUDIT_READ, LOOK | SCOPE_TEMPLATE, MINUTE, SMALL,
+	    list_template_builds_request, list_template_builds_response, builds_list),
 	ROW(Templates, StopBuild, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, stop_template_build_request,
 	    stop_template_build_response, builds_end),
 	ROW(Templates, SetTags, RPC_UNARY, RPC_AUDIT_CHANGE, TEMPLATE, MINUTE, SMALL, set_template_tags_request,

@@ -152,6 +152,12 @@ void paddock_stream_free(struct paddock_stream *stream);
 	X(template_create_from_snapshot, Templates, CreateFromSnapshot, CreateTemplateFromSnapshotRequest, Template)   \
 	X(template_set_tags, Templates, SetTags, SetTemplateTagsRequest, SetTemplateTagsResponse)                      \
 	X(template_remove_tags, Templates, RemoveTags, RemoveTemplateTagsRequest, RemoveTemplateTagsResponse)          \
+	X(build_create, Templates, CreateBuild, CreateTemplateBuildRequest, TemplateBuild)                             \
+	X(build_files, Templates, GetBuildFiles, GetBuildFilesRequest, BuildFiles)                                     \
+	X(build_start, Templates, StartBuild, StartTemplateBuildRequest, TemplateBuild)                                \
+	X(build_get, Templates, GetBuild, GetTemplateBuildRequest, TemplateBuild)                                      \
+	X(build_list, Templates, ListBuilds, ListTemplateBuildsRequest, ListTemplateBuildsResponse)                    \
+	X(build_stop, Templates, StopBuild, StopTemplateBuildRequest, StopTemplateBuildResponse)                       \
 	X(tenant_create, Admin, CreateTenant, CreateTenantRequest, Tenant)                                             \
 	X(tenant_list, Admin, ListTenants, ListTenantsRequest, ListTenantsResponse)                                    \
 	X(tenant_set_quota, Admin, SetQuota, SetQuotaRequest, Tenant)                                                  \
@@ -193,7 +199,8 @@ PADDOCK_SERVER_STREAMS(PADDOCK_DECLARE_SERVER_STREAM)
 	X(process_interact, Processes, Interact, InteractRequest, ProcessEvent)                                        \
 	X(file_write, Files, Write, WriteFileRequest, FileInfo)                                                        \
 	X(file_unpack_archive, Files, UnpackArchive, UnpackArchiveRequest, UnpackArchiveResponse)                      \
-	X(template_build, Templates, Build, BuildTemplateRequest, BuildTemplateProgress)
+	X(template_build, Templates, Build, BuildTemplateRequest, BuildTemplateProgress)                               \
+	X(build_upload, Templates, UploadBuildFiles, UploadBuildFilesRequest, UploadBuildFilesResponse)
 
 /* struct paddock_stream *paddock_process_interact(client, err): send messages of the third column, the first with the header. */
 #define PADDOCK_DECLARE_SENDING_STREAM(name, service, method, in, out)                                                 \

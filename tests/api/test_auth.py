@@ -26,7 +26,7 @@ METHODS = {
     "Snapshots": {"Create": USE, "Get": READ, "List": READ, "Remove": USE, "Fork": USE},
     "Templates": {"List": LIST, "Get": LIST, "Build": TEMPLATE, "Remove": TEMPLATE, "CreateFromSnapshot": TEMPLATE,
                   "SetTags": TEMPLATE, "RemoveTags": TEMPLATE, "CreateBuild": TEMPLATE, "GetBuildFiles": TEMPLATE,
-                  "UploadBuildFiles": OPEN, "StartBuild": TEMPLATE, "GetBuild": LIST, "StopBuild": TEMPLATE},
+                  "UploadBuildFiles": OPEN, "StartBuild": TEMPLATE, "GetBuild": LIST, "ListBuilds": LIST, "StopBuild": TEMPLATE},
     "Admin": {"CreateTenant": OPERATOR, "ListTenants": OPERATOR, "SetQuota": OPERATOR, "RemoveTenant": OPERATOR, "CreateKey": OPERATOR,
               "ListKeys": OPERATOR, "RevokeKey": OPERATOR, "WhoAmI": ANY, "GetStatus": OPERATOR},
     "Audit": {"List": READ, "Verify": OPERATOR, "Export": OPERATOR, "GetKey": OPERATOR},

@@ -128,6 +128,21 @@ class Steps(Base):
         self.assertEqual(log[-1][0], "finalize")
         self.assertEqual(list(self.client.Sandboxes.List().sandboxes), [])
 
+    def test_a_folder_that_is_there_stays_as_it_is(self):
+        files = self.upload(tar(("src", None), ("src/a", b"A")))
+        self.build(step("RUN", "mkdir -p /srv/t; chmod 1777 /srv/t", "root"),
+                   step("COPY", "src", "/srv/t", "", "", files_hash=files), step("COPY", "src", "/srv/new", "", "700", files_hash=files))
+        self.assertEqual(self.sh("stat -c '%U %a' /srv/t /srv/t/a /srv/new /srv /"), "root 1777\nuser 755\nuser 700\nroot 755\nroot 755\n")
+
+    def test_list(self):
+        one, two = (self.client.Templates.CreateBuild(name=name, tags=["v1"]).id for name in ("one", "two"))
+        self.client.Templates.StopBuild(build_id=one)
+        builds = [b for b in self.client.Templates.ListBuilds().builds if b.id in (one, two)]
+        self.assertEqual([(b.id, b.name, b.state, list(b.tags), list(b.log)) for b in builds],
+                         [(two, "two", WAITING, ["v1"], []), (one, "one", FAILED, ["v1"], [])])
+        self.assertEqual([b for b in self.other.Templates.ListBuilds().builds if b.id in (one, two)], [])
+        self.client.Templates.StopBuild(build_id=two)
+
     def test_layers_are_taken_over(self):
         first = [step("RUN", "date +%s%N > /home/user/one"), step("ENV", "A", "1"), step("RUN", "echo $A > /home/user/two")]
         self.build(*first)
