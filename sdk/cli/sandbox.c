@@ -17,7 +17,7 @@ static const char *state_name(Paddock__V1__SandboxState state)
 	return (unsigned int)state < ARRAY_SIZE(state_names) ? state_names[state] : "?";
 }
 
-static int read_resources(struct cli *cli, const struct args *args, Paddock__V1__Resources *resources)
+int resources_from_args(struct cli *cli, const struct args *args, Paddock__V1__Resources *resources)
 {
 	uint64_t pids = 0, cpu = 0;
 	const char *text = args_value(args, "cpu");
@@ -93,7 +93,7 @@ int sandbox_create_from_args(struct cli *cli, const struct args *args, Paddock__
 	const char *template = args_value(args, "template"), *hostname = args_value(args, "hostname");
 	const char *idempotency = args_value(args, "idempotency-key"), *snapshot = args_value(args, "snapshot");
 	struct pair_list env = {.count = 0}, labels = {.count = 0};
-	int rc = read_resources(cli, args, &resources);
+	int rc = resources_from_args(cli, args, &resources);
 
 	request.template_ = (char *)(template ? template : "");
 	request.snapshot = (char *)(snapshot ? snapshot : "");

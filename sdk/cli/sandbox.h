@@ -6,6 +6,9 @@
 /* Create a sandbox as the options of `create` say. */
 int sandbox_create_from_args(struct cli *cli, const struct args *args, Paddock__V1__Sandbox **ret_sandbox);
 
+/* --memory, --disk, --cpu, --pids, --inodes, as far as they are given. */
+int resources_from_args(struct cli *cli, const struct args *args, Paddock__V1__Resources *resources);
+
 int cmd_create(struct cli *cli, const struct args *args);
 int cmd_list(struct cli *cli, const struct args *args);
 int cmd_info(struct cli *cli, const struct args *args);

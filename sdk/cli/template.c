@@ -461,7 +461,33 @@ static int build_recipe(struct cli *cli, const struct args *args, char *argv[REC
 	return keep_path ? keep_recipe(cli, keep_path, argv, &header) : run_recipe(cli, argv, &header, 0);
 }
 
-static int cmd_template_build(struct cli *cli, const struct args *args)
+/* Options of one of the two forms that were given to the other. */
+static int refuse_options(struct cli *cli, const struct args *args, const char *const *names, const char *form)
+{
+	for (; *names; names++)
+		if (args_has(args, *names))
+			return cli_usage(cli, "template build: --%s is for %s", *names, form);
+	return 0;
+}
+
+static int check_form(struct cli *cli, const struct args *args)
+{
+	static const char *const of_recipes[] = {"suite",   "name",  "mirror", "include", "keep",
+						 "private", "force", "to-tar", NULL};
+	static const char *const of_steps[] = {"file",   "tag", "no-cache", "ready", "quiet",
+					       "memory", "cpu", "pids",     "disk",  NULL};
+
+	if (args->argc == 2)
+		return refuse_options(cli, args, of_recipes, "the recipes 'base' and 'code-interpreter'");
+	if (strcmp(args->argv[0], "base") != 0 && strcmp(args->argv[0], "code-interpreter") != 0)
+		return cli_usage(
+			cli,
+			"template build: NAME DIR builds from the steps of a file; alone stand the recipes 'base' and "
+			"'code-interpreter'");
+	return refuse_options(cli, args, of_steps, "builds from steps: NAME DIR");
+}
+
+static int build_by_recipe(struct cli *cli, const struct args *args)
 {
 	struct recipe recipe = {
 		.name = args->argv[0], .suite = args_value(args, "suite"), .mirror = args_value(args, "mirror")};
@@ -469,9 +495,6 @@ static int cmd_template_build(struct cli *cli, const struct args *args)
 	const char *text;
 	int index = 0, rc;
 
-	if (strcmp(recipe.name, "base") != 0 && strcmp(recipe.name, "code-interpreter") != 0)
-		return cli_usage(cli, "template build: the recipes are 'base' and 'code-interpreter'; "
-				      "`paddock template import` takes any tar");
 	while ((text = args_next(args, "include", &index))) {
 		if (recipe.n_include == (int)ARRAY_SIZE(recipe.include))
 			return cli_usage(cli, "--include: more than %zu times", ARRAY_SIZE(recipe.include));
@@ -483,6 +506,15 @@ static int cmd_template_build(struct cli *cli, const struct args *args)
 		rc = text ? save_recipe(cli, argv, text) : build_recipe(cli, args, argv);
 	recipe_args_clear(argv);
 	return rc;
+}
+
+static int cmd_template_build(struct cli *cli, const struct args *args)
+{
+	int rc = check_form(cli, args);
+
+	if (rc < 0)
+		return rc;
+	return args->argc == 2 ? template_build_steps(cli, args) : build_by_recipe(cli, args);
 }
 
 static const struct option_spec no_options[] = {{}};
@@ -504,14 +536,28 @@ static const struct option_spec import_options[] = {
 	{},
 };
 
+static const struct option_spec logs_options[] = {
+	{"follow", 'f', NULL, "go on until it has ended; 1 if it has failed"},
+	{},
+};
+
 static const struct option_spec build_options[] = {
+	{"file", 'f', "FILE", "what is done (default: DIR/Paddockfile, else DIR/Dockerfile); - is stdin"},
+	{"tag", 't', "TAG", "one more tag; may be repeated"},
+	{"no-cache", 0, NULL, "no step is taken over from an earlier build"},
+	{"ready", 0, "COMMAND", "says by success that the start command is ready"},
+	{"quiet", 'q', NULL, "no log"},
+	{"memory", 'm', "SIZE", "limit of memory, also of what is made from it"},
+	{"cpu", 0, "CORES", "limit of CPU, likewise"},
+	{"pids", 0, "N", "limit of processes, likewise"},
+	{"disk", 0, "SIZE", "limit of what is added, likewise"},
 	{"suite", 0, "SUITE", "Debian suite: bookworm (default) or trixie"},
 	{"name", 0, "NAME", "name of the template (default: base, or code-interpreter-v1)"},
 	{"mirror", 0, "URL", "where packages come from (default: this machine's apt sources)"},
 	{"include", 0, "PKG,...", "further packages; may be repeated"},
 	{"keep", 0, "FILE", "keep the tar too, for `paddock template import` elsewhere"},
 	{"private", 0, NULL, "only for the caller's tenant"},
-	{"force", 'f', NULL, "build even if the recipe has not changed"},
+	{"force", 0, NULL, "build even if the recipe has not changed"},
 	{"to-tar", 0, "FILE", "write the tar there instead of sending it (for `template import`)"},
 	{},
 };
@@ -534,17 +580,48 @@ const struct command template_commands[] = {
 	 .operand = OPERAND_TEMPLATE},
 	{.name = "build",
 	 .group = "",
-	 .summary = "Make a template of Debian packages",
-	 .synopsis = "base|code-interpreter [OPTIONS]",
+	 .summary = "Make a template from steps, or of Debian packages",
+	 .synopsis = "NAME[:TAG] DIR [OPTIONS] | base|code-interpreter [OPTIONS]",
 	 .options = build_options,
 	 .run = cmd_template_build,
 	 .min_operands = 1,
-	 .max_operands = 1,
-	 .details = "Runs mmdebstrap on this machine and sends the result to the server. An unchanged recipe is not\n"
-		    "built twice.\n\nExamples\n"
-		    "  sudo paddock template build base\n"
-		    "  sudo paddock template build base --suite trixie --name trixie --include golang-go,jq\n"
-		    "  sudo paddock template build code-interpreter --include python3-matplotlib,python3-pandas\n"},
+	 .max_operands = 2,
+	 .operand = OPERAND_FILE,
+	 .details =
+		 "With DIR: the server runs the steps of a file in a sandbox, each of which it keeps for the next "
+		 "build.\n"
+		 "The file has the form of a Dockerfile: FROM a template, RUN, COPY files of DIR, ENV, WORKDIR, USER "
+		 "(user\n"
+		 "or root), CMD and ENTRYPOINT (what is left running, with its memory). All else is refused. --file,\n"
+		 "--tag, --no-cache, --ready, --quiet and limits are for this form. Ctrl-C stops the build.\n\n"
+		 "base, code-interpreter: runs mmdebstrap on this machine and sends the result to the server. An\n"
+		 "unchanged recipe is not built twice. All other options are for this form.\n\nExamples\n"
+		 "  paddock template build web ./web --tag v2 --ready 'curl -fs localhost:8000'\n"
+		 "  sudo paddock template build base\n"
+		 "  sudo paddock template build base --suite trixie --name trixie --include golang-go,jq\n"
+		 "  sudo paddock template build code-interpreter --include python3-matplotlib,python3-pandas\n"},
+	{.name = "builds",
+	 .group = "",
+	 .summary = "List builds from steps, also those that ended today",
+	 .synopsis = "",
+	 .options = no_options,
+	 .run = cmd_template_builds},
+	{.name = "logs",
+	 .group = "",
+	 .summary = "Print the log of a build",
+	 .synopsis = "BUILD",
+	 .options = logs_options,
+	 .run = cmd_template_logs,
+	 .min_operands = 1,
+	 .max_operands = 1},
+	{.name = "stop",
+	 .group = "",
+	 .summary = "Stop a build",
+	 .synopsis = "BUILD",
+	 .options = no_options,
+	 .run = cmd_template_stop,
+	 .min_operands = 1,
+	 .max_operands = 1},
 	{.name = "import",
 	 .group = "",
 	 .summary = "Make a template of a tar file",

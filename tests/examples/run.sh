@@ -43,9 +43,20 @@ shell_patch() {
 		same "$(cat "$WORK/repository/file")" after && no_sandbox
 }
 
+# Twice: the second build takes every step over. The page has been asked for once, by the ready command, when a sandbox begins.
+template_of_steps() {
+	local ask="python3 -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1:8000\").read().decode(), end=\"\")'" id rc=0
+	[ -e "$INSTANCE/libexec/criu" ] || [ -x /usr/sbin/criu ] || { echo "no CRIU"; return 1; }
+	"$PADDOCK" template build hello "$SOURCE/examples/template" --ready "$ask" 2>"$WORK/log" >/dev/null && grep -q 'compiled by user' "$WORK/log" &&
+		"$PADDOCK" template build hello "$SOURCE/examples/template" --ready "$ask" 2>"$WORK/log" >/dev/null &&
+		grep -q '4 of 4 steps are cached' "$WORK/log" && id=$("$PADDOCK" create --template hello) || { cat "$WORK/log"; return 1; }
+	same "$("$PADDOCK" exec "$id" -- sh -c "$ask")" "Hello from a template: 2" || rc=1
+	"$PADDOCK" kill "$id" >/dev/null && "$PADDOCK" template remove hello && return $rc
+}
+
 check installs
 daemon_start && daemon_template >&2 || { echo "FAIL instance: it does not start"; exit 1; }
-for name in c_with_pkg_config c_with_cmake c_of_the_manual python_with_grpc shell_patch; do
+for name in c_with_pkg_config c_with_cmake c_of_the_manual python_with_grpc shell_patch template_of_steps; do
 	check $name
 done
 exit $failed

@@ -271,13 +271,77 @@ doctor_without_criu() {
 	[ $rc = 0 ] || cat "$WORK/out"
 	return $rc
 }
+# From steps: what is sent, what is taken over, what is said, and the exit status.
+build_of_steps() {
+	local dir=$WORK/steps
+	mkdir -p "$dir/src/sub" && echo one >"$dir/src/one.txt" && echo two >"$dir/src/sub/two.txt" && echo no >"$dir/src/no.o" && echo '**/*.o' >"$dir/.dockerignore"
+	printf '%s\n' 'FROM base' 'ENV A="two words"' 'WORKDIR /srv/app' 'COPY --chmod=700 src .' 'COPY src/*.txt src/sub/two.txt flat/' \
+		'RUN echo "$A in $PWD" && ls -R' 'USER root' >"$dir/Paddockfile"
+	p template build steps:v1 "$dir" --tag latest --memory 256M >"$WORK/out" 2>"$WORK/log" || { cat "$WORK/log"; return 1; }
+	grep -q '^\[5/6\] *two words in /srv/app' "$WORK/log" && grep -q '^Template.*steps:v1' "$WORK/out" &&
+		same "$(p run -t steps:latest -- sh -c 'id -un; pwd; stat -c "%U %a" one.txt; cat sub/two.txt flat/one.txt flat/two.txt; ls')" \
+			"$(printf 'root\n/srv/app\nuser 700\ntwo\none\ntwo\nflat\none.txt\nsub')" || return 1
+	# All is taken over; another content of a file, nothing from there on; -o json is the build alone.
+	same "$(p template build steps "$dir" -q -o json 2>"$WORK/log" | jq -r '"\(.state) \(.cached_steps) \(.log)"')" "ready 5 []" && same "$(cat "$WORK/log")" "" &&
+		echo three >"$dir/src/sub/two.txt" && same "$(p template build steps "$dir" -q -o json | jq .cached_steps)" 2 &&
+		touch "$dir/src/one.txt" && same "$(p template build steps "$dir" -q -o json | jq .cached_steps)" 5 &&
+		same "$(p template build steps "$dir" -q -o json --no-cache | jq .cached_steps)" 0 &&
+		same "$(p template builds -o json | jq -r '.[0] | "\(.name) \(.state) \(.tags[0])"')" "steps ready default" &&
+		p template remove steps && p template remove steps:v1 && p template remove steps:latest
+}
+build_that_fails() {
+	local dir=$WORK/fails rc=0 id
+	mkdir -p "$dir" && printf '# first\nFROM base\nRUN echo before\nRUN \\\n  echo why; exit 7\n' >"$dir/Dockerfile"
+	p template build fails "$dir" >"$WORK/out" 2>"$WORK/err" || rc=$?
+	same $rc 1 && grep -q "^\[2/2\] *why" "$WORK/err" && grep -q "^paddock: Dockerfile:4: failed to run command 'echo why; exit 7': exit status 7" "$WORK/err" &&
+		same "$(cat "$WORK/out")" "" && ! p template get fails 2>/dev/null || { cat "$WORK/err"; return 1; }
+	# Its log is told later, too.
+	id=$(p template builds -o json | jq -r '.[0].id') && p template logs "$id" | grep -q '^\[2\] *why' && same "$(p template logs -o json "$id" | jq -r 'select(.message == "why") | .level + .step')" info2 &&
+		p template builds | grep -q "$id.*fails.*failed" && status 1 template logs -f "$id" || return 1
+	# What is wrong before anything is begun: by file and line, without a build.
+	for text in 'FROM base\nEXPOSE 80|Dockerfile:2: EXPOSE is not available here' 'FROM base\nCOPY none .|Dockerfile:2: COPY: none: No such file' \
+		'FROM base\nCOPY ../out .|Dockerfile:2: COPY: .*leads out' 'RUN x|Dockerfile:1: RUN: FROM comes first'; do
+		printf "${text%|*}\n" >"$dir/Dockerfile"
+		! p template build fails "$dir" 2>"$WORK/err" && grep -q "^paddock: ${text#*|}" "$WORK/err" || { cat "$WORK/err"; return 1; }
+	done
+	same "$(p template builds -o json | jq -r '.[0].id')" "$id" && ! p template build fails "$WORK/none" 2>/dev/null && rm "$dir/Dockerfile" &&
+		! p template build fails "$dir" 2>"$WORK/err" && grep -q 'has no Paddockfile and no Dockerfile' "$WORK/err" &&
+		printf 'FROM none\n' | { ! p template build fails "$dir" -f - 2>"$WORK/err"; } && grep -q 'template not found' "$WORK/err" &&
+		status 2 template build fails && status 2 template build fails "$dir" --suite trixie && status 2 template build base --no-cache
+}
+# Ctrl-C, and \`template stop\` from elsewhere: it ends, as failed, and its sandbox goes.
+build_stopped() {
+	local dir=$WORK/stopped pid rc=0 build
+	mkdir -p "$dir" && printf 'FROM base\nRUN echo here; sleep 1000\n' >"$dir/Paddockfile"
+	"$PADDOCK" template build stopped "$dir" 2>"$WORK/err" &
+	pid=$!
+	wait_for 30 grep -q here "$WORK/err" && kill -INT $pid || { cat "$WORK/err"; return 1; }
+	wait $pid || rc=$?
+	same $rc 130 && grep -q 'the build was stopped' "$WORK/err" && wait_for 10 same "$(p list -q | grep -vx "$id")" "" || { cat "$WORK/err"; return 1; }
+	"$PADDOCK" template build stopped "$dir" >/dev/null 2>"$WORK/err" &
+	pid=$! rc=0
+	wait_for 30 grep -q here "$WORK/err" && build=$(p template builds -o json | jq -r '.[0].id') && p template stop "$build" || { cat "$WORK/err"; return 1; }
+	wait $pid || rc=$?
+	same $rc 1 && grep -q 'Paddockfile:2: the build was stopped' "$WORK/err"
+}
+# A server that is started again in the middle of it: told when it is there again, with the line.
+build_cut() {
+	local dir=$WORK/stopped pid rc=0
+	"$PADDOCK" template build cut "$dir" >/dev/null 2>"$WORK/err" &
+	pid=$!
+	wait_for 30 grep -q here "$WORK/err" && kill -9 "$paddockd_pid"
+	wait "$paddockd_pid" 2>/dev/null
+	daemon_start_server
+	wait $pid || rc=$?
+	same $rc 1 && grep -q 'Paddockfile:2: the server was restarted while it ran' "$WORK/err" || { cat "$WORK/err"; return 1; }
+}
 killed() { p kill $id >/dev/null && status 125 exec $id true && p list --all | grep -q "$id"; }
 
 daemon_start && daemon_template >&2 || { echo "FAIL instance: it does not start"; exit 1; }
 id=$(p create --lifetime 30m) || { echo "FAIL create: no sandbox"; exit 1; }
 tests="exit_codes streams_apart input_whole input_unread closed_descriptors closed_reader output_whole environment login_shells locales json_result detached signalled ctrl_c
 	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys previews run_and_gone snapshots
-	terminal json_everywhere audited says_what_to_do helps_on doctor doctor_without_criu ended_meanwhile survives_restart killed"
+	terminal json_everywhere audited says_what_to_do helps_on doctor doctor_without_criu ended_meanwhile build_of_steps build_that_fails build_stopped build_cut survives_restart killed"
 for name in ${*:-$tests}; do
 	check $name $name
 done
