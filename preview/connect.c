@@ -26,6 +26,7 @@
  */
 
 #define CREDIT 4u
+#define CREDIT_AT_ONCE 3u /* one message is on its way meanwhile; a command without output needs none at all */
 #define KEEPALIVE_DEFAULT_S 90u
 
 struct connect_call {
@@ -43,7 +44,7 @@ struct connect_call {
 	bool sent;           /* a message has gone to paddockd */
 	bool replied;        /* and one has come */
 	bool whole;          /* of the request's body */
-	unsigned int owed;   /* credit that waits for the client */
+	unsigned int owed;   /* credit that waits for more of it, or for the client */
 	struct buffer reply; /* unary: waits for the status */
 };
 
@@ -217,6 +218,12 @@ static int encode_reply(struct connect_call *call, const uint8_t *bytes, size_t 
 	return rc;
 }
 
+static void give_credit(struct connect_call *call)
+{
+	upstream_credit(call->call, call->owed);
+	call->owed = 0;
+}
+
 static void on_message(struct call *unused, const uint8_t *bytes, size_t length, int *fds, unsigned int n_fds,
 		       void *arg)
 {
@@ -240,19 +247,17 @@ static void on_message(struct call *unused, const uint8_t *bytes, size_t length,
 	write_message(call, buffer_data(&out), buffer_length(&out));
 	buffer_free(&out);
 	set_keepalive(call);
-	if (http_room(call->exchange))
-		upstream_credit(call->call, 1);
-	else
-		call->owed++;
+	call->owed++;
+	if (call->owed >= CREDIT_AT_ONCE && http_room(call->exchange))
+		give_credit(call);
 }
 
 static void on_writable(struct http_exchange *exchange, void *arg)
 {
 	struct connect_call *call = arg;
 
-	if (call->owed && call->call)
-		upstream_credit(call->call, call->owed);
-	call->owed = 0;
+	if (call->owed >= CREDIT_AT_ONCE && call->call)
+		give_credit(call);
 }
 
 static void on_end(struct call *unused, enum pdk_code code, const char *text, void *arg)

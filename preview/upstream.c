@@ -10,6 +10,8 @@ static const char *socket_path;
 static struct call_link *link;
 static struct loop_watch *watch;
 static bool deferred;
+static struct loop_task flush;
+static bool flushes;
 
 void upstream_start(const char *path)
 {
@@ -34,18 +36,37 @@ void upstream_stop(void)
 
 static void on_event(uint32_t events, void *arg);
 
+/* What the link waits for may have changed. */
+static void update_watch(void)
+{
+	if (watch && loop_watch_set(watch, call_link_events(link)) < 0)
+		log_event(LOG_ERROR, "upstream.watch", NULL);
+}
+
+static void run_flush(struct loop_task *unused)
+{
+	flushes = false;
+	if (!link)
+		return;
+	call_link_flush(link);
+	update_watch();
+}
+
+/* Something was said, and leaves with what else is said now: paddockd wakes once. */
+static void touch(void)
+{
+	if (flushes)
+		return;
+	flushes = true;
+	flush.run = run_flush;
+	loop_finally(&flush);
+}
+
 static void again(void *arg)
 {
 	deferred = false;
 	if (link)
 		on_event(0, NULL);
-}
-
-/* What the link waits for may have changed. */
-static void touch(void)
-{
-	if (watch && loop_watch_set(watch, call_link_events(link)) < 0)
-		log_event(LOG_ERROR, "upstream.watch", NULL);
 }
 
 static void on_event(uint32_t events, void *arg)

@@ -46,6 +46,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local bool lock_held;
 static _Thread_local struct loop_task *tasks_head;
 static _Thread_local struct loop_task **tasks_tail;
+static struct loop_task *finally_head; /* empty whenever the lock is free */
 static uint64_t turn;
 
 static int epoll_fd = -1;
@@ -64,6 +65,16 @@ static struct deferred *queue;
 static size_t queue_size;
 static size_t queue_capacity;
 
+static void run_finally(void)
+{
+	while (finally_head) {
+		struct loop_task *task = finally_head;
+
+		finally_head = task->next;
+		task->run(task);
+	}
+}
+
 void loop_lock(void)
 {
 	pthread_mutex_lock(&lock);
@@ -74,8 +85,10 @@ void loop_lock(void)
 
 void loop_unlock(void)
 {
-	struct loop_task *task = tasks_head;
+	struct loop_task *task;
 
+	run_finally();
+	task = tasks_head;
 	turn++;
 	tasks_head = NULL;
 	lock_held = false;
@@ -100,6 +113,24 @@ void loop_after_unlock(struct loop_task *task)
 	task->next = NULL;
 	*tasks_tail = task;
 	tasks_tail = &task->next;
+}
+
+void loop_finally(struct loop_task *task)
+{
+	loop_assert_locked();
+	task->next = finally_head;
+	finally_head = task;
+}
+
+void loop_finally_not(struct loop_task *task)
+{
+	struct loop_task **at = &finally_head;
+
+	loop_assert_locked();
+	while (*at && *at != task)
+		at = &(*at)->next;
+	if (*at)
+		*at = task->next;
 }
 
 uint64_t loop_turn(void)
@@ -387,8 +418,10 @@ void loop_run(void)
 		if (n < 0 && errno != EINTR)
 			abort();
 		loop_lock();
-		for (int i = 0; i < n; i++)
+		for (int i = 0; i < n; i++) {
 			serve(&events[i]);
+			run_finally();
+		}
 		free_removed_watches();
 		loop_unlock();
 	}

@@ -53,6 +53,11 @@ struct loop_task {
 	struct loop_task *next;
 };
 void loop_after_unlock(struct loop_task *task);
+/* Run `task` with the lock held, when what is being done now is done: the handler of this event or timer, or else whatever
+ * this thread does until it lets go of the lock. For what is worth doing once, like a write. At most once in the list. */
+void loop_finally(struct loop_task *task);
+/* Its owner goes. Fine if it is not in the list. */
+void loop_finally_not(struct loop_task *task);
 /* A number that changes with every release of the lock: equal means "nobody else has run since". */
 uint64_t loop_turn(void);
 

@@ -106,9 +106,10 @@ static void deliver(struct rpc_link_call *call)
 	packet = take_in(call);
 	rc = rpc_unpack(&call->call, packet->bytes, packet->length, &message, &err);
 	free(packet);
-	if (!call->half_closed) {
-		call->window++;
-		rpc_link_write_credit(call->peer, call->stream, 1);
+	if (!call->half_closed && ++call->owed == RPC_LINK_CREDIT_AT_ONCE) {
+		call->window += call->owed;
+		rpc_link_write_credit(call->peer, call->stream, call->owed);
+		call->owed = 0;
 	}
 	rpc_received(&call->call, message, rc, &err);
 	if (call->call.reading && (call->n_in || call->half_closed))

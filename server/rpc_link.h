@@ -8,8 +8,8 @@
 /*
  * Calls over link, for rpc_link*.c and listen.c only. The frames are in proto/paddock/internal/call.proto.
  *
- * A peer is one connection of the ingress. Its socket is read on the loop thread; what handlers send is written at
- * once, on whichever thread they run, as long as little waits in the link (RPC_LINK_ROOM); beyond that each call keeps
+ * A peer is one connection of the ingress. Its socket is read on the loop thread; what handlers send is written when
+ * they are done, on whichever thread they run, as long as little waits in the link (RPC_LINK_ROOM); beyond that each call keeps
  * its one message and stands in line. So a peer that does not read costs at most the queue of the link and one message
  * a call, and a call whose client gives no credit delays no other.
  *
@@ -21,6 +21,7 @@
 #define RPC_LINK_CALLS_HARD_MAX 8192u /* refused ones that the peer does not end included; more end the link */
 #define RPC_LINK_PEERS_MAX 8u
 #define RPC_LINK_WINDOW 4u             /* CALL_WINDOW of call.proto */
+#define RPC_LINK_CREDIT_AT_ONCE 2u     /* half of it: most calls have one message and need no credit at all */
 #define RPC_LINK_QUEUE_MAX (64u << 20) /* messages of one peer that no handler has taken yet */
 #define RPC_LINK_ROOM (1u << 20)
 #define RPC_LINK_CREDIT_MAX (1u << 20)
@@ -38,6 +39,7 @@ struct rpc_link_call {
 	struct rpc_packet *in[RPC_LINK_WINDOW]; /* received, not yet asked for; a ring */
 	unsigned int in_first, n_in;
 	uint32_t window;  /* messages that the peer may send */
+	uint32_t owed;    /* and those that it will be told of with the next */
 	bool half_closed; /* it has sent its END */
 	bool abandoned;   /* it has cancelled the call */
 
@@ -56,6 +58,8 @@ struct rpc_link_peer {
 	struct link *link;
 	struct loop_watch *watch;
 	uint32_t watching;
+	struct loop_task flush;  /* what was said in this turn leaves at its end */
+	bool flushes;            /* it is in the list */
 	struct loop_timer timer; /* due at once: a failure to act on, or frames that are already read */
 	int failed;              /* why the link is to end */
 	struct rpc_link_call *buckets[RPC_LINK_BUCKETS];

@@ -1,6 +1,7 @@
 #include "rpc_link.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 
@@ -34,6 +35,7 @@ static void peer_destroy(struct rpc_link_peer *peer)
 	if (!peer->failed)
 		peer->failed = -ECONNRESET;
 	lose_calls(peer);
+	loop_finally_not(&peer->flush);
 	loop_timer_cancel(&peer->timer);
 	loop_watch_remove(peer->watch);
 	link_free(peer->link);
@@ -58,6 +60,26 @@ static void update_watch(struct rpc_link_peer *peer)
 		peer->watching = events;
 }
 
+static void run_flush(struct loop_task *task)
+{
+	struct rpc_link_peer *peer = (struct rpc_link_peer *)((char *)task - offsetof(struct rpc_link_peer, flush));
+	int rc = peer->failed ? 0 : link_flush(peer->link);
+
+	peer->flushes = false;
+	if (rc < 0)
+		rpc_link_fail_later(peer, rc);
+	else
+		update_watch(peer);
+}
+
+static void flush_later(struct rpc_link_peer *peer)
+{
+	if (peer->flushes)
+		return;
+	peer->flushes = true;
+	loop_finally(&peer->flush);
+}
+
 int rpc_link_write_fd(struct rpc_link_peer *peer, uint32_t stream, enum link_kind kind, const void *payload,
 		      size_t length, int fd)
 {
@@ -68,7 +90,7 @@ int rpc_link_write_fd(struct rpc_link_peer *peer, uint32_t stream, enum link_kin
 	if (rc < 0)
 		rpc_link_fail_later(peer, rc);
 	else
-		update_watch(peer);
+		flush_later(peer);
 	return rc;
 }
 
@@ -86,7 +108,7 @@ void rpc_link_write_credit(struct rpc_link_peer *peer, uint32_t stream, uint32_t
 	if (rc < 0)
 		rpc_link_fail_later(peer, rc);
 	else
-		update_watch(peer);
+		flush_later(peer);
 }
 
 /* Frames */
@@ -195,6 +217,8 @@ struct rpc_link_peer *rpc_link_peer_create(int fd)
 		free(peer);
 		return NULL;
 	}
+	link_gather(peer->link);
+	peer->flush.run = run_flush;
 	peer->next = peers;
 	peers = peer;
 	n_peers++;

@@ -22,7 +22,8 @@
  * descriptors that no frame claims.
  *
  * Output: a frame is written at once if nothing waits before it; what the socket does not take becomes a
- * `chunk`. Descriptors are sent with the first byte, and are duplicated only if they have to wait.
+ * `chunk`. Descriptors are sent with the first byte, and are duplicated only if they have to wait. After link_gather()
+ * a small frame becomes a chunk at once, and link_flush() writes many of them together.
  *
  * The first error is kept in `broken`; every later call returns it. A peer that is gone for writing (`deaf`) is
  * not broken yet: what it said before it left may still wait in the socket, and link_input() brings it before the end.
@@ -30,6 +31,8 @@
 
 #define READ_SIZE 16384u
 #define LAST_MAX 1024u
+#define GATHER_MAX 1024u /* a larger frame is not worth the copy */
+#define IOV_MAX_AT_ONCE 16u
 #define PENDING_MAX (2 * LINK_FDS_MAX)
 #define QUEUE_FDS_MAX 256u
 
@@ -46,6 +49,7 @@ struct link {
 	int fd;
 	int broken;
 	bool deaf; /* nobody reads what we write */
+	bool gathers;
 	bool survives_lost_fds;
 	bool fds_lost; /* the next frame that claims more than is pending has lost its descriptors */
 	size_t max_payload;
@@ -109,6 +113,11 @@ struct link *link_create(int fd, size_t max_payload, link_handler handler, void 
 void link_survive_lost_fds(struct link *link)
 {
 	link->survives_lost_fds = true;
+}
+
+void link_gather(struct link *link)
+{
+	link->gathers = true;
 }
 
 static void drop_first_chunk(struct link *link)
@@ -264,6 +273,13 @@ static int send_frame(struct link *link, uint32_t stream, enum link_kind kind, u
 	if (link->queued_bytes + sizeof(header) + length > LINK_QUEUE_MAX || link->queued_fds + n_fds > QUEUE_FDS_MAX)
 		return -ENOBUFS;
 	encode_header(header, length, stream, kind, n_fds, credit);
+	if (link->gathers && !n_fds && length <= GATHER_MAX)
+		return queue_rest(link, header, payload, length, 0, NULL, 0);
+	if (link->gathers) {
+		rc = link_flush(link);
+		if (rc < 0 || link->deaf)
+			return -EPIPE;
+	}
 	if (!link->first) {
 		written = write_some(link->fd, iov, length ? 2 : 1, fds, n_fds);
 		if (written < 0)
@@ -292,7 +308,7 @@ int link_send_last(struct link *link, uint32_t stream, enum link_kind kind, cons
 	ssize_t written;
 	int rc;
 
-	if (link->broken || link->deaf || link->first || total > sizeof(bytes)) {
+	if (link->broken || link->deaf || link->first || link->gathers || total > sizeof(bytes)) {
 		rc = link_send(link, stream, kind, payload, length, NULL, 0);
 		return rc < 0 ? rc : link_send(link, stream, LINK_END, NULL, 0, NULL, 0);
 	}
@@ -316,15 +332,42 @@ int link_send_credit(struct link *link, uint32_t stream, uint32_t credit)
 	return send_frame(link, stream, LINK_CREDIT, credit, NULL, 0, NULL, 0);
 }
 
+/* The chunks that can leave in one write: descriptors go with its first byte, so a chunk that still has its own begins one. */
+static size_t gather(const struct link *link, struct iovec iov[IOV_MAX_AT_ONCE])
+{
+	struct chunk *chunk = link->first;
+	size_t n = 0;
+
+	do {
+		iov[n++] = (struct iovec){chunk->bytes + chunk->written, chunk->length - chunk->written};
+		chunk = chunk->next;
+	} while (chunk && n < IOV_MAX_AT_ONCE && !chunk->n_fds);
+	return n;
+}
+
+/* The socket has taken `n` bytes. */
+static void drop_written(struct link *link, size_t n)
+{
+	while (n) {
+		struct chunk *chunk = link->first;
+		size_t left = chunk->length - chunk->written;
+
+		chunk->written += n < left ? n : left;
+		n -= n < left ? n : left;
+		if (chunk->written == chunk->length)
+			drop_first_chunk(link);
+	}
+}
+
 int link_flush(struct link *link)
 {
 	if (link->broken)
 		return link->broken;
 	while (link->first) {
-		struct chunk *chunk = link->first;
-		struct iovec iov = {chunk->bytes + chunk->written, chunk->length - chunk->written};
-		bool with_fds = chunk->n_fds && !chunk->written;
-		ssize_t n = write_some(link->fd, &iov, 1, chunk->fds, with_fds ? chunk->n_fds : 0);
+		struct iovec iov[IOV_MAX_AT_ONCE];
+		size_t n_iov = gather(link, iov);
+		bool with_fds = link->first->n_fds && !link->first->written;
+		ssize_t n = write_some(link->fd, iov, n_iov, link->first->fds, with_fds ? link->first->n_fds : 0);
 
 		if (n == -EPIPE) {
 			break_output(link, (int)n);
@@ -334,9 +377,7 @@ int link_flush(struct link *link)
 			return break_link(link, (int)n);
 		if (!n)
 			return 0;
-		chunk->written += (size_t)n;
-		if (chunk->written == chunk->length)
-			drop_first_chunk(link);
+		drop_written(link, (size_t)n);
 	}
 	return 0;
 }
@@ -478,8 +519,8 @@ static size_t wanted(const struct link *link)
 	return whole > have + READ_SIZE ? whole - have : READ_SIZE;
 }
 
-/* Bytes read, 0 when the socket is empty, or a negative errno. */
-static ssize_t read_some(struct link *link)
+/* Bytes read, 0 when the socket is empty, or a negative errno. `ret_drained`: it was seen to be empty after that. */
+static ssize_t read_some(struct link *link, bool *ret_drained)
 {
 	union control control;
 	struct iovec iov = {.iov_len = wanted(link)};
@@ -501,6 +542,8 @@ static ssize_t read_some(struct link *link)
 	linger_end();
 	if (rc < 0)
 		return rc == -EAGAIN || rc == -EWOULDBLOCK ? 0 : rc;
+	/* Only descriptors make the kernel stop before the room or the socket ends. */
+	*ret_drained = n && (size_t)n < iov.iov_len && !message.msg_controllen;
 	rc = keep_descriptors(link, &message);
 	if (rc < 0)
 		return rc;
@@ -513,6 +556,7 @@ static ssize_t read_some(struct link *link)
 int link_input(struct link *link, unsigned int max_frames)
 {
 	unsigned int frames = 0;
+	bool drained = false;
 
 	if (link->broken)
 		return link->broken;
@@ -524,7 +568,9 @@ int link_input(struct link *link, unsigned int max_frames)
 			return break_link(link, rc);
 		if (rc > 0)
 			return 1;
-		n = read_some(link);
+		if (drained)
+			break;
+		n = read_some(link, &drained);
 		if (n < 0)
 			return break_link(link, (int)n);
 		if (!n)

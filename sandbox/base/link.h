@@ -64,6 +64,9 @@ typedef int (*link_handler)(struct link *link, struct link_frame *frame, void *a
 struct link *link_create(int fd, size_t max_payload, link_handler handler, void *arg);
 /* A frame whose descriptors find no room in our table (EMFILE) is handed on without them, instead of ending the link. */
 void link_survive_lost_fds(struct link *link);
+/* From now on a small frame without descriptors waits for link_flush(), or for a frame that does not wait, so that what is
+ * said in one go leaves in one write and wakes the peer once. The owner flushes before it waits for anything. */
+void link_gather(struct link *link);
 /* Close the socket and everything queued. NULL is fine. Must not be called from inside the handler
  * (return an error instead). */
 void link_free(struct link *link);
@@ -85,8 +88,9 @@ int link_send_credit(struct link *link, uint32_t stream, uint32_t credit);
 /* Write what is queued. 0, or a negative errno that ends the link (never -EAGAIN). A peer that is gone is no error here:
  * link_input() brings what it said last, then -ECONNRESET. */
 int link_flush(struct link *link);
-/* Read and dispatch at most `max_frames` frames (0: until the socket is empty). 1 = more may wait, 0 = drained,
- * -ECONNRESET = the peer closed, -EPROTO = it broke the protocol, or what the handler returned. */
+/* Read and dispatch at most `max_frames` frames (0: until the socket is empty). 1 = more may wait, 0 = drained (the end, if it
+ * is all that is left, may still have to be read), -ECONNRESET = the peer closed, -EPROTO = it broke the protocol, or what
+ * the handler returned. */
 int link_input(struct link *link, unsigned int max_frames);
 
 /* Feed bytes as if they had been read from the peer: for tests and fuzzing, without a socket. */

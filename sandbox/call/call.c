@@ -325,6 +325,14 @@ int call_link_io(struct call_link *link, uint32_t events)
 	return rc;
 }
 
+void call_link_flush(struct call_link *link)
+{
+	int rc = link->broken ? 0 : link_flush(link->link);
+
+	if (rc < 0)
+		link->broken = rc;
+}
+
 /* Life */
 
 struct call_link *call_link_create(int fd)
@@ -339,6 +347,7 @@ struct call_link *call_link_create(int fd)
 		free(link);
 		return NULL;
 	}
+	link_gather(link->link);
 	return link;
 }
 

@@ -63,6 +63,9 @@ uint32_t call_link_events(const struct call_link *link);
 /* Read and write what is possible. 1: there is more to read, call again soon (other work may go first). 0: go on
  * polling. Negative errno: the link is of no more use; free it (its calls hear of it then) and connect again. */
 int call_link_io(struct call_link *link, uint32_t events);
+/* What was sent since the last call_link_io() leaves now, in as few writes as it takes. Without it, call_link_events() asks for
+ * EPOLLOUT. A failure is told by the next call_link_io(). */
+void call_link_flush(struct call_link *link);
 /* Calls under way, cancelled ones that paddockd has not ended yet included. */
 unsigned int call_link_active(const struct call_link *link);
 

@@ -23,6 +23,7 @@ struct seen {
 	size_t length;
 	uint64_t sum;
 	unsigned int n_fds;
+	unsigned int with_fds;
 	int kept_fd;
 	int rc;
 };
@@ -47,6 +48,7 @@ static int see(struct link *link, struct link_frame *frame, void *arg)
 		seen->sum = seen->sum * 31 + frame->payload[i];
 	seen->n_fds = frame->n_fds;
 	if (frame->n_fds) {
+		seen->with_fds++;
 		cleanup_fd(&seen->kept_fd);
 		seen->kept_fd = STEAL_FD(frame->fds[0]);
 	}
@@ -130,6 +132,69 @@ static void test_last_frames(void **state)
 	}
 	assert_int_equal(pair->at_b.stream, 11);
 	assert_int_equal(pair->at_b.kind, LINK_END);
+}
+
+static ssize_t waits_in(int fd)
+{
+	static uint8_t bytes[1 << 16];
+
+	return recv(fd, bytes, sizeof(bytes), MSG_PEEK | MSG_DONTWAIT);
+}
+
+/* Small frames leave together; a large one, and one with descriptors, take along what waits, in order. */
+static void test_gathered_frames(void **state)
+{
+	struct pair *pair = *state;
+	static uint8_t large[5000];
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	link_gather(pair->a);
+	assert_int_equal(link_send(pair->a, 7, LINK_EVENT, "hello", 5, NULL, 0), 0);
+	assert_int_equal(link_send_last(pair->a, 7, LINK_REPLY, "bye", 3), 0);
+	assert_int_equal(waits_in(link_fd(pair->b)), -1);
+	assert_int_equal(link_events(pair->a), EPOLLIN | EPOLLOUT);
+	assert_int_equal(link_flush(pair->a), 0);
+	assert_int_equal(link_events(pair->a), EPOLLIN);
+	assert_int_equal(waits_in(link_fd(pair->b)), 3 * LINK_HEADER_SIZE + 8);
+	assert_int_equal(link_input(pair->b, 0), 0);
+	assert_int_equal(pair->at_b.frames, 3);
+	assert_int_equal(pair->at_b.kind, LINK_END);
+
+	assert_int_equal(link_send(pair->a, 9, LINK_EVENT, "x", 1, NULL, 0), 0);
+	assert_int_equal(link_send(pair->a, 9, LINK_EVENT, large, sizeof(large), NULL, 0), 0);
+	assert_int_equal(waits_in(link_fd(pair->b)), 2 * LINK_HEADER_SIZE + 1 + sizeof(large));
+	assert_int_equal(link_send(pair->a, 9, LINK_EVENT, "y", 1, NULL, 0), 0);
+	assert_int_equal(link_send(pair->a, 11, LINK_EVENT, "z", 1, &fd, 1), 0);
+	assert_int_equal(link_input(pair->b, 0), 0);
+	assert_int_equal(pair->at_b.frames, 7);
+	assert_int_equal(pair->at_b.stream, 11);
+	assert_int_equal(pair->at_b.n_fds, 1);
+	close(fd);
+}
+
+/* More than the socket takes, with descriptors in between: all of it arrives, each set with its frame. */
+static void test_gathered_frames_wait(void **state)
+{
+	struct pair *pair = *state;
+	unsigned int before = open_fds(), sent = 0;
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	link_gather(pair->a);
+	for (; sent < 3000; sent++) {
+		bool with_fd = sent % 16 == 5;
+
+		assert_int_equal(link_send(pair->a, 1, LINK_EVENT, "0123456789", 10, with_fd ? &fd : NULL, with_fd), 0);
+	}
+	assert_true(link_events(pair->a) & EPOLLOUT);
+	while (pair->at_b.frames < sent) {
+		assert_int_equal(link_flush(pair->a), 0);
+		assert_true(link_input(pair->b, 0) >= 0);
+	}
+	assert_int_equal(pair->at_b.with_fds, (3000 - 5 + 15) / 16);
+	cleanup_fd(&pair->at_b.kept_fd);
+	pair->at_b.kept_fd = -1;
+	close(fd);
+	assert_int_equal(open_fds(), before);
 }
 
 static void test_large_frames_wait(void **state)
@@ -267,6 +332,7 @@ static void test_peer_gone(void **state)
 
 	assert_int_equal(link_send(pair->a, 1, LINK_EVENT, "x", 1, NULL, 0), 0);
 	link_free(STEAL_PTR(pair->a));
+	assert_int_equal(link_input(pair->b, 0), 0);
 	assert_int_equal(link_input(pair->b, 0), -ECONNRESET);
 	assert_int_equal(pair->at_b.frames, 1);
 	assert_int_equal(link_send(pair->b, 1, LINK_EVENT, "x", 1, NULL, 0), -EPIPE);
@@ -283,6 +349,7 @@ static void test_last_words(void **state)
 	assert_int_equal(link_send(pair->b, 1, LINK_REQUEST, NULL, 0, NULL, 0), -EPIPE);
 	assert_int_equal(link_flush(pair->b), 0);
 	assert_int_equal(link_events(pair->b) & EPOLLOUT, 0);
+	assert_int_equal(link_input(pair->b, 0), 0);
 	assert_int_equal(link_input(pair->b, 0), -ECONNRESET);
 	assert_int_equal(pair->at_b.frames, 2);
 	assert_int_equal(pair->at_b.kind, LINK_END);
@@ -330,6 +397,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_frame_arrives, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_last_frames, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gathered_frames, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gathered_frames_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_large_frames_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
 		cmocka_unit_test(test_protocol_violations),

@@ -247,12 +247,57 @@ static void tasks_run_after_the_lock(void **state)
 	loop_unlock();
 }
 
+/* What is to be done at the end of a turn is done before the lock is free, by whoever has it, and once. */
+static struct loop_task final_a = {.run = add_b}, final_b = {.run = add_b};
+
+static void finally_with_the_lock(void **state)
+{
+	struct loop_task after = {.run = add_a};
+
+	trace[0] = '\0';
+	loop_lock();
+	loop_after_unlock(&after);
+	loop_finally(&final_a);
+	loop_finally(&final_b);
+	loop_finally_not(&final_a);
+	loop_finally_not(&final_a);
+	assert_string_equal(trace, "");
+	loop_unlock();
+	assert_string_equal(trace, "ba");
+	loop_lock();
+	loop_unlock();
+	assert_string_equal(trace, "ba");
+}
+
+static void want_final(void *arg)
+{
+	if (*(int *)arg == 0)
+		loop_finally(&final_a);
+	(*(int *)arg)++;
+}
+
+static void finally_after_a_handler(void **state)
+{
+	int calls = 0;
+
+	trace[0] = '\0';
+	loop_lock();
+	assert_int_equal(loop_defer(want_final, &calls), 0);
+	assert_int_equal(loop_defer(want_final, &calls), 0);
+	loop_unlock();
+	wait_for(&calls, 2);
+	loop_lock();
+	assert_string_equal(trace, "b");
+	loop_unlock();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(timers_fire_in_order),      cmocka_unit_test(many_timers),
 		cmocka_unit_test(watches_pause_and_go),      cmocka_unit_test(removed_watch_is_not_called),
 		cmocka_unit_test(deferred_runs_on_the_loop), cmocka_unit_test(tasks_run_after_the_lock),
+		cmocka_unit_test(finally_with_the_lock),     cmocka_unit_test(finally_after_a_handler),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -373,6 +373,7 @@ static void a_peer_that_does_not_read_stops_the_producer(void **state)
 	int rc;
 
 	call_unary(wire, &open, packed, pack_number((int64_t)1 << 30, packed), &events, &seen, &rc);
+	call_link_flush(wire);
 	usleep(500000);
 	produced = atomic_load(&bytes_produced);
 	assert_true(produced < 8 << 20);
