@@ -46,6 +46,8 @@ enum pdk_code sandbox_code_of(const struct warden_reply *reply)
 		return PDK_RESOURCE_EXHAUSTED;
 	case -ECANCELED:
 		return PDK_ABORTED;
+	case -ETIMEDOUT:
+		return PDK_DEADLINE_EXCEEDED;
 	default:
 		return PDK_UNAVAILABLE;
 	}

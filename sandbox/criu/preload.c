@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,9 @@
  *
  * A call that succeeds is not touched.
  *
+ * In a dump, stops of the processes that CRIU traces are not told to it by SIGCHLD where it has no handler for that: it waits
+ * for each with wait4(). It is traced itself then, by the guard, and each signal would be a stop of its own.
+ *
  * And one is a messenger: the "script" PADDOCK_HOOK, which CRIU executes in a child at each step, tells the warden when
  * all processes are there and none has run, and waits for its word.
  */
@@ -33,6 +37,9 @@
 
 extern char **environ;
 long syscall(long number, ...);
+int sigaction(int number, const struct sigaction *action, struct sigaction *old);
+int __sigaction(int number, const struct sigaction *action,
+		struct sigaction *old); /* the C library's other name of it */
 int execvp(const char *file, char *const argv[]);
 int execvpe(const char *file, char *const argv[], char *const environment[]);
 int setsockopt(int fd, int level, int name, const void *value, socklen_t length);
@@ -149,6 +156,27 @@ long syscall(long number, ...)
 		return rc;
 	errno = (int)-rc;
 	return -1;
+}
+
+static int is_dump;
+
+int sigaction(int number, const struct sigaction *action, struct sigaction *old)
+{
+	struct sigaction quiet;
+
+	if (!is_dump || number != SIGCHLD || !action || action->sa_handler != SIG_DFL)
+		return __sigaction(number, action, old);
+	quiet = *action;
+	quiet.sa_flags |= SA_NOCLDSTOP;
+	return __sigaction(number, &quiet, old);
+}
+
+static void __attribute__((constructor)) begin(int argc, char **argv)
+{
+	const struct sigaction usual = {.sa_handler = SIG_DFL};
+
+	is_dump = argc > 1 && strcmp(argv[1], "dump") == 0;
+	sigaction(SIGCHLD, &usual, NULL);
 }
 
 /* CRIU has closed all descriptors of the child that runs a script; its own are still there, and pipes can be opened

@@ -23,6 +23,7 @@ struct hierarchy {
 };
 
 static struct hierarchy v2 = {.group = -1, .parent = -1};
+static int home = -1; /* the v2 cgroup that the warden itself is in */
 static char group_name[64];
 static struct hierarchy v1[V1_MAX];
 static int v1_count;
@@ -180,6 +181,18 @@ static int v2_enable(const char *mount, const char *own, struct pdk_error *err)
 	return 0;
 }
 
+static int open_home(const char *mount)
+{
+	char own[CGROUP_PATH_MAX], path[2 * CGROUP_PATH_MAX + 64];
+	int rc = own_path(NULL, own);
+
+	if (rc < 0)
+		return rc;
+	snprintf(path, sizeof(path), "%s%s", mount, own);
+	home = open(path, O_DIRECTORY | O_PATH | O_CLOEXEC);
+	return home < 0 ? -errno : 0;
+}
+
 static int setup_v2(const struct discovery *d, const char *name, struct pdk_error *err)
 {
 	char own[CGROUP_PATH_MAX], leaf[80], available[256], path[2 * CGROUP_PATH_MAX + 64];
@@ -196,6 +209,9 @@ static int setup_v2(const struct discovery *d, const char *name, struct pdk_erro
 		if (rc < 0)
 			return rc;
 	}
+	rc = open_home(d->v2_mount);
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "open the warden's own cgroup");
 	rc = open_group(d->v2_mount, own, name, &v2, err);
 	return rc < 0 ? rc : v2_enable(d->v2_mount, own, err);
 }
@@ -329,13 +345,11 @@ static int limit_cpu(int leaf, bool is_v2, uint32_t millis)
 	char text[64];
 
 	/* A period of 100 ms: a quota of n millis is n * 100 us in it. The kernel's least quota is 1 ms. */
-	if (is_v2 && millis == 0)
-		return file_write(leaf, "cpu.max", "max 100000");
 	if (is_v2) {
 		snprintf(text, sizeof(text), "%" PRIu64 " 100000", (uint64_t)millis * 100);
-		return file_write(leaf, "cpu.max", text);
+		return file_write(leaf, "cpu.max", millis ? text : "max");
 	}
-	if (millis == 0)
+	if (!millis)
 		return file_write(leaf, "cpu.cfs_quota_us", "-1");
 	return write_number(leaf, "cpu.cfs_quota_us", (uint64_t)millis * 100);
 }
@@ -421,17 +435,23 @@ int cgroup_limit(const char *id, const struct warden_limits *limits, struct pdk_
 	return rc;
 }
 
+static int for_leaf_cpu(const struct hierarchy *h, const char *id, uint32_t millis)
+{
+	_cleanup_fd_ int leaf = -1;
+
+	if (!h->cpu)
+		return 0;
+	leaf = leaf_open(h, id);
+	return leaf < 0 ? leaf : limit_cpu(leaf, h == &v2, millis);
+}
+
 int cgroup_limit_cpu(const char *id, uint32_t millis)
 {
-	for (int i = -1; i < v1_count; i++) {
-		const struct hierarchy *h = i < 0 ? &v2 : &v1[i];
-		_cleanup_fd_ int leaf = h->cpu ? leaf_open(h, id) : -1;
-		int rc = !h->cpu ? 0 : leaf < 0 ? leaf : limit_cpu(leaf, h == &v2, millis);
+	int rc = for_leaf_cpu(&v2, id, millis);
 
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+	for (int i = 0; rc == 0 && i < v1_count; i++)
+		rc = for_leaf_cpu(&v1[i], id, millis);
+	return rc;
 }
 
 static int v2_write(const char *id, const char *file, const char *text)
@@ -468,6 +488,14 @@ bool cgroup_freezing(const char *id)
 
 	snprintf(path, sizeof(path), "%s/cgroup.freeze", id);
 	return file_read(v2.group, path, text, sizeof(text)) > 0 && text[0] == '1';
+}
+
+int cgroup_take_out(pid_t pid)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", pid);
+	return file_write(home, "cgroup.procs", text);
 }
 
 static int leaf_remove(const struct hierarchy *h, const char *id)

@@ -4,6 +4,7 @@
 #include "protocol.h"
 #include "sandbox/base/error.h"
 #include <stdbool.h>
+#include <sys/types.h>
 
 /*
  * A sandbox has one leaf in the v2 tree and, where the cpu, memory and pids controllers are still bound to v1
@@ -39,6 +40,8 @@ int cgroup_freeze(const char *id, bool frozen);
 int cgroup_frozen(const char *id);
 /* True from the request to freeze until that to thaw. */
 bool cgroup_freezing(const char *id);
+/* Take a process of our own out of a v2 leaf again, to where the warden is. */
+int cgroup_take_out(pid_t pid);
 /* Remove all leaves. -EBUSY while a process is left in one. 0 if there are none. */
 int cgroup_remove(const char *id);
 /* Fill the memory, cpu and pids fields. */

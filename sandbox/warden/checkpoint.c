@@ -207,8 +207,7 @@ static bool find_reason(int dir, const char *log, char text[160], pid_t *ret_pid
 	return found;
 }
 
-/* "process 12 (python3): ", as the sandbox knows it. */
-static void name_process(pid_t pid, char text[64])
+void checkpoint_name_process(pid_t pid, char text[64])
 {
 	char path[64], status[4096], comm[17] = "?", *at;
 	int inside = 0;
@@ -228,7 +227,7 @@ static void name_process(pid_t pid, char text[64])
 	for (char *c = comm; *c; c++)
 		if (*c < ' ' || *c > '~')
 			*c = '?';
-	snprintf(text, 64, "process %d (%s): ", inside, comm);
+	snprintf(text, 64, "process %d (%s)", inside, comm);
 }
 
 /* Then there is no room for a log either. */
@@ -239,24 +238,30 @@ static bool is_full(int dir)
 	return fstatvfs(dir, &st) == 0 && (uint64_t)st.f_bavail * st.f_frsize < FULL_BYTES;
 }
 
-int checkpoint_wait(pid_t criu, int dir, const char *log, struct pdk_error *err)
+int checkpoint_explain(int status, int dir, const char *log, struct pdk_error *err)
 {
 	char reason[160] = "CRIU gave no reason", who[64];
-	int status = 0;
 	pid_t pid;
 
-	if (criu < 0 || waitpid(criu, &status, 0) < 0)
-		return pdk_fail_errno(err, -errno, "run CRIU");
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return 0;
 	if (WIFSIGNALED(status))
 		return pdk_fail(err, -EAGAIN, PDK_UNAVAILABLE, "CRIU was ended by signal %d", WTERMSIG(status));
 	find_reason(dir, log, reason, &pid);
-	name_process(pid, who);
+	checkpoint_name_process(pid, who);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == CHECKPOINT_NOT_PREPARED)
 		return pdk_fail(err, -EAGAIN, PDK_UNAVAILABLE,
 				"the sandbox's file systems or namespaces could not be made");
 	if (strstr(reason, "No space left") || strstr(reason, "quota") || is_full(dir))
 		return pdk_fail(err, -ENOSPC, PDK_RESOURCE_EXHAUSTED, "the storage pool is full");
-	return pdk_fail(err, -EIO, PDK_FAILED_PRECONDITION, "%s%s", who, reason);
+	return pdk_fail(err, -EIO, PDK_FAILED_PRECONDITION, "%s%s%s", who, *who ? ": " : "", reason);
+}
+
+int checkpoint_wait(pid_t criu, int dir, const char *log, struct pdk_error *err)
+{
+	int status = 0;
+
+	if (criu < 0 || waitpid(criu, &status, 0) < 0)
+		return pdk_fail_errno(err, -errno, "run CRIU");
+	return checkpoint_explain(status, dir, log, err);
 }

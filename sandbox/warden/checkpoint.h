@@ -36,8 +36,9 @@ struct checkpoint_plan {
 	int status;         /* where the result goes */
 	int cgroup;         /* the v2 leaf */
 	pid_t pid;          /* dump: the sandbox's first process */
+	uint32_t cpu_millis; /* dump: the sandbox's limit, which is lifted until it runs on */
+	uint64_t limit_ms;   /* CRIU is ended after so long */
 	uint64_t frozen_ns; /* dump: when it was frozen, by CLOCK_MONOTONIC */
-	uint32_t cpu_millis; /* dump: what the sandbox may use, once it runs again */
 	bool alone;          /* dump: no other is under way */
 	int lock;           /* dump: of record_lock(), held as long as CRIU works on the sandbox's processes */
 	/* restore: */

@@ -17,6 +17,7 @@
 
 #include "btrfs.h"
 #include "cgroup.h"
+#include "checkpoint_guard.h"
 #include "checkpoint_private.h"
 #include "criu.h"
 #include "images.h"
@@ -109,21 +110,12 @@ static int inode_of(pid_t pid, const char *link, unsigned long *ret)
 /*
  * A dump asks each process some thirty questions, one after the other, and on a busy machine each answer waits for its
  * turn: 200 processes stood still for 10 s instead of 2. So it goes before others, but one dump only: who pauses his
- * sandboxes all the time gains no more than that. And the answers, which are the sandbox's processes' own time, do not wait
- * for its quota: nothing else runs in it.
+ * sandboxes all the time gains no more than that.
  */
 static void hurry(const struct checkpoint_plan *plan)
 {
 	if (plan->alone)
 		setpriority(PRIO_PROCESS, 0, NICE); /* of use only */
-	cgroup_limit_cpu(plan->id, 0);
-}
-
-static int thaw(const struct checkpoint_plan *plan)
-{
-	int rc = cgroup_limit_cpu(plan->id, plan->cpu_millis);
-
-	return rc < 0 ? rc : cgroup_freeze(plan->id, false);
 }
 
 static int execute(const struct checkpoint_plan *plan, int dir)
@@ -237,10 +229,10 @@ static void followed(struct images_follower **follower)
 	images_follower_free(*follower);
 }
 
-/* Until CRIU ends. */
-static void follow(pid_t criu, struct images_follower *follower)
+/* Until the guard ends. */
+static void follow(pid_t guard, struct images_follower *follower)
 {
-	_cleanup_fd_ int pidfd = pidfd_open(criu, 0);
+	_cleanup_fd_ int pidfd = pidfd_open(guard, 0);
 	struct pollfd end = {.fd = pidfd, .events = POLLIN};
 
 	while (pidfd >= 0 && poll(&end, 1, FOLLOW_MS) == 0)
@@ -251,7 +243,7 @@ static int take_images(const struct checkpoint_plan *plan, int dir, struct image
 		       struct pdk_error *err)
 {
 	struct checkpoint_notes notes = {0};
-	pid_t criu;
+	struct guard guard;
 	int rc = inode_of(plan->pid, "fd/3", &notes.listener);
 
 	snprintf(notes.template_id, sizeof(notes.template_id), "%s", plan->rootfs.template_id);
@@ -259,16 +251,14 @@ static int take_images(const struct checkpoint_plan *plan, int dir, struct image
 		rc = checkpoint_write_notes(dir, &notes);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "look at the sandbox");
-	criu = fork();
-	if (criu == 0) {
-		/* It does not end with us: while it works, its own code runs in the sandbox's processes, and it takes
-		 * that out again also when nobody wants the images any more. Until then it has the lock. */
-		execute(plan, dir);
-		_exit(127);
-	}
-	if (criu > 0 && follower)
-		follow(criu, follower);
-	return checkpoint_wait(criu, dir, "dump.log", err);
+	/* Neither ends with us: while CRIU works, its own code runs in the sandbox's processes, and it takes that out again
+	 * also when nobody wants the images any more. Until then they have the lock. */
+	rc = guard_start(plan, dir, execute, &guard, err);
+	if (rc < 0)
+		return rc;
+	if (follower)
+		follow(guard.pid, follower);
+	return guard_wait(&guard, dir, err);
 }
 
 /* The layer was mounted "volatile", and a mark in it forbids another mount. Its data is on disk when the pool is
@@ -329,8 +319,10 @@ static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *re
 static int run_on(const struct checkpoint_plan *plan, struct checkpoint_result *result)
 {
 	struct timespec now;
-	int rc = thaw(plan);
+	int rc = cgroup_limit_cpu(plan->id, plan->cpu_millis);
 
+	if (rc == 0)
+		rc = cgroup_freeze(plan->id, false);
 	if (rc < 0)
 		return rc;
 	clock_gettime(CLOCK_MONOTONIC, &now);

@@ -39,9 +39,15 @@ int checkpoint_make_work(const struct checkpoint_plan *plan);
 void checkpoint_probe(const struct checkpoint_plan *plan);
 void checkpoint_place_probe(void);
 
+/* "process 12 (python3)", as the sandbox knows it, or nothing. */
+void checkpoint_name_process(pid_t pid, char text[64]);
+/* CRIU's end, as waitpid() tells of it: 0, or a negative errno with what its log says was the reason. */
+int checkpoint_explain(int status, int dir, const char *log, struct pdk_error *err);
 /* Wait for CRIU. 0, or a negative errno with what its log says was the reason. `pid_of_sandbox`: to name a process. */
 int checkpoint_wait(pid_t criu, int dir, const char *log, struct pdk_error *err);
 
+/* Is it in the pid namespace of the restored tree's first process? */
+bool checkpoint_is_inside(pid_t pid, pid_t first);
 /* Every process of the restored tree, before it runs: user, capabilities, filter, namespaces. */
 int checkpoint_verify(const struct checkpoint_plan *plan, pid_t first, struct pdk_error *err);
 

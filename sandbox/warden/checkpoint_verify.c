@@ -168,6 +168,13 @@ static int fill_wanted(struct wanted *wanted, pid_t first)
 	return 0;
 }
 
+bool checkpoint_is_inside(pid_t pid, pid_t first)
+{
+	struct stat one, other;
+
+	return namespace_of(pid, "pid", &one) == 0 && namespace_of(first, "pid", &other) == 0 && same(&one, &other);
+}
+
 int checkpoint_verify(const struct checkpoint_plan *plan, pid_t first, struct pdk_error *err)
 {
 	struct wanted wanted = {.plan = plan};

@@ -55,6 +55,7 @@ struct options options = {
 	.libexec_dir = PADDOCK_LIBEXECDIR,
 	.policy_dir = PADDOCK_POLICYDIR,
 	.pool_bytes = 20ull << 30,
+	.checkpoint_timeout = 60,
 	.range_base = 0x10000000,
 };
 
@@ -99,6 +100,9 @@ static void usage(FILE *out)
 	      "  --libexec-dir DIR   paddock-init, paddock-archive, paddock-sudo\n"
 	      "  --policy-dir DIR    seccomp/default.policy\n"
 	      "  --range-base ID     first host uid of the sandboxes' ranges (268435456)\n"
+	      "  --checkpoint-timeout SECONDS\n"
+	      "                      that a pause to disk or a resume may take, beside a second for each 16 MiB of "
+	      "memory (60)\n"
 	      "  --allow-memfd-exec  start on a kernel before 6.3, where a sandbox can run programs from memory "
 	      "files,\n"
 	      "                      which no gate on execve sees\n"
@@ -168,6 +172,17 @@ static int parse_range(const char *text)
 	return 0;
 }
 
+static int parse_seconds(const char *text)
+{
+	char *end;
+	unsigned long seconds = strtoul(text, &end, 10);
+
+	if (*end || end == text || *text == '-' || seconds < 1 || seconds > 86400)
+		return -EINVAL;
+	options.checkpoint_timeout = (uint32_t)seconds;
+	return 0;
+}
+
 static int parse_option(int option, const char *value, bool *has_user)
 {
 	switch (option) {
@@ -190,6 +205,8 @@ static int parse_option(int option, const char *value, bool *has_user)
 		return strlen(value) < 600 ? 0 : -EINVAL;
 	case 'b':
 		return parse_range(value);
+	case 't':
+		return parse_seconds(value);
 	case 'm':
 		options.allow_memfd_exec = true;
 		return 0;
@@ -217,6 +234,7 @@ static int parse_options(int argc, char **argv)
 		{"libexec-dir", required_argument, NULL, 'l'},
 		{"policy-dir", required_argument, NULL, 'p'},
 		{"range-base", required_argument, NULL, 'b'},
+		{"checkpoint-timeout", required_argument, NULL, 't'},
 		{"allow-memfd-exec", no_argument, NULL, 'm'},
 		{"check", no_argument, NULL, 'c'},
 		{"help", no_argument, NULL, 'h'},

@@ -91,10 +91,11 @@ static int adopt(const struct record *record)
 		return -ENOMEM;
 	s->limits = record->limits;
 	s->slot = record->slot;
-	rc = cgroup_limit_cpu(s->id, s->limits.cpu_millis); /* a dump lifts it */
-	if (rc == 0)
-		rc = sandbox_watch_init(s);
+	rc = sandbox_watch_init(s);
+	if (rc == 0) /* which a dump may have lifted */
+		rc = cgroup_limit_cpu(s->id, s->limits.cpu_millis);
 	if (rc < 0) {
+		loop_remove(&s->exit_watch);
 		sandbox_free(s);
 		return rc;
 	}

@@ -16,6 +16,7 @@
 #include "kernel.h"
 #include "log.h"
 #include "netns.h"
+#include "options.h"
 #include "pool.h"
 #include "sandbox/base/cleanup.h"
 #include "sandbox/base/fault.h"
@@ -36,7 +37,7 @@
  * A dump and a restore are children; each answers with one struct on a pipe and ends (a snapshot with two).
  */
 
-#define RESTORE_TIMEOUT_MS 120000
+#define BYTES_PER_MS (16u << 10) /* a slow disk: 16 MiB in a second */
 
 static void close_watch(struct watch *watch)
 {
@@ -68,12 +69,18 @@ bool sandbox_is_unsettled(const struct sandbox *s)
 	       (s->state == SANDBOX_DYING && s->keep);
 }
 
-/* What a dump has lifted is set again before anything runs. */
-static int thaw(const struct sandbox *s)
+/* A limit that cannot be set again would leave it without one: then it stands still, and a resume tries that once more. */
+static void run_on(struct sandbox *s)
 {
+	struct pdk_error err;
 	int rc = cgroup_limit_cpu(s->id, s->limits.cpu_millis);
 
-	return rc < 0 ? rc : cgroup_freeze(s->id, false);
+	if (rc == 0)
+		rc = cgroup_freeze(s->id, false);
+	if (rc < 0) {
+		pdk_fail_errno(&err, rc, "let the sandbox go on");
+		log_error("thaw_failed", s->id, &err);
+	}
 }
 
 /* It runs on as if nothing had been asked. */
@@ -86,7 +93,7 @@ static void dump_failed(struct sandbox *s, const struct pdk_error *err)
 		checkpoint_set_layer_token(s->id, 0);
 		checkpoint_discard(s->id);
 	}
-	thaw(s);
+	run_on(s);
 }
 
 static void dump_done(struct sandbox *s, int rc, const struct checkpoint_result *result, const struct pdk_error *err)
@@ -113,6 +120,8 @@ static void dump_done(struct sandbox *s, int rc, const struct checkpoint_result 
 	if (rc < 0) {
 		dump_failed(s, err);
 		snprintf(reply.text, sizeof(reply.text), "%.255s", err->text);
+	} else if (s->job == SANDBOX_JOB_DUMP) {
+		(void)cgroup_limit_cpu(s->id, s->limits.cpu_millis); /* THAW may come */
 	}
 	if (rc == 0 && s->job == SANDBOX_JOB_SNAPSHOT && !serve_waits(s->dumper))
 		snapshot_discard(s->snapshot_id); /* nobody will ever know of it */
@@ -299,6 +308,12 @@ static bool one_is_dumped(void)
 	return false;
 }
 
+/* How long CRIU may take: what is given to all, and time for the memory that it copies. */
+static uint64_t limit_ms(uint64_t bytes)
+{
+	return (uint64_t)options.checkpoint_timeout * 1000 + bytes / BYTES_PER_MS;
+}
+
 static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, bool brief, struct pdk_error *err)
 {
 	_cleanup_fd_ int leaf = cgroup_open_leaf(s->id), lock = record_lock(s->id);
@@ -308,8 +323,9 @@ static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, b
 				       .token = token,
 				       .cgroup = leaf,
 				       .pid = s->pid,
-				       .frozen_ns = now_ns(),
 				       .cpu_millis = s->limits.cpu_millis,
+				       .limit_ms = limit_ms(s->limits.memory_bytes),
+				       .frozen_ns = now_ns(),
 				       .alone = !one_is_dumped(),
 				       .lock = lock,
 				       .rootfs = {.template_id = s->template_id}};
@@ -317,9 +333,12 @@ static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, b
 
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "freeze the sandbox");
+	/* What it must still do before it can be stopped, and what CRIU has it do, is not to wait for the next period of a
+	 * small limit. It is bounded by the time that CRIU has. */
+	(void)cgroup_limit_cpu(s->id, 0);
 	rc = start_job(s, &plan, job, err);
 	if (rc < 0)
-		cgroup_freeze(s->id, false);
+		run_on(s);
 	return rc;
 }
 
@@ -482,8 +501,8 @@ static void start_restore(struct sandbox *s, const char *hostname, const struct 
 	int rc;
 
 	s->state = SANDBOX_RESTORING;
-	s->deadline_ms = clock_ms() + RESTORE_TIMEOUT_MS;
 	s->limits = *limits;
+	s->deadline_ms = clock_ms() + limit_ms(limits->memory_bytes);
 	s->creator = ticket;
 	snprintf(s->hostname, sizeof(s->hostname), "%s", hostname);
 	sandbox_set_busy(s, true);

@@ -1,0 +1,25 @@
+#ifndef PADDOCK_WARDEN_CHECKPOINT_CURE_H
+#define PADDOCK_WARDEN_CHECKPOINT_CURE_H
+
+#include "sandbox/base/error.h"
+
+/*
+ * What every thread of a sandbox was before CRIU came, and the way back to that when CRIU has ended in the middle of its
+ * work. Both in the guard (checkpoint_guard.h), of a sandbox that is frozen.
+ */
+
+struct cure;
+
+struct cure_report {
+	unsigned int cured; /* processes that were not as before */
+	unsigned int lost;  /* that have ended, or could not be put right */
+	char who[64];       /* the first of these: "process 12 (python3)" */
+};
+
+/* `leaf`: of the v2 tree, stays open. -EAGAIN: a process cannot be stopped just now. */
+int cure_create(int leaf, struct cure **ret, struct pdk_error *err);
+void cure_free(struct cure *cure);
+/* It is thawed meanwhile, and frozen again on return. */
+void cure_apply(struct cure *cure, struct cure_report *ret);
+
+#endif
