@@ -205,6 +205,7 @@ cat <<NEXT
   paddock tenant create agents && paddock key create --tenant agents    a key for a program of yours
   E2B_API_KEY=\$(paddock key create sdk) E2B_API_URL=http://${PADDOCK_HTTP_LISTEN:-127.0.0.1:7413} E2B_SANDBOX_URL=http://${PADDOCK_HTTP_LISTEN:-127.0.0.1:7413}
                                                the environment for npm's e2b (sdk/README.md)
+  paddock template build code-interpreter      what @e2b/code-interpreter asks for
   paddock audit list                           every call of this demonstration
   paddock help
 NEXT

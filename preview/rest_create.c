@@ -163,6 +163,22 @@ static void created(struct rest *rest, const ProtobufCMessage *reply)
 	rest_sandbox_answer(rest, 201, (const Paddock__V1__Sandbox *)reply);
 }
 
+/* Which one, and how to come by it: it is the first thing that is missing on a new server. */
+static bool create_refused(struct rest *rest, enum pdk_code code, const char *text)
+{
+	const char *name = json_string_value(json_object_get(rest->json, "templateID"));
+	char why[512];
+
+	if (code != PDK_NOT_FOUND || strcmp(text, "template not found") != 0)
+		return false;
+	snprintf(why, sizeof(why), "template not found: %.128s%s", name,
+		 strcmp(name, "code-interpreter-v1") == 0
+			 ? "; the operator makes it with `paddock template build code-interpreter`"
+			 : "");
+	rest_fail(rest->exchange, 404, why);
+	return true;
+}
+
 static void create(struct rest *rest, int64_t default_timeout_s)
 {
 	Paddock__V1__CreateSandboxRequest request = PADDOCK__V1__CREATE_SANDBOX_REQUEST__INIT;
@@ -191,6 +207,7 @@ static void create(struct rest *rest, int64_t default_timeout_s)
 		return;
 	}
 	request.timeout_ms = (uint64_t)seconds * 1000;
+	rest->on_refusal = create_refused;
 	rest_call(rest, "/paddock.v1.Sandboxes/Create", &request.base, &paddock__v1__sandbox__descriptor, created);
 }
 

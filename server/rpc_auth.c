@@ -58,6 +58,15 @@ static int authenticate(struct rpc_call *call, const struct rpc_arrival *arrival
 	return rc;
 }
 
+/* Of those that allow a call, the one that allows least else. */
+static const char *least_scope(unsigned int scopes)
+{
+	return scopes & SCOPE_READ       ? "read"
+	       : scopes & SCOPE_SANDBOX  ? "sandbox"
+	       : scopes & SCOPE_TEMPLATE ? "template"
+					 : "admin";
+}
+
 int rpc_admit(struct rpc_call *call, const struct rpc_arrival *arrival, struct pdk_error *err)
 {
 	unsigned int scope = call->method->scope, held;
@@ -70,7 +79,9 @@ int rpc_admit(struct rpc_call *call, const struct rpc_arrival *arrival, struct p
 	held = call->principal.scopes | (call->principal.sandbox_id[0] ? 0 : SCOPE_ANY);
 	if (rc < 0 || scope & held || call->principal.is_operator)
 		return rc;
+	if (call->principal.sandbox_id[0])
+		return pdk_fail(err, -EACCES, PDK_PERMISSION_DENIED, "an access token does not allow this call");
 	return pdk_fail(err, -EACCES, PDK_PERMISSION_DENIED,
-			call->principal.sandbox_id[0] ? "an access token does not allow this call"
-						      : "the API key has no scope that allows this call");
+			"the API key has no scope that allows this call: one with the scope \"%s\" does",
+			least_scope(scope));
 }

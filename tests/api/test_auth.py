@@ -17,7 +17,7 @@ OPERATOR = "admin"
 
 METHODS = {
     "Sandboxes": {"Create": USE, "Get": READ, "List": READ, "SetTimeout": USE, "SetIdleTimeout": USE, "Kill": USE, "Pause": USE, "Resume": USE, "WatchEvents": READ,
-                  "GetUsage": READ, "GetAccess": USE, "GetMetrics": READ, "ListMetrics": READ},
+                  "GetUsage": READ, "GetAccess": USE, "Reset": USE, "GetQuota": READ, "GetMetrics": READ, "ListMetrics": READ},
     "Processes": {"Start": USE, "Attach": READ, "Interact": USE, "List": READ, "SendInput": USE, "CloseStdin": USE, "Resize": USE,
                   "Signal": USE, "Wait": READ},
     "Files": {"Stat": READ, "List": READ, "Read": READ, "Write": USE, "MakeDir": USE, "Move": USE, "Remove": USE, "Watch": READ,
@@ -144,6 +144,7 @@ class Ownership(Case):
         yield "/paddock.v1.Sandboxes/Kill", box
         yield "/paddock.v1.Sandboxes/Pause", box
         yield "/paddock.v1.Sandboxes/Resume", box
+        yield "/paddock.v1.Sandboxes/Reset", box
         yield "/paddock.v1.Sandboxes/WatchEvents", box
         yield "/paddock.v1.Sandboxes/GetUsage", box
         yield "/paddock.v1.Sandboxes/GetMetrics", box

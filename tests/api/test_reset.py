@@ -282,12 +282,12 @@ class Memory(OwnInstance):
 
     def test_the_server_dies_meanwhile(self):
         """Whenever it is: the old one or the new one is there, whole."""
-        for wait in (0, 0.003, 0.006, 0.01, 0.015, 0.02, 0.04):
+        for i, wait in enumerate((0, 0.003, 0.006, 0.01, 0.015, 0.02, 0.04, 0.005, 0.012)):
             self.sh(self.box, "echo old > /home/user/mark")
             process = self.client.run(self.box, "sleep 600", detach=True).id
             call = self.client.Sandboxes.Reset(sandbox_id=self.box, later=True)
             time.sleep(wait)
-            self.restart()
+            self.restart(warden=i % 3 == 2)
             acknowledged = call.code() == Code.OK
             wait_until(lambda: code_of(lambda: self.client.run(self.box, "true"))[0] == "OK", 20)
             mark = self.sh(self.box, "cat /home/user/mark 2>/dev/null")

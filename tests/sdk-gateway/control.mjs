@@ -174,8 +174,8 @@ await test('forks', async () => {
 await test('a template exists, another does not', async () => {
   assert.equal(await Template.exists('base'), true)
   assert.equal(await Template.exists('no-such-template'), false)
-  const { message } = await thrown(() => Sandbox.create('no-such-template'))
-  assert.match(message, /404/)
+  assert.match((await thrown(() => Sandbox.create('no-such-template'))).message, /^404: template not found: no-such-template$/)
+  assert.match((await thrown(() => Sandbox.create('code-interpreter-v1'))).message, /^404: .*paddock template build code-interpreter/)
 })
 
 await test('what is not there is refused, not ignored', async () => {
