@@ -2,7 +2,8 @@
 #define PADDOCK_SERVER_WORKER_H
 
 /*
- * One thread for what may wait for a disk: files that clients upload for builds. Jobs run one after another, in order.
+ * One thread for what may wait for a disk: files that clients upload for builds, and the logs of builds. Jobs run one
+ * after another, in order.
  * The store has a writer of its own.
  */
 

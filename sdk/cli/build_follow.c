@@ -115,7 +115,7 @@ static void pause_for(struct build_follow *follow, struct progress *progress, in
 	while (ms > 0) {
 		int turn = ms < TURN_MS ? ms : TURN_MS;
 
-		nanosleep(&(struct timespec){.tv_nsec = turn * 1000000l}, NULL);
+		nanosleep(&(struct timespec){.tv_nsec = turn * 1000000L}, NULL);
 		progress_update(progress, 0);
 		check_unwanted(follow);
 		ms -= turn;
