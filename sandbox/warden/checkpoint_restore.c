@@ -34,8 +34,8 @@
  *
  * CRIU calls back when all processes are there and none has run (its "pre-resume" script: one line of shell on two
  * pipes). The supervisor then waits for the check of their pages, which went on meanwhile, verifies every one of them,
- * and ends the cgroup if it finds anything. Only after that is the layer's token removed: until then a failure leaves
- * the checkpoint as it was.
+ * and ends the cgroup if it finds anything. What it lets go is frozen, so that CRIU can end, in whatever way, before anything
+ * runs: until then a failure leaves the checkpoint as it was. The rest is the warden's (sandbox_take_restored()).
  */
 
 #define FD_LISTENER (CHECKPOINT_FD + 2)
@@ -170,6 +170,7 @@ static void run(const struct checkpoint_plan *plan, unsigned long listener, int 
 	checkpoint_place_probe();
 	if (checkpoint_enter(plan) < 0)
 		_exit(CHECKPOINT_NOT_PREPARED);
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* another user id has taken it back */
 	execute(plan, listener);
 	_exit(127);
 }
@@ -269,15 +270,21 @@ static void checker_end(struct checker *checker)
 }
 
 /*
- * What runs from now on is newer than its checkpoint. Nothing is waited for: the layer lies on the file system of the
- * images, whose commits keep the order, and as it is mounted "volatile" nothing of it gets to the disk in another way.
- * So whatever of the run is found after a loss of power, the token is gone.
+ * CRIU and its messenger were born in the leaf; from here on only what they have restored is in it, so it can be frozen: when
+ * CRIU lets go of a process, that stands still before its first instruction, until the warden has written down that it is
+ * the sandbox now (sandbox_take_restored()).
  */
-static int forget_token(const struct checkpoint_plan *plan)
+static int hold(const struct checkpoint_plan *plan, pid_t first)
 {
-	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, plan->id);
+	int fd = cgroup_open_procs(plan->id), pid, rc = 0;
+	_cleanup_file_ FILE *procs = fd < 0 ? NULL : fdopen(fd, "re");
 
-	return layer < 0 ? layer : checkpoint_put_token(layer, 0);
+	if (!procs)
+		return -ENOENT;
+	while (rc == 0 && fscanf(procs, "%d", &pid) == 1)
+		if (pid > 0 && !checkpoint_is_inside(pid, first) && (rc = cgroup_take_out(pid)) == -ESRCH)
+			rc = 0;
+	return rc < 0 ? rc : cgroup_freeze(plan->id, true);
 }
 
 /* CRIU has put everything together: look at it, then let it go. */
@@ -295,9 +302,9 @@ static int admit(const struct checkpoint_plan *plan, const char *word, int answe
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "set vm.memfd_noexec");
 	FAULT("restore_verified");
-	rc = forget_token(plan);
+	rc = hold(plan, first);
 	if (rc < 0)
-		return pdk_fail_errno(err, rc, "take the layer into use");
+		return pdk_fail_errno(err, rc, "hold the restored processes");
 	FAULT("restore_admitted");
 	if (write(answer, "ok\n", 3) != 3)
 		return pdk_fail_errno(err, -errno, "let the sandbox go");
@@ -330,8 +337,10 @@ static int watch_over(const struct checkpoint_plan *plan, int work, pid_t runner
 		rc = checker_wait(checker, err);
 	if (n > 0 && rc == 0)
 		rc = admit(plan, word, answer, ret_first, err);
-	if (rc < 0)
+	if (rc < 0) {
 		cgroup_kill(plan->id);
+		kill(runner, SIGKILL); /* which may be out of it */
+	}
 	ended = checkpoint_wait(runner, work, "restore.log", rc < 0 ? NULL : err);
 	if (rc == 0 && ended == 0 && n <= 0)
 		rc = pdk_fail(err, -EPROTO, PDK_INTERNAL, "CRIU ended without asking");

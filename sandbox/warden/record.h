@@ -11,11 +11,17 @@
 
 #define RECORD_MAGIC 0x70646b31u /* "pdk1" */
 
+enum record_ready {
+	RECORD_UNREADY,  /* what there is of it is removed, or is its checkpoint again */
+	RECORD_READY,    /* init was executed */
+	RECORD_RESTORED, /* all its processes are there, frozen; its checkpoint may still count */
+};
+
 struct record {
 	uint32_t magic;
 	uint32_t slot;
 	uint32_t range_base;
-	uint32_t ready; /* init was executed */
+	uint32_t ready; /* enum record_ready */
 	struct warden_limits limits;
 	char id[24];
 	char template_id[48];

@@ -138,7 +138,7 @@ int sandbox_limit(const char *id, const struct warden_limits *limits, struct pdk
 		return rc;
 	s->limits = *limits;
 	inodes_reset(&s->inodes); /* the byte quota is open until the next look */
-	rc = sandbox_record(s, true, record_update);
+	rc = sandbox_record(s, RECORD_READY, record_update);
 	return rc < 0 ? pdk_fail_errno(err, rc, "write the sandbox's state") : 0;
 }
 

@@ -94,6 +94,9 @@ static int adopt(const struct record *record)
 	rc = sandbox_watch_init(s);
 	if (rc == 0) /* which a dump may have lifted */
 		rc = cgroup_limit_cpu(s->id, s->limits.cpu_millis);
+	/* Where it cannot go on, it cannot be trusted to run; what it was restored from may still count. */
+	if (rc == 0 && record->ready == RECORD_RESTORED)
+		rc = sandbox_take_restored(s);
 	if (rc < 0) {
 		loop_remove(&s->exit_watch);
 		sandbox_free(s);

@@ -163,21 +163,54 @@ void sandbox_restore_failed(struct sandbox *s, int rc, const char *text)
 	sandbox_begin_removal(s);
 }
 
+/*
+ * What runs from now on is newer than its checkpoint. Nothing is waited for: the layer lies on the file system of the
+ * images, whose commits keep the order, and as it is mounted "volatile" nothing of it gets to the disk in another way.
+ * So whatever of the run is found after a loss of power, the token is gone.
+ */
+static int forget_token(const char *id)
+{
+	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, id);
+
+	return layer < 0 ? layer : checkpoint_put_token(layer, 0);
+}
+
+/*
+ * At no point is neither of the two sure. Up to the record, the end of anybody leaves the checkpoint as it was; from then on
+ * a warden that finds the frozen tree goes on from here, and one that finds it dead, with the token there, has the checkpoint.
+ * Only then is the token removed, and only then can anything in the tree run.
+ */
+int sandbox_take_restored(struct sandbox *s)
+{
+	int rc = sandbox_record(s, RECORD_RESTORED, record_update);
+
+	FAULT("restore_recorded");
+	if (rc == 0)
+		rc = forget_token(s->id);
+	FAULT("restore_taken");
+	if (rc == 0)
+		rc = cgroup_freeze(s->id, false);
+	FAULT("restore_thawed");
+	/* Without this the next warden does the same again, which changes nothing. */
+	if (rc == 0)
+		(void)sandbox_record(s, RECORD_READY, record_update);
+	return rc;
+}
+
 static void restore_done(struct sandbox *s, int rc, const struct pdk_error *err)
 {
 	if (s->state != SANDBOX_RESTORING)
 		return;
 	if (rc == 0)
-		rc = sandbox_watch_init(s) < 0 ? -ESRCH : sandbox_record(s, true, record_update);
+		rc = sandbox_watch_init(s) < 0 ? -ESRCH : sandbox_take_restored(s);
 	if (rc < 0) {
 		log_error("restore_failed", s->id, err);
 		sandbox_restore_failed(s, rc, err->code ? err->text : "the restored sandbox ended at once");
 		return;
 	}
-	/* What runs now is newer than its checkpoint. */
 	if (!s->snapshot_id[0])
 		checkpoint_discard(s->id);
-	FAULT("restore_recorded");
+	FAULT("restore_discarded");
 	log_info("sandbox_restored", s->id, "init is process %d", s->pid);
 	sandbox_started(s);
 }
@@ -442,7 +475,7 @@ static int begin_restore(struct sandbox *s, uint64_t token, struct pdk_error *er
 		return rc;
 	s->slot = userns.slot;
 	s->has_slot = true;
-	rc = sandbox_record(s, false, record_create);
+	rc = sandbox_record(s, RECORD_UNREADY, record_create);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "write the sandbox's state");
 	FAULT("restore_record");

@@ -28,7 +28,7 @@ int sandbox_start_setup(struct pdk_error *err);
 /* May one more be made, with this id? */
 int sandbox_check_new(const char *id, struct pdk_error *err);
 /* Write its state file by one of record_create() and record_update(). */
-int sandbox_record(const struct sandbox *s, bool ready, int (*store)(const struct record *));
+int sandbox_record(const struct sandbox *s, enum record_ready ready, int (*store)(const struct record *));
 /* Find the process that the builder has cloned, if it has, and watch it. */
 void sandbox_find_first(struct sandbox *s);
 /* The builder's and the first process's words: what failed, or that it is about to execute init, and then the end of
@@ -61,6 +61,8 @@ int sandbox_watch_init(struct sandbox *s);
 void sandbox_job_cancel(struct sandbox *s);
 /* RUNNING, and `dump_ends`: tell of it, if the last of the dump is gone. */
 void sandbox_dump_over(struct sandbox *s);
+/* A restored tree is whole, and frozen: take it for the sandbox from now on, and let it go. */
+int sandbox_take_restored(struct sandbox *s);
 void sandbox_restore_failed(struct sandbox *s, int rc, const char *text);
 
 #endif

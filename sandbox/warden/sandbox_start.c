@@ -68,7 +68,7 @@ void sandbox_create_failed(struct sandbox *s, int rc, const struct pdk_error *er
 	sandbox_begin_removal(s);
 }
 
-int sandbox_record(const struct sandbox *s, bool ready, int (*store)(const struct record *))
+int sandbox_record(const struct sandbox *s, enum record_ready ready, int (*store)(const struct record *))
 {
 	struct record record = {.magic = RECORD_MAGIC,
 				.slot = s->slot,
@@ -125,7 +125,7 @@ void sandbox_read_status(struct sandbox *s)
 	if (rc > 0 && (!s->executing || s->exit_watch.fd < 0))
 		rc = pdk_fail(&err, -EIO, PDK_INTERNAL, "the sandbox ended while it started");
 	FAULT("create_started");
-	if (rc > 0 && (rc = sandbox_record(s, true, record_update)) < 0)
+	if (rc > 0 && (rc = sandbox_record(s, RECORD_READY, record_update)) < 0)
 		pdk_fail_errno(&err, rc, "write the sandbox's state");
 	if (rc < 0) {
 		sandbox_create_failed(s, rc, &err);
@@ -263,7 +263,7 @@ static int start(struct sandbox *s, struct pdk_error *err)
 	s->slot = userns.slot;
 	s->has_slot = true;
 	first_processes[s->slot] = 0;
-	rc = sandbox_record(s, false, record_create);
+	rc = sandbox_record(s, RECORD_UNREADY, record_create);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "write the sandbox's state");
 	FAULT("create_record");

@@ -1,8 +1,10 @@
 """Again and again: to the disk and back, copies of one snapshot, at once and while output flows. No byte is lost, nothing is left.
 
-CYCLES (of one sandbox) and FORKS (of one snapshot): how often; the full numbers are 200 and 100."""
+CYCLES (of one sandbox), FORKS (of one snapshot) and SMALL_PAUSES (of a sandbox with a small processor limit): how often; the full
+numbers are 200, 100 and 50."""
 import concurrent.futures
 import os
+import random
 import subprocess
 import threading
 import time
@@ -14,6 +16,7 @@ from paddock import code_of
 
 CYCLES = int(os.environ.get("CYCLES", "12"))
 FORKS = int(os.environ.get("FORKS", "10"))
+SMALL_PAUSES = int(os.environ.get("SMALL_PAUSES", "10"))
 
 # Two connections of its own, a thread, numbers as fast as they are taken.
 BUSY = r"""
@@ -33,6 +36,7 @@ while True:
     sys.stdout.flush()
     i += 1
 """
+COMPILE = "i=0; while echo 'int main(void) { return 0; }' | gcc -x c -o program - && ./program; do echo $i; i=$((i+1)); done"
 FLOOD = "i=0; while :; do echo $i-0123456789012345678901234567890123456789012345678901234567890123456789; i=$((i+1)); done"
 
 
@@ -56,6 +60,20 @@ class Cycles(Case):
         self.numbers(Output(self.client, box, busy).lines(seen))
         self.assertEqual(output.missing, 0)
         wait_until(lambda: self.left() == before, 20, f"{before} -> {self.left()}")
+
+    def test_compilers_on_a_small_processor(self):
+        """They are in vfork() most of the time, where nothing can stop them, and their time slices are far apart."""
+        for millis in (100, 400):
+            box = self.new(resources={"cpu_millis": millis})
+            output = Output(self.client, box, self.client.run(box, "bash", "-c", COMPILE, detach=True).id, deadline=600)
+            for pause in range(SMALL_PAUSES):
+                time.sleep(random.uniform(0, 0.2))
+                through_disk(self.client, box)
+                if pause % 10 == 9:
+                    self.numbers(output.lines(output.data.count(b"\n") + 1))
+            self.numbers(output.lines(output.data.count(b"\n") + 2))
+            output.cancel()
+            self.client.Sandboxes.Kill(sandbox_id=box)
 
     def left(self):
         """What this instance holds on the host."""
@@ -86,7 +104,7 @@ class Cycles(Case):
         wait_until(lambda: self.left() == before, 20, f"{before} -> {self.left()}")
 
     def test_forks_of_one_snapshot(self):
-        box = self.new(resources={"memory_bytes": 96 << 20})
+        box = self.new(resources={"memory_bytes": 96 << 20, "disk_bytes": 256 << 20})  # room is set aside for each copy
         busy = self.client.run(box, "python3", "-c", BUSY, detach=True, user="root").id
         Output(self.client, box, busy).lines(10)
         shot = self.client.Snapshots.Create(sandbox_id=box)

@@ -9,11 +9,12 @@ import time
 
 import grpc
 import host
+from criu import COUNTER, counted
 from paddock import SOURCE, Instance, code_of, enum, eventually, wait_until
 
 RUNNING = enum("SANDBOX_STATE_RUNNING")
 PAUSED = enum("SANDBOX_STATE_PAUSED")
-TO_DISK = enum("PAUSE_MODE_CHECKPOINT")
+TO_DISK, FROZEN = (enum("PAUSE_MODE_" + n) for n in ("CHECKPOINT", "FREEZE"))
 QUOTA = 2  # sandboxes of the tenant: the one that outlives everything, and one more
 
 
@@ -179,6 +180,39 @@ class Crashing:
         for call in (lambda: sandboxes.Pause(sandbox_id=id, mode=TO_DISK, deadline=20), lambda: sandboxes.Resume(sandbox_id=id, deadline=20)):
             if code_of(call)[0] != "OK":
                 self.interrupted = True
+
+    def counts_on(self, point):
+        """A sandbox with a counter goes to disk and back, and into a snapshot, with a fault at this point of the warden or of its child
+        -> what is wrong, or "\""""
+        sandboxes = self.instance.admin.Sandboxes
+        id, why = self.create()
+        if not id:
+            return why
+        counter = self.instance.admin.run(id, COUNTER, detach=True).id
+        self.again("warden", {"PADDOCK_FAULT": f"{point}:1"})
+        self.restart()
+        self.interrupted = False
+        # A freeze shows that the daemons have found each other.
+        wait_until(lambda: code_of(lambda: sandboxes.Pause(sandbox_id=id, mode=FROZEN, deadline=20))[0] == "OK", 20)
+        sandboxes.Resume(sandbox_id=id, deadline=20)
+        self.through_disk(id)
+        self.through_snapshot(id)
+        if not self.interrupted:
+            return f"{point} was not passed"
+        self.instance.warden.kill()
+        self.instance.warden.wait()
+        self.restart()
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: code_of(lambda: sandboxes.Resume(sandbox_id=id, deadline=20))[0] == "OK", 20)
+        code, why = code_of(lambda: self.instance.admin.run(id, "true", deadline=20))
+        if code != "OK":
+            return f"{code} {why}"
+        try:
+            seen = counted(self.instance.admin, id, counter, 10)
+            counted(self.instance.admin, id, counter, seen + 10)
+        except (AssertionError, grpc.RpcError) as error:
+            return f"what ran in it: {error}"
+        return "; ".join(self.settle())
 
     def through_snapshot(self, id):
         """Take a snapshot and remove it. A failed one leaves none."""

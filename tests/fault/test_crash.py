@@ -64,6 +64,19 @@ def named_points(crashing):
                     at_point(crashing, who, point, passing)
 
 
+def in_the_middle(crashing, point):
+    """The warden, or its child, ends at this point of a pause, a resume or a snapshot of a sandbox in which something runs: the old
+    state is there or the new one, and nothing of what ran is missing."""
+    wrong = crashing.counts_on(point)
+    check(f"fault/nothing is lost at {point}", not wrong, wrong)
+
+
+def points_in_the_middle(crashing):
+    for point in fault_points("sandbox"):
+        if point.split("_")[0] in ("dump", "restore", "snapshot") and selected(f"nothing is lost at {point}"):
+            in_the_middle(crashing, point)
+
+
 def count_calls(crashing, who):
     """How often each of the calls is made by one create, use and kill."""
     victim = getattr(crashing.instance, who)
@@ -171,6 +184,7 @@ def main():
     random.seed(SEED)
     with Crashing() as crashing:
         named_points(crashing)
+        points_in_the_middle(crashing)
         system_calls(crashing)
         if selected("random"):
             random_kills(crashing)
