@@ -40,6 +40,7 @@ static const struct option options[] = {
 	{FIELD(log_level), .kind = TEXT},
 	{FIELD(max_connections), .kind = NUMBER, .min = 1, .max = 100000},
 	{FIELD(max_per_address), .kind = NUMBER, .min = 1, .max = 100000},
+	{FIELD(answer_timeout), .kind = NUMBER, .min = 1, .max = 86400},
 };
 
 void ingress_config_init(struct ingress_config *config)
@@ -51,6 +52,7 @@ void ingress_config_init(struct ingress_config *config)
 		.log_level = "info",
 		.max_connections = 8192,
 		.max_per_address = 2048,
+		.answer_timeout = 120,
 	};
 }
 

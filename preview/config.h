@@ -26,6 +26,7 @@ struct ingress_config {
 	char log_level[16];
 	unsigned int max_connections;
 	unsigned int max_per_address;
+	unsigned int answer_timeout; /* seconds */
 };
 
 void ingress_config_init(struct ingress_config *config);

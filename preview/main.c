@@ -16,6 +16,7 @@
 #include "json.h"
 #include "methods.h"
 #include "pages.h"
+#include "proxy.h"
 #include "sandbox/base/cleanup.h"
 #include "server/log.h"
 #include "server/loop.h"
@@ -97,6 +98,8 @@ static int start_server(struct pdk_error *err)
 		.stall_timeout_ms = 60000,
 	};
 	SSL_CTX *context = NULL;
+
+	proxy_set_answer_timeout(config.answer_timeout);
 
 	if (config.n_listen_tls) {
 		context = tls_load(&config, err);

@@ -28,7 +28,6 @@
 
 #define READ_SIZE 65536u
 #define READS_PER_EVENT 8
-#define ANSWER_NS (120 * 1000000000ull)
 #define INFORMATIONAL_MAX 16u
 
 enum state { DIALLING, ANSWER, BODY, TUNNEL, DONE };
@@ -56,6 +55,12 @@ struct proxy {
 };
 
 static uint8_t scratch[READ_SIZE];
+static uint64_t answer_ns = PROXY_ANSWER_SECONDS * 1000000000ull;
+
+void proxy_set_answer_timeout(unsigned int seconds)
+{
+	answer_ns = seconds * 1000000000ull;
+}
 
 static void connect_app(struct proxy *proxy);
 
@@ -109,7 +114,7 @@ static void on_tick(struct visit_user *user, uint64_t now_ns)
 {
 	struct proxy *proxy = (struct proxy *)user;
 
-	if (proxy->state == ANSWER && proxy->request_done && now_ns - proxy->since_ns > ANSWER_NS)
+	if (proxy->state == ANSWER && proxy->request_done && now_ns - proxy->since_ns > answer_ns)
 		fail(proxy, PROXY_SLOW, VISIT(ALLOWED));
 }
 

@@ -18,6 +18,10 @@ enum proxy_failure {
 typedef void (*proxy_fail)(struct http_exchange *exchange, const struct visit_key *key, uint16_t port,
 			   enum proxy_failure failure, visit_refusal why);
 
+/* How long an application may be silent after it has taken a request. */
+#define PROXY_ANSWER_SECONDS 120
+void proxy_set_answer_timeout(unsigned int seconds);
+
 void proxy_serve(struct http_exchange *exchange, struct visit *visit, const struct visit_key *key, proxy_fail fail);
 
 /* A websocket is asked for. */

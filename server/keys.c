@@ -20,10 +20,13 @@
 #define MINUTE_MS 60000
 #define DEAD_KEPT_MS (30ll * 24 * 3600 * 1000)
 #define USE_FLUSH_NS 30000000000ull
+#define EXPIRY_LOOK_MS 5000
 
 static struct key *buckets[BUCKETS];
-static struct loop_timer use_timer;
+static struct loop_timer use_timer, expiry_timer;
 unsigned int keys_count;
+
+static void arm_expiry(int64_t left_ms);
 
 static struct key **bucket_of(const char id[KEY_ID_LEN])
 {
@@ -39,13 +42,49 @@ struct key *key_find(const char id[KEY_ID_LEN])
 	return key;
 }
 
+/*
+ * A call is let in once, and may stay open for hours: when its key expires it ends. New calls look at the clock
+ * themselves; this may come EXPIRY_LOOK_MS later where that was set forward. One that was set back makes the key valid again.
+ */
+static void cut_expired(void *arg)
+{
+	int64_t now = loop_wall_ms(), left = INT64_MAX;
+
+	for (struct key *key = key_after(NULL); key; key = key_after(key)) {
+		bool expired = key->expires_unix_ms && key->expires_unix_ms <= now;
+
+		if (expired && !key->cut)
+			rpc_cancel_key(key->id);
+		key->cut = expired;
+		if (key->expires_unix_ms && !expired && key->expires_unix_ms - now < left)
+			left = key->expires_unix_ms - now;
+	}
+	if (left != INT64_MAX)
+		arm_expiry(left);
+}
+
+static void arm_expiry(int64_t left_ms)
+{
+	uint64_t wait_ns = left_ms < EXPIRY_LOOK_MS ? (uint64_t)left_ms * 1000000 : EXPIRY_LOOK_MS * 1000000ull;
+	uint64_t due_ns = loop_now_ns() + wait_ns;
+
+	if (expiry_timer.due_ns && expiry_timer.due_ns <= due_ns)
+		return;
+	expiry_timer.handler = cut_expired;
+	if (loop_timer_set(&expiry_timer, due_ns) < 0)
+		log_event(LOG_ERROR, "keys.timer_lost", "reason", "out of memory", NULL);
+}
+
 void key_insert(struct key *key)
 {
 	struct key **bucket = bucket_of(key->id);
+	int64_t left_ms = key->expires_unix_ms - loop_wall_ms();
 
 	key->next = *bucket;
 	*bucket = key;
 	keys_count++;
+	if (key->expires_unix_ms)
+		arm_expiry(left_ms > 0 ? left_ms : 0);
 }
 
 struct key *key_after(const struct key *key)

@@ -27,6 +27,7 @@ struct key {
 	int64_t revoked_written; /* as it will be when what is being committed is durable; this is what is stored */
 	int64_t last_used_unix_ms;
 	bool use_unstored; /* last_used_unix_ms is newer than in the store */
+	bool cut;          /* it has expired, and the calls that were open then were ended */
 };
 
 /* NULL when there is none. Revoked and expired ones are found too. */

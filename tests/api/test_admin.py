@@ -99,9 +99,15 @@ class Keys(Case):
         box = self.new_box()
         stream = client.Processes.Start(sandbox_id=box, argv=["sleep", "60"])
         next(stream)
-        time.sleep(1)
+        watch = client.Files.Watch(sandbox_id=box, path=b"/tmp")
+        next(watch)
+        control = self.client.Processes.Start(sandbox_id=box, argv=["sh", "-c", "sleep 1.5; echo control"])
+        began = time.monotonic()
+        for open_call in (stream, watch):
+            self.refused(Code.UNAUTHENTICATED, lambda: list(open_call))
+        self.assertLess(time.monotonic() - began, 1.2)
         self.refused(Code.UNAUTHENTICATED, client.Admin.WhoAmI)
-        stream.cancel()
+        self.assertIn(b"control\n", [e.output.data for e in control])
 
     def test_revocation_cuts_live_streams(self):
         box = self.new_box()

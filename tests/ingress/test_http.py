@@ -368,7 +368,7 @@ class Map(unittest.TestCase):
             for name in names:
                 file, _, test = name.rpartition(": ") if ": " in name else (file, "", name)
                 with open(os.path.join(tests, file)) as f:
-                    self.assertRegex(f.read(), rf"(?m)^\s*(?:def|int) {test}\(", f"{id}: {name}")
+                    self.assertRegex(f.read(), rf"(?m)^\s*(?:def|int|static void) {test}\(", f"{id}: {name}")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,17 @@ import json
 import os
 import re
 import socket
+import struct
 import sys
+import tempfile
 import time
+import types
 import unittest
 
 sys.path.insert(0, os.path.dirname(__file__))
 import h2_cases
-from paddock import enum
+from ingress import Ingress
+from paddock import BUILD, enum
 from preview import PORT, Visitor, World, frame, frame_of, parse, read_until_end, receive, wait_until
 import tap
 
@@ -173,6 +177,67 @@ class Ends(unittest.TestCase):
         self.assertIn("expired", text)
         self.assertEqual(visitor.ask("GET", "/?paddock_token=" + visitor.token)[0], 410)
 
+    def test_clock(self):
+        """V03: a wall clock that is set back gives nobody more time, one that is set forward lets nobody in."""
+        with tempfile.NamedTemporaryFile(dir=world.instance.dir) as offset:
+            def set_clock(ms):
+                offset.seek(0)
+                offset.write(struct.pack("q", ms))
+                offset.flush()
+            set_clock(0)
+            world.instance.stop_paddockd()
+            world.instance.start_paddockd(env={"LD_PRELOAD": os.path.join(BUILD, "tests/ingress/clock.so"), "CLOCK_OFFSET": offset.name})
+            try:
+                wait_until(lambda: world.visitor().enter().ask("GET", "/")[0] == 200, 20, "previews are back")
+                short, long = world.visitor(ttl_ms=3000).enter(), world.visitor(ttl_ms=3600_000).enter()
+                self.assertEqual(short.ask("GET", "/")[0], 200)
+                set_clock(-1800_000)
+                self.assertLess(world.grant().created_unix_ms, time.time() * 1000 - 1700_000, "the clock is set")
+                time.sleep(3.2)
+                self.assertEqual(page(short.ask("GET", "/"))[0], 410)
+                self.assertEqual(short.ask("GET", "/?paddock_token=" + short.token)[0], 410)
+                self.assertEqual(long.ask("GET", "/")[0], 200)
+                set_clock(0)
+                self.assertEqual(short.ask("GET", "/")[0], 410)
+                self.assertEqual(long.ask("GET", "/")[0], 200)
+                set_clock(7200_000)
+                late = world.visitor(long.preview)
+                self.assertEqual(late.ask("GET", "/?paddock_token=" + late.token)[0], 410)
+                set_clock(0)
+                self.assertEqual(late.enter().ask("GET", "/")[0], 200, "it was not spent by that")
+            finally:
+                set_clock(0)
+                world.instance.stop_paddockd()
+                world.instance.start_paddockd()
+        wait_until(lambda: long.ask("GET", "/")[0] == 200, 20, "the preview is back")
+        self.assertEqual(short.ask("GET", "/")[0], 410)
+
+    def test_a_revoked_or_expired_key_ends_what_it_opened(self):
+        """G05, over HTTP: a stream that is open is ended with the reason, at once."""
+        def stream(key):
+            s = world.ingress.connect()
+            body = b"\0\0\0\0\2{}"
+            s.sendall(f"POST /paddock.v1.Sandboxes/WatchEvents HTTP/1.1\r\nHost: {world.domain}\r\nAuthorization: Bearer {key}\r\n"
+                      f"Content-Type: application/connect+json\r\nConnect-Protocol-Version: 1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            return s
+        revoked, expired = world.instance.with_key("visited"), world.instance.with_key("visited", ttl_ms=1500)
+        streams, kept = [stream(revoked.key), stream(expired.key)], stream(client.key)
+        time.sleep(0.3)
+        client.Sandboxes.Kill(sandbox_id=client.create().id)  # an event for each of them
+        for s in (*streams, kept):
+            self.assertTrue(receive(s, 15).startswith(b"HTTP/1.1 200"))
+        began = time.monotonic()
+        world.instance.admin.Admin.RevokeKey(key_id=revoked.key_id)
+        for s in streams:
+            text, _ = read_until_end(s, 3)
+            self.assertIn(b'"unauthenticated"', text)
+        self.assertLess(time.monotonic() - began, 4)
+        client.Sandboxes.Kill(sandbox_id=client.create().id)
+        text, ended = read_until_end(kept, 1)
+        self.assertFalse(ended)
+        self.assertNotIn(b"unauthenticated", text)
+        kept.close()
+
     def test_killed(self):
         box = client.create().id
         client.write(box, "/tmp/app.py", client.read(world.box, "/tmp/app.py"))
@@ -207,6 +272,24 @@ class Ends(unittest.TestCase):
         self.assertNotIn("refresh", visitor.ask("POST", "/")[1])
         world.serve(9999)
         self.assertEqual(visitor.ask("GET", "/")[0], 200)
+
+    def test_takes_a_request_and_is_silent(self):
+        """V20: answered in time, and so is whoever comes next; one that begins to answer is not meant."""
+        with Ingress(run=world.instance.run, user="paddock", domain=world.domain, answer_timeout=2) as ingress:
+            visitor = world.visitor().enter()
+            visitor.world = types.SimpleNamespace(ingress=ingress)
+            began = time.monotonic()
+            status, text = page(visitor.ask("GET", "/silent", "Accept: text/html"))
+            self.assertEqual(status, 504)
+            self.assertIn("does not answer", text)
+            self.assertTrue(1.9 < time.monotonic() - began < 6, time.monotonic() - began)
+            self.assertEqual(visitor.ask("GET", "/")[0], 200)
+            s, head = visitor.upgrade()
+            self.assertIn(b" 101 ", head)
+            time.sleep(4)
+            s.sendall(frame(b"still here"))
+            self.assertEqual(frame_of(s), b"still here")
+            s.close()
 
     def test_where_it_listens(self):
         """V20: on ::1 alone, and on every address."""

@@ -221,6 +221,42 @@ static void test_expiry(void **state)
 	free(header);
 }
 
+/* What is open when a key expires is ended, also where the clock was set forward. */
+static void test_expiry_cuts(void **state)
+{
+	char first[KEY_ID_LEN + 1], second[KEY_ID_LEN + 1];
+	char *one = make_key("", NULL, 60000, first), *two = make_key("", NULL, 3600000, second);
+
+	fake_cancelled_key[0] = '\0';
+	fake_boot_offset_ns += 5000000000;
+	fake_run();
+	assert_string_equal(fake_cancelled_key, "");
+	fake_wall_offset_ms = 61000;
+	fake_boot_offset_ns += 5000000000;
+	fake_run();
+	assert_string_equal(fake_cancelled_key, first);
+	fake_cancelled_key[0] = '\0';
+	fake_boot_offset_ns += 5000000000;
+	fake_run();
+	assert_string_equal(fake_cancelled_key, ""); /* once */
+	/* Set back, it is valid again; what is opened then is ended again. */
+	fake_wall_offset_ms = 0;
+	assert_opens(one, true);
+	fake_boot_offset_ns += 5000000000;
+	fake_run();
+	fake_wall_offset_ms = 61000;
+	fake_boot_offset_ns += 5000000000;
+	fake_run();
+	assert_string_equal(fake_cancelled_key, first);
+	fake_wall_offset_ms = 3601000;
+	restart(); /* those that expired meanwhile have nothing open, and are looked at all the same */
+	fake_boot_offset_ns += 5000000000;
+	fake_run();
+	assert_opens(two, false);
+	free(one);
+	free(two);
+}
+
 static void test_revocation(void **state)
 {
 	char id[KEY_ID_LEN + 1], *header = make_key("", NULL, 0, id);
@@ -546,6 +582,7 @@ int main(void)
 		TEST(test_other_texts_do_not_open),
 		TEST(test_secret_is_not_stored),
 		TEST(test_expiry),
+		TEST(test_expiry_cuts),
 		TEST(test_revocation),
 		TEST(test_use_and_revocation),
 		TEST(test_last_use_is_kept),
