@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 
 #include "config.h"
@@ -26,6 +27,8 @@
 #include "visit.h"
 
 /* paddock-ingress: start and stop. One thread; it holds TLS keys and open connections, and nothing else. */
+
+#define FILES_RESERVED 64u /* listeners, links, certificates */
 
 static struct ingress_config config;
 static struct http_server *server;
@@ -86,12 +89,29 @@ static int listen_all(struct pdk_error *err)
 	return rc;
 }
 
+/* A connection to a preview has a second one behind it, to the application. Out of descriptors, new connections would neither be
+ * answered nor closed; beyond this bound they are closed. */
+static unsigned int connections_max(void)
+{
+	struct rlimit files;
+	rlim_t fit;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_max == RLIM_INFINITY)
+		return config.max_connections;
+	fit = files.rlim_max > FILES_RESERVED ? (files.rlim_max - FILES_RESERVED) / 2 : 0;
+	if (config.max_connections <= fit)
+		return config.max_connections;
+	log_event(LOG_WARN, "ingress.max_connections", "asked", log_u64(config.max_connections), "allowed",
+		  log_u64(fit), "files", log_u64(files.rlim_max), NULL);
+	return (unsigned int)fit;
+}
+
 static int start_server(struct pdk_error *err)
 {
 	struct http_settings settings = {
 		.on_request = gateway_serve,
 		.on_h2 = guard_take,
-		.max_connections = config.max_connections,
+		.max_connections = connections_max(),
 		.max_per_address = config.max_per_address,
 		.head_timeout_ms = 10000,
 		.idle_timeout_ms = 640000,

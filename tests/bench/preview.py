@@ -18,8 +18,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 sys.path.insert(0, os.path.join(HERE, "..", "ingress"))
 from paddock import BUILD, free_port, wait_until
-from preview import World
+from preview import World, frame, frame_of
 
+VISIT, ADDRESS = 4000, 2000  # below what the ingress allows one of them
 APP = os.path.join(BUILD, "tests/bench/paddock-bench-app")
 NGINX = """
 worker_processes 1; daemon off; pid %(dir)s/pid; error_log %(dir)s/error.log;
@@ -76,15 +77,36 @@ def compare(world, options, nginx_url):
         row(what, median(ours), median(theirs), unit, ">= 0.9")
 
 
+def echoes(s, data):
+    s.sendall(frame(data))
+    return frame_of(s) == data
+
+
+def open_websockets(world, n):
+    """By as many visits, from as many addresses, as the bounds of one ask for."""
+    sockets = []
+    for turn in range(0, n, VISIT):
+        visitor = world.visitor().enter()
+        for i in range(turn, min(turn + VISIT, n)):
+            visitor.source = f"127.0.0.{2 + i // ADDRESS}"
+            s, head = visitor.upgrade()
+            if b" 101 " not in head:
+                raise RuntimeError(f"websocket {i}: {head.decode('latin-1')}")
+            sockets.append(s)
+    return sockets
+
+
 def websockets(world, n):
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    visitor = world.visitor().enter()
-    first, _ = visitor.upgrade()
+    first = open_websockets(world, 1)
     before = world.ingress.rss()
-    sockets = [visitor.upgrade()[0] for _ in range(n)]
+    sockets = open_websockets(world, n)
     time.sleep(1)
     kib = (world.ingress.rss() - before) / n / 1024
-    for s in sockets + [first]:
+    alive = sum(echoes(s, b"%d" % i) for i, s in enumerate(sockets))
+    if alive < n or world.ingress.ask("GET", "/healthz")[0] != 200:
+        raise RuntimeError(f"{alive} of {n} websockets echo")
+    for s in sockets + first:
         s.close()
     return f"| memory of the ingress for each of {n:,} open websockets | {kib:.1f} KiB |  |  | <= 20 KiB |"
 
@@ -99,7 +121,7 @@ def main():
         if not shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin"):
             print(f"preview.py: {program} is missing (apt-get install nginx-light wrk)", file=sys.stderr)
             return 2
-    with tempfile.TemporaryDirectory() as folder, World() as world:
+    with tempfile.TemporaryDirectory() as folder, World(max_connections=options.websockets + 1000) as world:
         port, app = free_port(), free_port()
         with open(folder + "/nginx.conf", "w") as f:
             f.write(NGINX % {"dir": folder, "port": port, "app": app})

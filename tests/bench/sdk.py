@@ -22,6 +22,15 @@ from ingress import Ingress
 from paddock import CLI, Instance, free_port, wait_until
 import socket
 
+# How long a program takes from its start to its end, p50 in ms, started by one that does nothing else.
+SPAWN = """
+import os, sys, time
+def once():
+    began = time.perf_counter()
+    os.waitpid(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
+    return time.perf_counter() - began
+print(sorted(once() for _ in range(150))[75] * 1000)
+"""
 NGINX = """
 worker_processes 1; daemon off; pid %(dir)s/pid; error_log %(dir)s/error.log;
 events { worker_connections 64; }
@@ -43,6 +52,16 @@ def listens(port):
 
 def median(values):
     return sorted(values)[len(values) // 2]
+
+
+def alone(instance):
+    """What of a command is the program itself: -> (what, ms in a sandbox, ms on this machine)"""
+    box = instance.admin.create(template="base").id
+    for program in (["/bin/bash", "-l", "-c", "true"], ["/bin/bash", "-c", "true"], ["/bin/true"]):
+        inside = instance.admin.run(box, "python3", "-c", SPAWN, *program).out
+        beside = subprocess.run(["/usr/bin/python3", "-c", SPAWN, *program], env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"}, stdout=subprocess.PIPE, check=True).stdout
+        yield f"`{' '.join(program)}` alone, in the sandbox vs on the host", float(inside), float(beside)
+    instance.admin.Sandboxes.Kill(sandbox_id=box)
 
 
 def rows(seen, size):
@@ -89,6 +108,7 @@ def main():
                                  capture_output=True, text=True, check=True).stdout.strip()
             what = {"apiKey": key, "rounds": options.rounds, "size": size, "fileRounds": options.file_rounds, "nginx": f"http://127.0.0.1:{port}/file",
                     "servers": {"paddock": f"http://127.0.0.1:{ingress.port}", "canned": f"http://127.0.0.1:{canned}", "spawn": f"http://127.0.0.1:{spawned}"}}
+            programs = list(alone(instance))
             seen = json.loads(subprocess.run([program, f"{HERE}/sdk.mjs", json.dumps(what)], env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "MODULES": os.path.abspath(GATEWAY)},
                                              stdout=subprocess.PIPE, text=True, check=True).stdout)
         finally:
@@ -98,6 +118,8 @@ def main():
     print("| the JavaScript SDK | Paddock | the other | ratio | aim |\n|---|--:|--:|--:|---|")
     for name, ours, theirs, ratio, aim in rows(seen, size):
         print(f"| {name} | {ours} | {theirs} | {ratio:.2f} | {aim} |")
+    for name, inside, beside in programs:
+        print(f"| {name} | {inside:.2f} ms | {beside:.2f} ms | {inside / beside:.2f} |  |")
     return 0
 
 

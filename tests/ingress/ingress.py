@@ -41,7 +41,7 @@ def make_certificate(folder, name, *hosts):
 class Ingress:
     """`run`: the runtime folder of a paddockd, or None for an ingress that has none behind it."""
 
-    def __init__(self, run=None, user="nobody", **settings):
+    def __init__(self, run=None, user="nobody", files=None, **settings):
         self.dir = tempfile.mkdtemp(prefix="paddock-ingress.", dir="/var/tmp")
         os.chmod(self.dir, 0o755)
         self.run = run or self.dir
@@ -55,11 +55,12 @@ class Ingress:
                          f"tls_certificate={self.other_certificate}", f"tls_key={self.other_key}", f"domain={DOMAIN}",
                          f"advertise={DOMAIN}:{self.tls_port}", f"user={user}"]
         self.settings += [f"{name}={value}" for name, value in settings.items()]
+        self.limit = ["prlimit", f"--nofile={files}:{files}"] if files else []  # how many descriptors it may have
         self.log = self.dir + "/log"
         self.process = None
 
     def __enter__(self):
-        arguments = [PROGRAM]
+        arguments = self.limit + [PROGRAM]
         for setting in self.settings:
             arguments += ["--set", setting]
         with open(self.log, "ab") as log:
@@ -94,8 +95,8 @@ class Ingress:
         with open(f"/proc/{self.process.pid}/statm") as f:
             return int(f.read().split()[1]) * 4096
 
-    def connect(self, tls=False, alpn=None, name=DOMAIN, timeout=20):
-        plain = socket.create_connection(("127.0.0.1", self.tls_port if tls else self.port), timeout)
+    def connect(self, tls=False, alpn=None, name=DOMAIN, timeout=20, source=""):
+        plain = socket.create_connection(("127.0.0.1", self.tls_port if tls else self.port), timeout, (source, 0))
         if not tls:
             return plain
         context = ssl.create_default_context(cafile=self.ca)

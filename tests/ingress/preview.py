@@ -17,8 +17,8 @@ PORT = 8080
 
 
 class World:
-    def __init__(self, template="base", domain=DOMAIN):
-        self.ingress = Ingress(user="paddock", domain=domain)
+    def __init__(self, template="base", domain=DOMAIN, **ingress):
+        self.ingress = Ingress(user="paddock", domain=domain, **ingress)
         self.domain = domain
         self.base = f"http://{domain}:{self.ingress.port}"
         self.instance = Instance(template=template, pool="8G", ingress_user="paddock", preview_url=self.base)
@@ -41,7 +41,7 @@ class World:
         self.instance.__exit__()
 
     def serve(self, port, address="127.0.0.1", box=None):
-        self.client.run(box or self.box, "python3", "/tmp/app.py", str(port), address, detach=True)
+        self.client.run(box or self.box, "/bin/sh", "-c", 'ulimit -Sn $(ulimit -Hn) && exec python3 /tmp/app.py "$0" "$1"', str(port), address, detach=True)
         wait_until(lambda: port in {p.port for p in self.client.Previews.ListPorts(sandbox_id=box or self.box).ports}, 10, "the app listens")
 
     def grant(self, port=PORT, box=None, **fields):
@@ -64,6 +64,7 @@ class Visitor:
         self.host = f"{self.name}:{world.ingress.tls_port if tls else world.ingress.port}"
         self.origin = ("https://" if tls else "http://") + self.host
         self.cookie = None
+        self.source = ""  # the address that it comes from
 
     def enter(self):
         status, headers, _ = self.ask("GET", "/?paddock_token=" + self.token, cookie=False)
@@ -78,7 +79,7 @@ class Visitor:
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
 
     def connect(self):
-        return self.world.ingress.connect(self.tls, name=self.name)
+        return self.world.ingress.connect(self.tls, name=self.name, source=self.source)
 
     def raw(self, *pieces, wait=10.0, pause=0.0):
         return self.world.ingress.raw(*pieces, tls=self.tls, wait=wait, pause=pause)

@@ -2,6 +2,7 @@
 """HTTP from outside, byte by byte: what is refused, what is bounded, TLS. No paddockd is behind it: a request that gets through to
 the control plane is answered with 401."""
 import concurrent.futures
+import contextlib
 import os
 import re
 import signal
@@ -196,6 +197,25 @@ class Bounds(unittest.TestCase):
             body = b"a" * 3000000 if "Length" in head[0] else b"2dc6c0\r\n" + b"a" * 3000000
             answer, closed = ingress.raw(request("POST /sandboxes HTTP/1.1", "Host: a", "X-API-KEY: k", *head) + body)
             self.assertEqual((status(answer), closed), (413, True))
+
+    def test_more_than_there_are_descriptors_for(self):
+        """The bound is what half of the descriptors allow; beyond it a connection is closed, not left waiting."""
+        with Ingress(files=264, max_connections=1000) as small, contextlib.ExitStack() as stack:
+            self.assertIn('"allowed":"100"', open(small.log).read())
+            silent = [stack.enter_context(small.connect()) for _ in range(99)]
+            self.assertEqual(small.ask("GET", "/healthz")[0], 200)
+            silent.append(stack.enter_context(small.connect()))
+            for _ in range(20):
+                with small.connect(timeout=5) as s:
+                    with contextlib.suppress(ConnectionResetError):
+                        self.assertEqual(s.recv(1), b"")
+            for s in silent:
+                s.sendall(request("GET /healthz HTTP/1.1", "Host: a"))
+                self.assertEqual(status(s.recv(4096)), 200)
+            silent.pop().close()
+            wait_until(lambda: small.ask("GET", "/healthz")[0] == 200, 5, "there is room again")
+        with Ingress(files=264, max_connections=100) as small:
+            self.assertNotIn("allowed", open(small.log).read())
 
     def test_slow_head_is_cut(self):
         began = time.monotonic()
