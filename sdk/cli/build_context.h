@@ -53,7 +53,11 @@ void build_tree_clear(struct build_tree *tree);
 
 struct build_ignore {
 	struct build_ignore_rule {
-		char *pattern;
+		struct build_ignore_parts {
+			char *text;
+			char **item; /* between slashes */
+			size_t n;
+		} pattern;
 		bool keeps; /* "!": what it names is there after all */
 	} * rules;
 	size_t n;

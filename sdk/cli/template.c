@@ -588,8 +588,8 @@ const struct command template_commands[] = {
 	 .max_operands = 2,
 	 .operand = OPERAND_FILE,
 	 .details =
-		 "With DIR: the server runs the steps of a file in a sandbox, each of which it keeps for the next "
-		 "build.\n"
+		 "With DIR: the server runs the steps of a file in a sandbox, and keeps what each leaves for the "
+		 "next build.\n"
 		 "The file has the form of a Dockerfile: FROM a template, RUN, COPY files of DIR, ENV, WORKDIR, USER "
 		 "(user\n"
 		 "or root), CMD and ENTRYPOINT (what is left running, with its memory). All else is refused. --file,\n"

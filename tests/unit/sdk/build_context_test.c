@@ -117,6 +117,47 @@ static void what_is_ignored(void **state)
 	expect(".", NULL, "files", "files");
 }
 
+static void expect_ignored(const char *rules, const char *path, bool ignored)
+{
+	struct build_ignore ignore;
+
+	build_ignore_parse(rules, &ignore);
+	if (build_ignore_matches(&ignore, path) != ignored)
+		fail_msg("\"%s\" does %smatch \"%s\"", rules, ignored ? "not " : "", path);
+	build_ignore_clear(&ignore);
+}
+
+static void patterns(void **state)
+{
+	char path[4096] = "a", rules[512] = "";
+
+	expect_ignored("a", "a", true);
+	expect_ignored("a", "a/b", true);
+	expect_ignored("a/b", "a", false);
+	expect_ignored("a", "b/a", false);
+	expect_ignored("**/a", "a", true);
+	expect_ignored("**/a", "b/c/a/d", true);
+	expect_ignored("a/**", "a", false);
+	expect_ignored("a/**", "a/b/c", true);
+	expect_ignored("a/**/d", "a/d", true);
+	expect_ignored("a/**/d", "a/b/c/d", true);
+	expect_ignored("a/**/d", "a/b/c", false);
+	expect_ignored("**", "a", true);
+	expect_ignored("*.o\n!b.o", "a.o", true);
+	expect_ignored("*.o\n!b.o", "b.o", false);
+	expect_ignored("!b.o\n*.o", "b.o", true);
+	expect_ignored("# a\n \n\n", "a", false);
+	expect_ignored(" ./a/ \r\n", "a", true);
+	/* Many ways to match are not tried one by one. */
+	for (size_t i = 0; i < 1000; i++)
+		strcat(path, "/a");
+	for (size_t i = 0; i < 30; i++)
+		strcat(rules, "**/a/");
+	expect_ignored(rules, path, true);
+	strcat(rules, "b");
+	expect_ignored(rules, path, false);
+}
+
 static void nothing_leads_out(void **state)
 {
 	assert_int_equal(sh("mkdir in; echo 1 >in/f; ln -s /etc etc; ln -s ../.. up; ln -s in inner; mkfifo fifo"), 0);
@@ -201,10 +242,8 @@ static void a_tar_is_what_was_hashed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(what_a_copy_takes),
-		TEST(what_is_ignored),
-		TEST(nothing_leads_out),
-		TEST(a_tar_is_what_was_hashed),
+		TEST(what_a_copy_takes), TEST(what_is_ignored),          TEST(patterns),
+		TEST(nothing_leads_out), TEST(a_tar_is_what_was_hashed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
