@@ -9,17 +9,23 @@
 #include "descriptors.h"
 #include "e2b/filesystem.pb-c.h"
 #include "e2b/process.pb-c.h"
+#include "paddock/v1/admin.pb-c.h"
 #include "paddock/v1/files.pb-c.h"
+#include "paddock/v1/previews.pb-c.h"
 #include "paddock/v1/processes.pb-c.h"
 #include "paddock/v1/sandboxes.pb-c.h"
+#include "paddock/v1/snapshots.pb-c.h"
 #include "paddock/v1/templates.pb-c.h"
 #include "sandbox/base/cleanup.h"
 
 #define METHODS_MAX 128
 
+/* All that a client may call: what a key may do is decided behind, as for gRPC. */
 static const ProtobufCServiceDescriptor *const services[] = {
 	&paddock__v1__sandboxes__descriptor, &paddock__v1__processes__descriptor, &paddock__v1__files__descriptor,
-	&paddock__v1__templates__descriptor, &process__process__descriptor,       &filesystem__filesystem__descriptor,
+	&paddock__v1__templates__descriptor, &paddock__v1__snapshots__descriptor, &paddock__v1__previews__descriptor,
+	&paddock__v1__admin__descriptor,     &paddock__v1__audit__descriptor,     &process__process__descriptor,
+	&filesystem__filesystem__descriptor,
 };
 
 static struct method methods[METHODS_MAX];

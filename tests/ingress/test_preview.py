@@ -623,6 +623,17 @@ class Hosts(unittest.TestCase):
             self.assertEqual(status, 404)
 
 
+    def test_every_service_of_the_contract(self):
+        """Over the Connect protocol, for what the key may do and nothing else."""
+        def ask(method):
+            fields = {"Content-Type": "application/json", "Authorization": "Bearer " + client.key}
+            return world.ingress.ask("POST", "/paddock.v1." + method, b"{}", fields)[0]
+        for method in ("Sandboxes/List", "Templates/List", "Snapshots/List", "Previews/List", "Admin/WhoAmI"):
+            self.assertEqual(ask(method), 200, method)
+        for method in ("Admin/ListTenants", "Audit/Verify"):
+            self.assertEqual(ask(method), 403, method)
+
+
 class Smuggling(unittest.TestCase):
     """V12, V13: nothing passes that two parsers could read in two ways."""
 
