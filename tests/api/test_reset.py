@@ -6,8 +6,9 @@ import threading
 import time
 
 import grpc
-from api import Case, Code, OwnInstance, attach, pb
+from api import Case, Code, attach, pb
 from criu import COUNTER, needs_criu
+from own import OwnInstance
 from paddock import code_of, enum, wait_until
 
 RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))
