@@ -79,18 +79,21 @@ static void look(struct sandbox *s, unsigned long long now)
 {
 	struct inode_watch *watch = &s->inodes;
 	_cleanup_fd_ int layer = pool_open_directory(POOL_SANDBOXES, s->id);
+	unsigned long long pause;
 
-	watch->due_ms = now + INODES_MS_MAX;
+	watch->due_ms = watch->from_ms = now + INODES_MS_MAX;
 	if (layer < 0 || btrfs_inode_highest(layer, &watch->highest) < 0)
 		return;
 	if (watch->clamped || watch->scan_next || inodes_bound(watch) > s->limits.max_inodes) {
 		if (!count_slice(watch, layer)) {
-			watch->due_ms = now; /* the next slice, in the next turn */
+			watch->due_ms = watch->from_ms = now; /* the next slice, in the next turn */
 			return;
 		}
 		clamp(s, layer, inodes_bound(watch) > s->limits.max_inodes);
 	}
-	watch->due_ms = now + interval(watch, s->limits.max_inodes);
+	pause = interval(watch, s->limits.max_inodes);
+	watch->due_ms = now + pause;
+	watch->from_ms = now + pause - pause / 4;
 }
 
 struct turn {
@@ -105,7 +108,7 @@ static void visit(struct sandbox *s, void *arg)
 
 	if (s->state != SANDBOX_RUNNING)
 		return;
-	if (turn->now >= watch->due_ms)
+	if (turn->now >= watch->from_ms)
 		look(s, turn->now);
 	turn->counting |= watch->scan_next != 0;
 	if (watch->due_ms < turn->due)

@@ -11,7 +11,8 @@
  * Inode numbers of btrfs only grow, so "is there one above the highest that I know" is one search in the tree, and
  * what was created so far bounds what there is. Only when that bound passes the limit are the living ones counted, in
  * slices of a millisecond. A layer is looked at again before it could reach its limit at INODES_PER_MS, but at most
- * every INODES_MS_MIN and at least every INODES_MS_MAX. All looking together takes at most a twentieth of one
+ * every INODES_MS_MIN and at least every INODES_MS_MAX; up to a quarter earlier when others are due, so that idle sandboxes come
+ * to be looked at in one go. All looking together takes at most a twentieth of one
  * processor, a quarter while something is counted.
  */
 #define INODES_PER_MS 200u
@@ -24,6 +25,7 @@ struct inode_watch {
 	uint64_t counted;
 	uint64_t scan_next, scan_count; /* a count that is under way, if scan_next is not 0 */
 	unsigned long long due_ms;
+	unsigned long long from_ms; /* when somebody else is due, it may be looked at from here on */
 	bool clamped; /* the byte quota is at its lowest */
 };
 
