@@ -148,6 +148,11 @@ static void guest_destroy(struct guest *guest)
 
 void guest_free(struct guest *guest)
 {
+	guest_drop(guest, "the sandbox has ended");
+}
+
+void guest_drop(struct guest *guest, const char *why)
+{
 	struct pdk_error err;
 
 	if (!guest || guest->freed)
@@ -155,7 +160,7 @@ void guest_free(struct guest *guest)
 	guest->freed = true;
 	guest->broken = true;
 	record_unrecorded(guest);
-	pdk_fail(&err, -ECONNRESET, PDK_UNAVAILABLE, "the sandbox has ended");
+	pdk_fail(&err, -ECONNRESET, PDK_UNAVAILABLE, "%s", why);
 	streams_fail(guest, &err);
 	if (!guest->dispatching)
 		guest_destroy(guest);

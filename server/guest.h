@@ -34,6 +34,8 @@ bool guest_has_start(const struct guest *guest);
 bool guest_has_ready(const struct guest *guest);
 /* Close the link; every open stream's handler gets its last call with UNAVAILABLE. NULL is fine. */
 void guest_free(struct guest *guest);
+/* The same, and the streams hear another reason. */
+void guest_drop(struct guest *guest, const char *why);
 
 /* Replace what setup said (claiming a pre-made sandbox, or a copy): fire and forget, ordered before later requests.
  * `machine_id`: 32 hexadecimal digits, or NULL. */

@@ -315,7 +315,7 @@ static void let_go(struct sandbox_reset *reset, struct process_list *old)
 	reset->changed = true;
 	reset->ended = processes_end_old(old);
 	private->adopting = true; /* until there is a link again, calls wait */
-	guest_free(STEAL_PTR(sandbox->guest));
+	guest_drop(STEAL_PTR(sandbox->guest), "the sandbox was reset");
 	private->keep_paused = private->timed_out = private->freeze_else = false;
 	private->pause_text = NULL;
 	private->resume_timeout_ms = private->paused_ns = 0;

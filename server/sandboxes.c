@@ -296,7 +296,8 @@ void sandbox_count(struct sandbox *sandbox)
 	if (private->counted)
 		return;
 	private->counted = true;
-	admission_reserve(&sandbox->limits, private->pooled);
+	/* The box holds a twin beside what it is for: nobody may count on that room. */
+	admission_reserve(&sandbox->limits, private->pooled && !private->twin);
 	if (private->pooled)
 		return;
 	/* A missing entry only makes a template's count too low; the warden refuses to remove one in use. */
@@ -360,7 +361,7 @@ void sandbox_uncount(struct sandbox *sandbox)
 		return;
 	sandbox_hold_memory(sandbox);
 	private->counted = false;
-	admission_release(&sandbox->limits, private->pooled);
+	admission_release(&sandbox->limits, private->pooled && !private->twin);
 	if (private->pooled)
 		return;
 	template_use_remove(sandbox->template_id);

@@ -275,6 +275,11 @@ static void print_sandbox(const struct cli *cli, const Paddock__V1__Sandbox *san
 
 	field_print(cli->color, "Sandbox", sandbox->id);
 	field_print(cli->color, "State", state_name(sandbox->state));
+	if (sandbox->reset_unix_ms) {
+		snprintf(text, sizeof(text), "%s (%s)", format_time(time, sandbox->reset_unix_ms),
+			 format_age(age, sandbox->reset_unix_ms));
+		field_print(cli->color, "Reset", text);
+	}
 	if (sandbox->paused_unix_ms) {
 		snprintf(text, sizeof(text), "%s (%s)", format_time(time, sandbox->paused_unix_ms),
 			 format_age(age, sandbox->paused_unix_ms));

@@ -78,7 +78,7 @@ class Reset(Case):
         watch = self.client.Files.Watch(sandbox_id=self.box, path=b"/home/user", deadline=30)
         next(watch)
         reset(self.client, self.box)
-        self.refused(Code.UNAVAILABLE, lambda: list(watch))
+        self.refused(Code.UNAVAILABLE, lambda: list(watch), text="the sandbox was reset")
         self.client.write(self.box, "/home/user/new", b"x")
         self.assertEqual(self.client.read(self.box, "/home/user/new"), b"x")
 

@@ -203,11 +203,19 @@ snapshots() {
 	p kill $copy $forks >/dev/null && p snapshots remove warm && same "$(p snapshots list -q)" "" &&
 		status 1 create --snapshot warm && p signal $id "$n" KILL
 }
+resets() {
+	local box
+	box=$(p create --lifetime 10m --env COLOUR=red) && p exec $box -- sh -c 'echo dirty > mark' && same "$(p cat $box:mark)" dirty &&
+		same "$(p reset $box)" $box && ! p cat $box:mark 2>/dev/null && same "$(p exec $box -- sh -c 'echo $COLOUR')" red &&
+		p info $box | grep -q '^Reset' && p reset --lifetime 5m -o json $box | grep -q '"reset_unix_ms"' || return 1
+	status 1 reset iaaaaaaaaaaaaaaaaaaaa && status 2 reset && status 2 reset --lifetime soon $box && p kill $box >/dev/null &&
+		status 1 reset $box && p quota | grep -q '^Sandboxes.* of '
+}
 terminal() { /usr/bin/python3 "$SOURCE/tests/sdk/terminal.py" "$PADDOCK" $id; }
 json_everywhere() {
 	local command
 	for command in "list" "info $id" "usage $id" "metrics $id" "ps -a $id" "ls $id" "template list" "template get base" "tenant list" "key list" \
-		"audit list" "audit verify" "status" "ports $id" "previews list" "version"; do
+		"audit list" "audit verify" "status" "quota" "ports $id" "previews list" "version"; do
 		p $command -o json | /usr/bin/python3 -c 'import json,sys; json.load(sys.stdin)' || { echo "$command"; return 1; }
 	done
 }
@@ -340,7 +348,7 @@ killed() { p kill $id >/dev/null && status 125 exec $id true && p list --all | g
 daemon_start && daemon_template >&2 || { echo "FAIL instance: it does not start"; exit 1; }
 id=$(p create --lifetime 30m) || { echo "FAIL create: no sandbox"; exit 1; }
 tests="exit_codes streams_apart input_whole input_unread closed_descriptors closed_reader output_whole environment login_shells locales json_result detached signalled ctrl_c
-	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys previews run_and_gone snapshots
+	copy_files copy_trees hostile_tree failed_copy_leaves_nothing file_commands watching short_ids lifetimes keys previews run_and_gone snapshots resets
 	terminal json_everywhere audited says_what_to_do helps_on doctor doctor_without_criu ended_meanwhile build_of_steps build_that_fails build_stopped build_cut survives_restart killed"
 for name in ${*:-$tests}; do
 	check $name $name

@@ -769,6 +769,11 @@ void fake_local_end(enum pdk_code code)
 	free(local);
 }
 
+void guest_drop(struct guest *guest, const char *why)
+{
+	guest_free(guest);
+}
+
 void guest_free(struct guest *guest)
 {
 	if (!guest)

@@ -178,18 +178,35 @@ static void small_pool(void)
 
 static void one_that_is_ready_is_taken(void **state)
 {
-	unsigned int before;
-
 	life_restart(small_pool);
 	life_make(id);
 	RUN_UNTIL(fake_warden_living() == 2);
 	fake_loop_settle();
-	before = fake_warden_requests(WARDEN_CREATE);
+	/* A new one could not be made now. */
 	fake_warden_hold(WARDEN_CREATE);
 	life_free(life_sandbox(life_reset("a", id)));
-	assert_int_equal(fake_warden_requests(WARDEN_CREATE) - before, 0);
 	fake_warden_hold(0);
 	assert_string_not_equal(kernel_now(), id);
+}
+
+static void the_box_needs_room_for_both(void **state)
+{
+	struct rpc_call *call;
+
+	life_make(id);
+	server_config.max_sandboxes = 1;
+	life_expect(life_reset("a", id), PDK_RESOURCE_EXHAUSTED, "server max_sandboxes");
+	assert_string_equal(kernel_now(), id);
+	server_config.max_sandboxes = 2;
+	fake_warden_hold(WARDEN_CREATE);
+	call = life_reset("a", id);
+	/* It is taken while the twin is made, and free again when the old one is gone. */
+	life_expect(life_create("b"), PDK_RESOURCE_EXHAUSTED, "server max_sandboxes");
+	fake_warden_hold(0);
+	life_free(life_sandbox(call));
+	RUN_UNTIL(fake_warden_living() == 1);
+	fake_loop_settle();
+	life_free(life_sandbox(life_create("b")));
 }
 
 static void a_client_that_goes_away_does_not_stop_it(void **state)
@@ -220,6 +237,7 @@ int main(void)
 		TEST(a_pause_wins),
 		TEST(others_do_not_find_it),
 		TEST(one_that_is_ready_is_taken),
+		TEST(the_box_needs_room_for_both),
 		TEST(a_client_that_goes_away_does_not_stop_it),
 	};
 
