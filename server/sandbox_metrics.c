@@ -62,7 +62,7 @@ static struct usage_reading reading_of(const struct warden_reply *reply)
 
 static void on_sample(const struct warden_reply *reply, int *fd, void *arg)
 {
-	struct sandbox *sandbox = reply->status < 0 ? NULL : sandbox_get(reply->id);
+	struct sandbox *sandbox = reply->status < 0 ? NULL : sandbox_get_kernel(reply->id);
 	struct usage_history *history;
 	struct usage_reading reading;
 
@@ -79,7 +79,7 @@ static int ask(const struct sandbox *sandbox, warden_reply_handler handler, void
 {
 	struct warden_request request = {.op = WARDEN_USAGE, .value = WARDEN_USAGE_SAMPLE};
 
-	memcpy(request.id, sandbox->id, SANDBOX_ID_SIZE);
+	memcpy(request.id, sandbox->kernel_id, SANDBOX_ID_SIZE);
 	return warden_call(&request, -1, handler, arg);
 }
 

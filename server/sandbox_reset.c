@@ -155,6 +155,7 @@ void sandbox_reset_linked(struct sandbox *sandbox)
 	if (!reset || !reset->committed || sandbox->state != STATE(RUNNING))
 		return;
 	sandbox_idle_watch(sandbox);
+	sandbox_metrics_watch(sandbox);
 	sandbox_event(sandbox, PADDOCK__V1__SANDBOX_EVENT__TYPE__TYPE_RESET);
 	/* What a copy's image starts is among the processes that it has. */
 	if ((!sandbox->private->origin_id[0] || sandbox->private->bare) && guest_has_start(sandbox->guest))

@@ -56,6 +56,8 @@ class Reset(Case):
             self.assertTrue(self.dirty().startswith(b"m\nm\n"))
             reset(self.client, self.box)
             self.assertTrue(self.sh(LOOK).startswith(b"end\n"))
+        self.assertGreater(self.client.Sandboxes.GetUsage(sandbox_id=self.box).pids, 0)
+        self.assertGreater(len(self.client.Sandboxes.GetMetrics(sandbox_id=self.box).samples), 0)
         wait_until(lambda: self.admin.Admin.GetStatus().sandboxes == len(self.admin.Sandboxes.List(all_tenants=True).sandboxes), 10)
 
     def test_what_ran_ends(self):
