@@ -1,5 +1,6 @@
 """What every context has, whatever runs in it: an id, one execution at a time, and events that a client is slow to take."""
 import asyncio
+import json
 import secrets
 import time
 
@@ -18,7 +19,7 @@ class Events:
         self.waiting = self.dropped = 0
 
     def put(self, event):
-        size = sum(len(value) for value in event.values() if isinstance(value, str))
+        size = sum(len(value) if isinstance(value, str) else len(json.dumps(value)) for value in event.values() if isinstance(value, (str, dict, list)))
         if self.waiting + size > WAITING_MAX and event["type"] in ("stdout", "stderr", "result"):
             self.dropped += size
             return

@@ -17,7 +17,11 @@ INTERRUPT_TIMEOUT = 5
 # How the SDK calls them; what is not here keeps the name of its MIME type.
 FORMATS = {"text/plain": "text", "text/html": "html", "text/markdown": "markdown", "image/svg+xml": "svg", "image/png": "png",
            "image/jpeg": "jpeg", "application/pdf": "pdf", "text/latex": "latex", "application/json": "json",
-           "application/javascript": "javascript"}
+           "application/javascript": "javascript", "e2b/chart": "chart", "e2b/data": "data"}
+
+# Run by the kernel before its first cell, in a namespace of its own.
+FIGURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "figures.py")
+PREPARE = f"exec(compile(open({FIGURES!r}).read(), {FIGURES!r}, 'exec'), {{'__name__': 'figures'}})"
 
 # The variables of one execution, without a trace in the namespace of the code.
 ENV_SET = """exec('''import os, sys
@@ -62,7 +66,8 @@ class Python(Context):
         self.manager = AsyncKernelManager(kernel_name="python3", context=context, transport="ipc", ip=os.path.join(self.folder, "socket"),
                                           connection_file=os.path.join(self.folder, "kernel.json"))
         try:
-            await self.manager.start_kernel(cwd=self.cwd, env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
+            await self.manager.start_kernel(cwd=self.cwd, env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+                                            extra_arguments=[f"--IPKernelApp.exec_lines={PREPARE}"])
             self.client = self.manager.client()
             self.client.start_channels()
             await self.client.wait_for_ready(timeout=START_TIMEOUT)

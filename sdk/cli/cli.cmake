@@ -5,7 +5,7 @@ add_library(paddock_cli STATIC ${cli_sources})
 # What the code-interpreter recipe puts into its image is part of the command.
 set(interpreter ${CMAKE_SOURCE_DIR}/sandbox/interpreter)
 set(interpreter_files ${interpreter}/context.py ${interpreter}/driver.py ${interpreter}/javascript.js
-  ${interpreter}/jupyter.py ${interpreter}/ready ${interpreter}/service.py ${interpreter}/start)
+  ${interpreter}/figures.py ${interpreter}/jupyter.py ${interpreter}/ready ${interpreter}/service.py ${interpreter}/start)
 set(recipe_files ${CMAKE_CURRENT_BINARY_DIR}/recipe_files.c)
 add_custom_command(OUTPUT ${recipe_files}
   COMMAND ${CMAKE_COMMAND} "-DFILES=${interpreter_files}" -DOUTPUT=${recipe_files} -P ${CMAKE_CURRENT_LIST_DIR}/recipe_files.cmake

@@ -1,4 +1,4 @@
-"""The template code-interpreter-v1."""
+"""The template code-interpreter-v1, with matplotlib and pandas, whose charts and tables are results of their own."""
 import hashlib
 import os
 
@@ -20,7 +20,7 @@ def recipe():
 
 
 def prepare():
-    return template_tar.make("code-interpreter", recipe(), "code-interpreter")
+    return template_tar.make("code-interpreter+charts", recipe() + " charts", "code-interpreter", "--include", "python3-matplotlib,python3-pandas")
 
 
 def add(instance):

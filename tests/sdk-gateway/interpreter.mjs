@@ -64,6 +64,86 @@ if (short) {
   done()
 }
 
+const chart = async code => {
+  const { results, error } = await sandbox.runCode(`import matplotlib.pyplot as plt\n${code}\nplt.show()`)
+  assert.equal(error, undefined)
+  assert.equal(results.length, 1)
+  assert.equal(Buffer.from(results[0].png, 'base64').subarray(1, 4).toString(), 'PNG')
+  return results[0].chart
+}
+
+await test('nothing is imported, and nothing is a chart, before the code says so', async () => {
+  const { results } = await sandbox.runCode('import sys; [name for name in ("matplotlib", "pandas", "figures") if name in sys.modules]')
+  assert.equal(results[0].text, '[]')
+  assert.equal(results[0].chart, undefined)
+  assert.equal((await sandbox.runCode('[name for name in dir() if "igure" in name]')).text, '[]')
+})
+
+await test('lines', async () => {
+  const found = await chart(`fig, ax = plt.subplots()
+ax.plot([1, 2, 3], [4, float("nan"), 6], label="one"); ax.plot([1, 3], [0, 1]); ax.axhline(2)
+ax.set(title="Title", xlabel="Time (s)", ylabel="plain", yscale="symlog")`)
+  const { x_ticks, x_tick_labels, y_ticks, y_tick_labels, ...rest } = found
+  assert.deepEqual(rest, { type: 'line', title: 'Title', x_label: 'Time (s)', x_unit: 's', x_scale: 'linear', y_label: 'plain', y_unit: null, y_scale: 'symlog',
+    elements: [{ label: 'one', points: [[1, 4], [2, null], [3, 6]] }, { label: '', points: [[1, 0], [3, 1]] }] })
+  assert.ok(x_ticks.includes(2) && x_ticks.length === x_tick_labels.length && y_ticks.length === y_tick_labels.length)
+  const dates = await chart('import datetime\nplt.plot([datetime.date(2024, 1, 1), datetime.date(2024, 1, 3)], [1, 2])')
+  assert.equal(dates.x_scale, 'datetime')
+  assert.deepEqual(dates.elements[0].points, [['2024-01-01', 1], ['2024-01-03', 2]])
+  assert.match(dates.x_ticks[0], /^2024-01-01T/)
+})
+
+await test('points', async () => {
+  const found = await chart('plt.scatter(["a", "b"], [1.5, 2.5], label="s")')
+  assert.equal(found.type, 'scatter')
+  assert.equal(found.x_scale, 'categorical')
+  assert.deepEqual(found.elements, [{ label: 's', points: [['a', 1.5], ['b', 2.5]] }])
+})
+
+await test('bars', async () => {
+  const upright = await chart('plt.bar(["a", "b"], [1, 2], label="low"); plt.bar(["a", "b"], [3, 4], bottom=[1, 2], label="high"); plt.ylabel("Height [m]")')
+  assert.equal(upright.type, 'bar')
+  assert.equal(upright.y_unit, 'm')
+  assert.deepEqual(upright.elements, [{ label: 'a', group: 'low', value: 1 }, { label: 'b', group: 'low', value: 2 }, { label: 'a', group: 'high', value: 3 }, { label: 'b', group: 'high', value: 4 }])
+  assert.deepEqual((await chart('plt.barh(["a", "b"], [1, 2])')).elements, [{ label: 'a', group: '', value: 1 }, { label: 'b', group: '', value: 2 }])
+  const grouped = await chart('import pandas as pd\npd.DataFrame({"q": [1, 2], "r": [3, 4]}, index=["i", "j"]).plot.bar()')
+  assert.deepEqual(grouped.elements.map(e => [e.label, e.group, e.value]), [['i', 'q', 1], ['j', 'q', 2], ['i', 'r', 3], ['j', 'r', 4]])
+})
+
+await test('a pie', async () => {
+  assert.deepEqual(await chart('plt.pie([1, 3], labels=["a", "b"]); plt.title("P")'),
+    { type: 'pie', title: 'P', elements: [{ label: 'a', angle: 90, radius: 1 }, { label: 'b', angle: 270, radius: 1 }] })
+})
+
+await test('boxes', async () => {
+  const one = { min: 1, first_quartile: 2.25, median: 3.5, third_quartile: 4.75, max: 5, outliers: [20] }
+  const flat = { min: 2, first_quartile: 2, median: 2, third_quartile: 2, max: 2, outliers: [] }
+  for (const options of ['', ', patch_artist=True', ', vert=False', ', notch=True, showmeans=True']) {
+    const found = await chart(`plt.boxplot([[1, 2, 3, 4, 5, 20], [2, 2]], labels=["one", "flat"]${options})`)
+    assert.equal(found.type, 'box_and_whisker', options)
+    assert.deepEqual(found.elements, [{ label: 'one', ...one }, { label: 'flat', ...flat }], options)
+  }
+})
+
+await test('several plots, and what is none of these', async () => {
+  const found = await chart('fig, axes = plt.subplots(1, 2); axes[0].plot([1, 2]); axes[1].pie([1]); fig.suptitle("Both")')
+  assert.equal(found.type, 'superchart')
+  assert.equal(found.title, 'Both')
+  assert.deepEqual(found.elements.map(e => e.type), ['line', 'pie'])
+  assert.deepEqual(await chart('plt.imshow([[1, 2]]); plt.colorbar()'), { type: 'unknown', title: '', elements: [] })
+  assert.equal(await chart('plt.plot(range(100_001))'), undefined)
+})
+
+await test('the data of a table', async () => {
+  const { results } = await sandbox.runCode(`import pandas as pd
+pd.DataFrame({"n": [1, 2], "f": [0.5, float("nan")], "s": ["x", None], "t": pd.to_datetime(["2024-01-01", None]), ("a", "b"): [True, False]})`)
+  assert.deepEqual(results[0].data, { n: [1, 2], f: [0.5, null], s: ['x', null], t: ['2024-01-01T00:00:00', null], "('a', 'b')": [true, false] })
+  assert.match(results[0].html, /<table/)
+  assert.equal((await sandbox.runCode('pd.DataFrame({"n": range(100_001)})')).results[0].data, undefined)
+  const own = await sandbox.runCode('class Own:\n  def _repr_e2b_data_(self): return {"own": [1]}\nOwn()')
+  assert.deepEqual(own.results[0].data, { own: [1] })
+})
+
 await test('results are what they are shown as', async () => {
   const { results } = await sandbox.runCode(`
 from IPython.display import display, HTML, Markdown, SVG, JSON, Latex, Javascript, Image
