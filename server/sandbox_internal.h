@@ -100,7 +100,7 @@ struct sandbox_private {
 	/* sandbox_metrics.c */
 	struct usage_history *history; /* NULL until its first sample */
 	struct loop_timer sample_timer;
-	bool sampled; /* the timer is armed, or was when it last fired */
+	bool sampled;                  /* the timer is armed, or was when it last fired */
 	bool keep_paused;              /* PAUSING and PAUSED: its timeout stands still; PAUSED: expires_unix_ms is 0 */
 	bool timed_out;                /* PAUSING: because its timeout ran out, or it was idle */
 	bool freeze_else;              /* PAUSING to disk: freeze it when that is refused */

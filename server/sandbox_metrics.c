@@ -255,7 +255,7 @@ static bool wants_fresh(const struct sandbox *sandbox, uint64_t from_ns, uint64_
 	       last.at_ns + FRESH_NS < now;
 }
 
-/* A time of the wall as one of loop_now_ns(). */
+/* A time of the wall, not negative, as one of loop_now_ns(). */
 static uint64_t ns_of(int64_t unix_ms)
 {
 	uint64_t now = loop_now_ns(), distance;
@@ -283,8 +283,7 @@ static int check_range(const Paddock__V1__GetMetricsRequest *request, struct pdk
 void sandboxes_get_metrics(struct rpc_call *call, const struct ProtobufCMessage *message)
 {
 	const Paddock__V1__GetMetricsRequest *request = (const void *)message;
-	uint64_t from_ns = ns_of(request->start_unix_ms);
-	uint64_t to_ns = request->end_unix_ms ? ns_of(request->end_unix_ms) : UINT64_MAX;
+	uint64_t from_ns, to_ns;
 	struct sandbox *sandbox;
 	struct pdk_error err;
 	int rc = sandbox_find(call, request->sandbox_id, &sandbox, &err);
@@ -299,6 +298,8 @@ void sandboxes_get_metrics(struct rpc_call *call, const struct ProtobufCMessage 
 		rpc_fail(call, &err);
 		return;
 	}
+	from_ns = ns_of(request->start_unix_ms);
+	to_ns = request->end_unix_ms ? ns_of(request->end_unix_ms) : UINT64_MAX;
 	if (!wants_fresh(sandbox, from_ns, to_ns))
 		finish(call, sandbox, from_ns, to_ns, NULL);
 	else if (ask_fresh(call, sandbox, from_ns, to_ns, &err) < 0)

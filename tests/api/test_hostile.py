@@ -213,6 +213,9 @@ class Numbers(Case):
         target = request
         for step in path[:-1]:
             target = getattr(target, step)
+        field = target.DESCRIPTOR.fields_by_name[path[-1]]
+        if field.cpp_type == field.CPPTYPE_INT64 and value >= 2 ** 63:
+            value -= 2 ** 64
         setattr(target, path[-1], value)
         return request
 
