@@ -4,12 +4,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "checkpoint_private.h"
@@ -37,6 +41,8 @@
 #define THREADS_MAX 65536
 #define AREA_NAME "/memfd:CRIUMFD"
 #define LEFT_MAX 8
+#define SWEEP_FOLDER "/tmp" /* a mount of ours: the sandbox can put nothing else in its place */
+#define SWEEP_NAME "cr-tmpfs."
 
 struct thread {
 	pid_t tid, process;
@@ -376,4 +382,43 @@ void cure_apply(struct cure *cure, struct cure_report *ret)
 	(void)file_write(cure->leaf, "cgroup.freeze", "1");
 	for (size_t i = 0; i < cure->n_threads; i++)
 		let_go(&cure->threads[i]);
+}
+
+/* In the sandbox's mount namespace, where nothing runs now. */
+static void sweep(void)
+{
+	DIR *folder = opendir(SWEEP_FOLDER);
+	struct dirent *entry;
+	char path[300];
+	struct stat st;
+
+	while (folder && (entry = readdir(folder))) {
+		snprintf(path, sizeof(path), SWEEP_FOLDER "/%.255s", entry->d_name);
+		/* What the sandbox itself makes is never the host's root's. */
+		if (strncmp(entry->d_name, SWEEP_NAME, strlen(SWEEP_NAME)) != 0)
+			continue;
+		umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+		if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == 0)
+			rmdir(path);
+	}
+}
+
+void cure_sweep(pid_t first)
+{
+	char path[64];
+	_cleanup_fd_ int space = -1;
+	pid_t pid;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", first);
+	space = open(path, O_RDONLY | O_CLOEXEC);
+	if (space < 0)
+		return;
+	pid = fork();
+	if (pid == 0) {
+		if (setns(space, CLONE_NEWNS) == 0)
+			sweep();
+		_exit(0);
+	}
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/time.h>
@@ -34,12 +35,13 @@ struct word {
 };
 
 static pid_t criu;
+static int criu_fd = -1; /* its pidfd: its number may be another's when the timer comes late */
 static volatile sig_atomic_t is_late;
 
 static void on_time(int signal)
 {
 	is_late = 1;
-	kill(criu, SIGKILL);
+	pidfd_send_signal(criu_fd, SIGKILL, NULL, 0);
 }
 
 static void set_timer(uint64_t ms)
@@ -103,7 +105,8 @@ static int begin(const struct checkpoint_plan *plan, int dir, int (*execute)(con
 			execute(plan, dir);
 		_exit(127);
 	}
-	if (criu < 0 || ptrace(PTRACE_SEIZE, criu, NULL, (void *)(uintptr_t)PTRACE_O_TRACEEXIT) < 0)
+	criu_fd = criu < 0 ? -1 : pidfd_open(criu, 0);
+	if (criu_fd < 0 || ptrace(PTRACE_SEIZE, criu, NULL, (void *)(uintptr_t)PTRACE_O_TRACEEXIT) < 0)
 		return pdk_fail_errno(err, -errno, "watch CRIU");
 	sigaction(SIGALRM, &action, NULL);
 	set_timer(plan->limit_ms);
@@ -172,10 +175,12 @@ static void run(const struct checkpoint_plan *plan, int dir, int (*execute)(cons
 		say(to, &word);
 	watch(plan, &word.status);
 	set_timer(0);
-	word.is_late = is_late;
+	word.is_late = is_late && word.status != 0;
 	end_orphans();
-	if (word.status != 0)
+	if (word.status != 0) {
 		cure_apply(cure, &word.report);
+		cure_sweep(plan->pid);
+	}
 	say(to, &word);
 }
 

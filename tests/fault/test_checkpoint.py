@@ -206,6 +206,20 @@ class Deaths(OwnInstance):
         self.assertLessEqual(ended, 2 + KILLS // 5, said)
         self.nothing_is_half_made()
 
+    def guards(self):
+        """Those that watch over a CRIU."""
+        return [pid for pid in descendants(self.instance.warden.pid) if set(children(pid)) & set(self.criu())]
+
+    def test_the_guard_dies(self):
+        said = []
+        for i in range(KILLS):
+            code, text = self.die(self.pause, self.guards, 0.04 * i / KILLS)
+            said.append((code, text))
+            self.assertIn(code, ("OK", "UNAVAILABLE"), said)
+            self.check_whole()
+        self.assertTrue([s for s in said if s[0] != "OK"], said)
+        self.nothing_is_half_made()
+
     def test_the_job_dies(self):
         said = []
         for i in range(KILLS):
