@@ -62,6 +62,7 @@ struct process {
 
 struct cure {
 	int leaf;
+	char group[512]; /* its name, as its processes have it */
 	struct thread *threads;
 	struct process *processes;
 	size_t n_threads, n_processes;
@@ -141,6 +142,22 @@ static int add_processes(struct cure *cure)
 	return procs ? rc : -errno;
 }
 
+/* What /proc says of its place in the v2 tree. */
+static bool read_group(pid_t pid, char text[512])
+{
+	char path[64], all[4096], *line;
+
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
+	if (file_read(AT_FDCWD, path, all, sizeof(all)) <= 0)
+		return false;
+	line = strstr(all, "0::");
+	if (!line || (line != all && line[-1] != '\n'))
+		return false;
+	line[strcspn(line, "\n")] = '\0';
+	snprintf(text, 512, "%.511s", line);
+	return true;
+}
+
 static FILE *open_maps(pid_t pid)
 {
 	char path[64];
@@ -173,12 +190,11 @@ static int note_thread(struct thread *thread)
 	return rc;
 }
 
-static int note_process(struct process *process)
+static void note_process(struct process *process)
 {
 	process->place = find_place(process->pid);
 	if (process->place && tracee_peek(process->pid, process->place, process->code, CODE_WORDS) < 0)
 		process->place = 0;
-	return 0;
 }
 
 int cure_create(int leaf, struct cure **ret, struct pdk_error *err)
@@ -197,7 +213,9 @@ int cure_create(int leaf, struct cure **ret, struct pdk_error *err)
 			rc = 0;
 	}
 	for (size_t i = 0; rc == 0 && i < cure->n_processes; i++)
-		rc = note_process(&cure->processes[i]);
+		note_process(&cure->processes[i]);
+	if (rc == 0 && (cure->n_processes == 0 || !read_group(cure->processes[0].pid, cure->group)))
+		rc = -ESRCH;
 	for (size_t i = 0; cure && i < cure->n_threads; i++) {
 		tracee_release(cure->threads[i].tid);
 		cure->threads[i].is_held = false;
@@ -254,14 +272,21 @@ static bool is_same(const struct tracee_state *a, const struct tracee_state *b)
 }
 
 /* -ESRCH: it has ended. */
-static int hold(struct thread *thread)
+static int hold(const struct cure *cure, struct thread *thread)
 {
 	int rc = tracee_seize(thread->tid, true), stop_signal;
+	char group[sizeof(cure->group)];
 
 	if (rc < 0)
 		return rc;
 	thread->is_held = true;
-	return tracee_stopped(thread->tid, &stop_signal);
+	rc = tracee_stopped(thread->tid, &stop_signal);
+	/* A number may be another's by now: of somebody who is not in the leaf. */
+	if (rc == 0 && (!read_group(thread->tid, group) || strcmp(group, cure->group) != 0)) {
+		tracee_release(thread->tid);
+		rc = -ESRCH;
+	}
+	return rc;
 }
 
 static int put_back_thread(struct thread *thread)
@@ -360,7 +385,7 @@ void cure_apply(struct cure *cure, struct cure_report *ret)
 
 	memset(ret, 0, sizeof(*ret));
 	for (size_t i = 0; i < cure->n_threads; i++)
-		if (!cure->threads[i].is_gone && hold(&cure->threads[i]) < 0)
+		if (!cure->threads[i].is_gone && hold(cure, &cure->threads[i]) < 0)
 			cure->threads[i].is_held = false;
 	(void)file_write(cure->leaf, "cgroup.freeze", "0");
 	for (size_t i = 0; i < cure->n_processes; i++) {

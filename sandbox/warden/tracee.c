@@ -14,7 +14,7 @@
 #include "kernel.h"
 #include "sandbox/base/cleanup.h"
 
-#define WAIT_MS 2000
+#define WAIT_MS 10000 /* it may be waiting for a slow disk */
 #define SPINS 200
 #define RUN_MS 10000 /* of what CRIU has put there: it may be in the middle of copying pages */
 #define SYSCALL_STOP (SIGTRAP | 0x80)
