@@ -8,9 +8,8 @@
 #include "store.h"
 
 #define KEY "boot_id"
-#define BOOT_ID_MAX 64
 
-static size_t read_id(char id[BOOT_ID_MAX])
+size_t boot_read_id(char id[BOOT_ID_MAX])
 {
 	_cleanup_file_ FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
 
@@ -23,7 +22,7 @@ static size_t read_id(char id[BOOT_ID_MAX])
 static int differs(const void *name, size_t name_length, const void *value, size_t value_length, void *arg)
 {
 	char id[BOOT_ID_MAX];
-	size_t length = read_id(id);
+	size_t length = boot_read_id(id);
 
 	if (name_length == strlen(KEY) && memcmp(name, KEY, name_length) == 0)
 		*(bool *)arg = length > 0 && (length != value_length || memcmp(id, value, length) != 0);
@@ -41,7 +40,7 @@ void boot_remember(void)
 {
 	struct store_batch *batch = store_batch_create();
 	char id[BOOT_ID_MAX];
-	size_t length = read_id(id);
+	size_t length = boot_read_id(id);
 
 	if (batch && length > 0 && store_put(batch, STORE_META, KEY, strlen(KEY), id, length) >= 0)
 		store_commit(batch, NULL, NULL);

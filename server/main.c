@@ -203,6 +203,7 @@ static int start_state(struct pdk_error *err)
 
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "event loop");
+	store_keep_journal(server_config.runtime_dir);
 	rc = store_open(server_config.data_dir, err);
 	if (rc < 0)
 		return rc;

@@ -27,7 +27,7 @@ enum rpc_kind { RPC_UNARY, RPC_SERVER_STREAM, RPC_CLIENT_STREAM, RPC_BIDI };
 enum rpc_audit {
 	RPC_AUDIT_NONE,   /* health, reflection */
 	RPC_AUDIT_READ,   /* recorded, not waited for */
-	RPC_AUDIT_CHANGE, /* durable before it is acknowledged */
+	RPC_AUDIT_CHANGE, /* durable before it is acknowledged, but for rpc_finish_kept() */
 };
 
 struct rpc_method {
@@ -111,6 +111,8 @@ void rpc_finish(struct rpc_call *call, const ProtobufCMessage *reply);
 /* As rpc_finish(), and `batch` (consumed) is committed in the same transaction as the audit record.
  * A commit that fails ends the call with UNAVAILABLE. */
 void rpc_finish_commit(struct rpc_call *call, struct store_batch *batch, const ProtobufCMessage *reply);
+/* The same for a change of which store_commit_kept() speaks: the reply does not wait for the store. */
+void rpc_finish_kept(struct rpc_call *call, struct store_batch *batch, const ProtobufCMessage *reply);
 /* As rpc_finish() of a unary call over link, with a descriptor beside the reply (taken over). */
 void rpc_finish_fd(struct rpc_call *call, const ProtobufCMessage *reply, int fd);
 /* End the call with an error. err->text goes to the client as it is. */

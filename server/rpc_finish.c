@@ -221,6 +221,22 @@ void rpc_finish_commit(struct rpc_call *call, struct store_batch *batch, const P
 		durable(call, rc);
 }
 
+void rpc_finish_kept(struct rpc_call *call, struct store_batch *batch, const ProtobufCMessage *reply)
+{
+	struct audit_entry entry;
+	int rc;
+
+	finish(call, reply);
+	if (call->method->audit == RPC_AUDIT_CHANGE && !call->recorded) {
+		entry = audit_entry_of(call, PDK_OK);
+		call->recorded = store_audit(batch, &entry) >= 0;
+	}
+	if (store_commit_kept(batch))
+		end(call, &no_error);
+	else if ((rc = commit_with_record(call, batch, durable)) < 0)
+		durable(call, rc);
+}
+
 void rpc_finish(struct rpc_call *call, const ProtobufCMessage *reply)
 {
 	if (call->method->audit == RPC_AUDIT_CHANGE && !call->recorded) {

@@ -15,10 +15,10 @@
  * opposite meanwhile waits until it is there and starts from it, so states are linear.
  *
  *	RUNNING   Pause: PAUSING, WARDEN_FREEZE
- *	PAUSING   frozen: PAUSED, durable, then the callers are answered. Failed: RUNNING, the callers hear why
+ *	PAUSING   frozen: PAUSED, stored, and the callers are answered. Failed: RUNNING, the callers hear why
  *	PAUSED    Resume: RESUMING. The link to init is made again if a restart took it; over it init hears how
  *		  long it stood still, before it can run (GuestResumed); WARDEN_THAW
- *	RESUMING  thawed, and the link is there: RUNNING, durable, then the callers are answered. Failed: PAUSED
+ *	RESUMING  thawed, and the link is there: RUNNING, stored, and the callers are answered. Failed: PAUSED
  *
  * Only RUNNING and PAUSED are ever in the store. What a crash or a lost warden leaves between the two is put right by
  * sandbox_settle_pause(): the record decides, and the cgroup follows it.
@@ -68,8 +68,9 @@ static int ask_warden(struct sandbox *sandbox, enum warden_op op, warden_reply_h
 	return warden_call(&request, -1, handler, sandbox);
 }
 
-/* Give everybody the sandbox as it is; the first one's audit record goes into `batch`, if there is one. */
-static void answer_all(struct sandbox *sandbox, struct sandbox_waiter **list, struct store_batch *batch)
+/* Give everybody the sandbox as it is; `finish` the first one with `batch`, if there is one, where its audit record goes. */
+static void answer_all(struct sandbox *sandbox, struct sandbox_waiter **list, struct store_batch *batch,
+		       void (*finish)(struct rpc_call *call, struct store_batch *batch, const ProtobufCMessage *reply))
 {
 	struct sandbox_waiter *waiter;
 
@@ -79,7 +80,7 @@ static void answer_all(struct sandbox *sandbox, struct sandbox_waiter **list, st
 		if (!reply)
 			continue;
 		if (batch)
-			rpc_finish_commit(waiter->call, STEAL_PTR(batch), &reply->base);
+			finish(waiter->call, STEAL_PTR(batch), &reply->base);
 		else
 			rpc_finish(waiter->call, &reply->base);
 	}
@@ -87,8 +88,12 @@ static void answer_all(struct sandbox *sandbox, struct sandbox_waiter **list, st
 		store_commit(batch, NULL, NULL);
 }
 
-/* A new state: durable together with the first waiter's audit record, then everybody is told. */
-static void settle(struct sandbox *sandbox, struct sandbox_waiter **list, Paddock__V1__SandboxEvent__Type event)
+/*
+ * A new state: stored together with the first waiter's audit record, then everybody is told. Whether a sandbox stands still in
+ * memory is kept by the kernel, and ends with it: that is not waited for the disk (`kept`).
+ */
+static void settle(struct sandbox *sandbox, struct sandbox_waiter **list, Paddock__V1__SandboxEvent__Type event,
+		   bool kept)
 {
 	struct store_batch *batch = store_batch_create();
 	struct pdk_error err;
@@ -103,7 +108,7 @@ static void settle(struct sandbox *sandbox, struct sandbox_waiter **list, Paddoc
 	if (!*list)
 		sandbox_audit(batch, sandbox, event == EVENT(PAUSED) ? "sandbox.paused" : "sandbox.resumed",
 			      event == EVENT(PAUSED) ? sandbox_pause_detail(sandbox) : NULL);
-	answer_all(sandbox, list, batch);
+	answer_all(sandbox, list, batch, kept ? rpc_finish_kept : rpc_finish_commit);
 }
 
 static void explain(const struct warden_reply *reply, const char *what, struct pdk_error *err)
@@ -133,7 +138,7 @@ static void on_frozen(const struct warden_reply *reply, int *fd, void *arg)
 	private->paused_ns = loop_now_ns();
 	private->timed_out = private->freeze_else = false;
 	sandbox_stop_timeout(sandbox);
-	settle(sandbox, &private->pausers, EVENT(PAUSED));
+	settle(sandbox, &private->pausers, EVENT(PAUSED), true);
 	resume_if_wanted(sandbox);
 }
 
@@ -156,7 +161,7 @@ void sandbox_paused(struct sandbox *sandbox)
 	struct sandbox_private *private = sandbox->private;
 
 	private->timed_out = private->freeze_else = private->settling = false;
-	answer_all(sandbox, &private->pausers, NULL);
+	answer_all(sandbox, &private->pausers, NULL, NULL);
 	resume_if_wanted(sandbox);
 }
 
@@ -172,7 +177,7 @@ void sandbox_pause_failed(struct sandbox *sandbox, const struct pdk_error *err)
 		return;
 	}
 	fail_all(&private->pausers, err);
-	answer_all(sandbox, &private->resumers, NULL);
+	answer_all(sandbox, &private->resumers, NULL, NULL);
 	if (private->timed_out)
 		sandbox_end_soon(sandbox, sandbox_pause_reason(sandbox),
 				 sandbox_pause_reason(sandbox) == PADDOCK__V1__END_REASON__END_REASON_IDLE
@@ -196,7 +201,7 @@ void sandbox_resume_failed(struct sandbox *sandbox, const struct pdk_error *err)
 		sandbox_give_memory(sandbox);
 	fail_all(&private->resumers, err);
 	sandbox_park_fail(sandbox, err);
-	answer_all(sandbox, &private->pausers, NULL);
+	answer_all(sandbox, &private->pausers, NULL, NULL);
 }
 
 /* --- resume --- */
@@ -233,6 +238,7 @@ static void resume_failed(struct sandbox *sandbox, const struct warden_reply *re
 void sandbox_resume_done(struct sandbox *sandbox)
 {
 	struct sandbox_private *private = sandbox->private;
+	bool was_frozen = private->pause_mode == FREEZE;
 
 	if (sandbox->state != STATE(RESUMING) || !private->thawed || private->adopting)
 		return;
@@ -249,7 +255,7 @@ void sandbox_resume_done(struct sandbox *sandbox)
 	private->resume_timeout_ms = 0;
 	sandbox_idle_watch(sandbox);
 	sandbox_metrics_watch(sandbox);
-	settle(sandbox, &private->resumers, EVENT(RESUMED));
+	settle(sandbox, &private->resumers, EVENT(RESUMED), was_frozen);
 	sandbox_unpark(sandbox);
 	if (private->pausers)
 		sandbox_begin_pause(sandbox);
@@ -269,7 +275,7 @@ static void now_running(struct sandbox *sandbox)
 	sandbox_hold_memory(sandbox);
 	if (!sandbox->expires_unix_ms)
 		sandbox_restart_timeout(sandbox, private->timeout_ms);
-	settle(sandbox, &private->resumers, EVENT(RESUMED));
+	settle(sandbox, &private->resumers, EVENT(RESUMED), false);
 }
 
 static void on_thawed(const struct warden_reply *reply, int *fd, void *arg)

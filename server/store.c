@@ -9,6 +9,7 @@
 #include "store_anchor.h"
 #include "store_batch.h"
 #include "store_env.h"
+#include "store_journal.h"
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -30,6 +31,9 @@
  * unreferenced, and the next transaction writes its pages anew. Any other failure (EIO above all) ends the trust in the
  * device and in the page cache: the store then refuses everything until a restart reads the state back.
  *
+ * A batch that was acknowledged when it was in the journal (store_commit_kept()) is not given up: when its transaction fails
+ * it goes back to the front of the queue, so that order is kept, and nothing more is acknowledged that way until one succeeds.
+ *
  * The audit chain's head lives in the writer: sequence and hash are given inside the transaction and kept only if
  * it commits. From time to time, and at the end, the head is signed and written down outside (store_anchor.c).
  *
@@ -38,6 +42,8 @@
  */
 
 #define LAZY_NS 10000000ull
+#define RETRY_NS 1000000000ull
+#define JOURNAL_KEY "journal" /* in STORE_META: the number of the last batch of the journal that is in the store */
 #define FULL_BYTES (1u << 20) /* less than this is a full disk */
 #define EVENTS_MAX_BYTES (64u << 20)
 
@@ -49,6 +55,8 @@ static struct {
 	bool urgent;          /* somebody waits for one of the queue */
 	uint64_t lazy_due_ns; /* when the queue is committed all the same; 0: it is empty */
 	uint64_t events_dropped;
+	bool failing; /* the last transaction did */
+	struct store_journal journal;
 	struct audit_head durable;
 	bool running, stopping;
 
@@ -56,6 +64,8 @@ static struct {
 	bool readable;
 	struct store_env env;
 	pthread_t thread;
+
+	const char *journal_dir;
 
 	/* the writer's own */
 	int broken; /* errno that made the store refuse everything */
@@ -66,6 +76,7 @@ static struct {
 	.map = PTHREAD_RWLOCK_INITIALIZER,
 	.last = &store.first,
 	.env = STORE_ENV_CLOSED,
+	.journal = STORE_JOURNAL_CLOSED,
 };
 
 /* ---- one transaction ---- */
@@ -119,6 +130,25 @@ static int apply_batch(MDB_txn *txn, struct audit_head *head, const struct store
 	return rc;
 }
 
+/* The number of the last one of them that is in the journal. */
+static uint64_t last_kept(const struct store_batch *batches)
+{
+	uint64_t sequence = 0;
+
+	for (; batches; batches = batches->next)
+		if (batches->sequence)
+			sequence = batches->sequence;
+	return sequence;
+}
+
+static int note_kept(MDB_txn *txn, uint64_t sequence)
+{
+	if (!sequence)
+		return 0;
+	return mdb_put(txn, store.env.dbi[STORE_META], &(MDB_val){strlen(JOURNAL_KEY), (void *)JOURNAL_KEY},
+		       &(MDB_val){sizeof(sequence), &sequence}, 0);
+}
+
 /* All batches in one transaction. 0 or what LMDB says. */
 static int transact(const struct store_batch *batches, struct audit_head *head)
 {
@@ -130,6 +160,8 @@ static int transact(const struct store_batch *batches, struct audit_head *head)
 	for (const struct store_batch *batch = batches; batch && !rc; batch = batch->next)
 		if (!batch->error)
 			rc = apply_batch(txn, head, batch);
+	if (!rc)
+		rc = note_kept(txn, last_kept(batches));
 	if (rc) {
 		mdb_txn_abort(txn);
 		return rc;
@@ -194,6 +226,9 @@ static int write_batches(const struct store_batch *batches)
 	store.head = head;
 	pthread_mutex_lock(&store.lock);
 	store.durable = head;
+	store.failing = false;
+	if (last_kept(batches) == store.journal.sequence)
+		store_journal_rewind(&store.journal);
 	pthread_mutex_unlock(&store.lock);
 	return 0;
 }
@@ -280,6 +315,41 @@ static struct store_batch *wait_batches(void)
 	return batches;
 }
 
+/* What was acknowledged is tried again, before all else. At the end, or when the store is broken, it is left to the journal. */
+static struct store_batch *take_back(struct store_batch *batches)
+{
+	struct store_batch *others = NULL, **others_end = &others, *kept = NULL, **kept_end = &kept;
+
+	pthread_mutex_lock(&store.lock);
+	store.failing = true;
+	for (; batches; batches = batches->next) {
+		bool again = batches->sequence && !store.broken && !store.stopping;
+		struct store_batch ***end = again ? &kept_end : &others_end;
+
+		**end = batches;
+		*end = &batches->next;
+		store.queued_bytes += again ? batches->length : 0;
+	}
+	*others_end = NULL;
+	*kept_end = NULL;
+	if (kept) {
+		*kept_end = store.first;
+		if (!store.first)
+			store.last = kept_end;
+		store.first = kept;
+		store.lazy_due_ns = store_now_ns() + RETRY_NS;
+	}
+	pthread_mutex_unlock(&store.lock);
+	return others;
+}
+
+static void write_and_deliver(struct store_batch *batches)
+{
+	int rc = is_empty(batches) ? 0 : write_batches(batches);
+
+	deliver(rc < 0 ? take_back(batches) : batches, rc);
+}
+
 static void *writer(void *arg)
 {
 	pthread_mutex_lock(&store.lock);
@@ -288,7 +358,7 @@ static void *writer(void *arg)
 
 		pthread_mutex_unlock(&store.lock);
 		if (batches)
-			deliver(batches, is_empty(batches) ? 0 : write_batches(batches));
+			write_and_deliver(batches);
 		move_anchor(false);
 		pthread_mutex_lock(&store.lock);
 	}
@@ -349,6 +419,47 @@ static int load_head(struct pdk_error *err)
 	return 0;
 }
 
+void store_keep_journal(const char *dir)
+{
+	store.journal_dir = dir;
+}
+
+static int find_kept(const void *key, size_t key_length, const void *value, size_t value_length, void *arg)
+{
+	if (key_length == strlen(JOURNAL_KEY) && memcmp(key, JOURNAL_KEY, key_length) == 0 &&
+	    value_length == sizeof(uint64_t))
+		memcpy(arg, value, value_length);
+	return 1;
+}
+
+/* What an earlier server has acknowledged and not stored. */
+static int catch_up(struct pdk_error *err)
+{
+	struct store_batch *lost = NULL;
+	uint64_t stored = 0;
+	unsigned int n = 0;
+	int rc = store_each(STORE_META, JOURNAL_KEY, strlen(JOURNAL_KEY), find_kept, &stored);
+
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "store: reading the journal's number");
+	rc = store_journal_open(&store.journal, store.journal_dir, stored, &lost, err);
+	if (rc < 0 || !lost)
+		return rc;
+	for (const struct store_batch *batch = lost; batch; batch = batch->next)
+		n++;
+	rc = write_batches(lost);
+	while (lost) {
+		struct store_batch *next = lost->next;
+
+		store_batch_free(lost);
+		lost = next;
+	}
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "store: what was acknowledged last");
+	log_event(LOG_WARN, "store.caught_up", "batches", log_u64(n), NULL);
+	return 0;
+}
+
 int store_open(const char *dir, struct pdk_error *err)
 {
 	int rc = store_env_open(&store.env, dir, err);
@@ -356,15 +467,18 @@ int store_open(const char *dir, struct pdk_error *err)
 	if (rc < 0)
 		return rc;
 	store.broken = 0;
-	store.stopping = false;
+	store.stopping = store.failing = false;
 	store.readable = true;
 	rc = load_head(err);
 	if (!rc)
 		rc = store_anchor_open(&store.anchor, &store.env, &store.head, err);
+	if (!rc && store.journal_dir)
+		rc = catch_up(err);
 	if (!rc)
 		rc = start_writer(err);
 	if (rc < 0) {
 		store.readable = false;
+		store_journal_close(&store.journal);
 		audit_sign_close();
 		store_env_close(&store.env);
 		return rc;
@@ -392,6 +506,7 @@ void store_close(void)
 		return;
 	pthread_join(store.thread, NULL);
 	pthread_cond_destroy(&store.wake);
+	store_journal_close(&store.journal);
 	pthread_rwlock_wrlock(&store.map);
 	store.readable = false;
 	audit_sign_close();
@@ -401,16 +516,14 @@ void store_close(void)
 
 /* ---- use ---- */
 
-static void enqueue(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg, bool urgent)
+/* With the lock held. */
+static void enqueue_locked(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg, bool urgent)
 {
 	bool wake;
 
 	batch->done = done;
 	batch->arg = arg;
 	batch->next = NULL;
-	pthread_mutex_lock(&store.lock);
-	batch->wall_ms = loop_wall_ms();
-	batch->boot_ns = loop_now_ns();
 	*store.last = batch;
 	store.last = &batch->next;
 	store.queued_bytes += batch->length;
@@ -422,7 +535,33 @@ static void enqueue(struct store_batch *batch, void (*done)(int rc, void *arg), 
 		store.lazy_due_ns = store_now_ns() + LAZY_NS;
 	if (store.running && wake)
 		pthread_cond_signal(&store.wake);
+}
+
+static void stamp(struct store_batch *batch)
+{
+	batch->wall_ms = loop_wall_ms();
+	batch->boot_ns = loop_now_ns();
+}
+
+static void enqueue(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg, bool urgent)
+{
+	pthread_mutex_lock(&store.lock);
+	stamp(batch);
+	enqueue_locked(batch, done, arg, urgent);
 	pthread_mutex_unlock(&store.lock);
+}
+
+bool store_commit_kept(struct store_batch *batch)
+{
+	bool kept;
+
+	pthread_mutex_lock(&store.lock);
+	stamp(batch);
+	kept = store.running && !store.failing && !batch->error && store_journal_append(&store.journal, batch);
+	if (kept)
+		enqueue_locked(batch, NULL, NULL, false);
+	pthread_mutex_unlock(&store.lock);
+	return kept;
 }
 
 void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg)

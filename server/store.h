@@ -2,6 +2,7 @@
 #define PADDOCK_SERVER_STORE_H
 
 #include "sandbox/base/error.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -56,6 +57,11 @@ void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), vo
 /* The same, for a `done` that is in no hurry: the commit may take 10 ms longer. */
 void store_commit_later(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg);
 
+/* For a change that the kernel keeps as long as the machine runs, and that ends with it: true when it is written down where it
+ * outlives this process (store_journal.h). Then it may be acknowledged at once, and is committed within 10 ms, or at the next
+ * start. False, without touching the batch: wait for it. */
+bool store_commit_kept(struct store_batch *batch);
+
 /* Append one audit record on its own, not waited for. */
 void audit_event(const struct audit_entry *entry);
 
@@ -68,6 +74,8 @@ int store_each(enum store_db db, const void *from, size_t from_length,
 /* Open (or make) DIR/store, mode 0700, one process at a time (flock). Refuses a newer schema and a file that
  * others can write. */
 int store_open(const char *dir, struct pdk_error *err);
+/* Before store_open(): where the journal is. Without it nothing is kept there. */
+void store_keep_journal(const char *dir);
 /* Commit what waits, stop the writer, close. */
 void store_close(void);
 uint64_t store_audit_count(void);

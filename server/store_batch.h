@@ -24,6 +24,7 @@ struct store_batch {
 	int64_t wall_ms; /* when it was queued: the time of its audit records */
 	uint64_t boot_ns;
 	uint32_t audit_records;
+	uint64_t sequence; /* in the journal: it was acknowledged already; 0: it is not there */
 	uint8_t *bytes; /* struct store_op, key, value; struct store_op, ... */
 	size_t length;
 	size_t capacity;

@@ -1,6 +1,7 @@
 #include "sandbox.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 #define RETRY_MS 2
 #define REFILL_PAUSE_MS 10
 #define FREEZE_TIMEOUT_MS 10000
+#define FREEZE_LOOKS 10 /* giving way between them: ten idle processes stand still by then */
 #define FREEZE_SPINS 20 /* of 50 us: most sandboxes stand still by then, and nobody else waits noticeably */
 
 static struct sandbox *busy; /* in STARTING, RESTORING or DYING, or freezing: these have deadlines */
@@ -219,8 +221,11 @@ void sandbox_freeze(const char *id, bool frozen, struct ticket ticket)
 		if (rc < 0)
 			pdk_fail_errno(&err, rc, frozen ? "freeze the sandbox" : "thaw the sandbox");
 	}
-	for (int i = 0; rc == 0 && frozen && i < FREEZE_SPINS && !cgroup_frozen(id); i++)
-		usleep(50);
+	for (int i = 0; rc == 0 && frozen && i < FREEZE_LOOKS + FREEZE_SPINS && !cgroup_frozen(id); i++)
+		if (i < FREEZE_LOOKS)
+			sched_yield();
+		else
+			usleep(50);
 	if (rc < 0 || !frozen || cgroup_frozen(id)) {
 		serve_status(ticket, rc == 0 ? id : NULL, rc, &err);
 		return;

@@ -129,9 +129,13 @@ class Freeze(Case):
         self.resume(box)
         self.assertEqual([next(events).type for _ in range(2)], [pb.SandboxEvent.TYPE_PAUSED, pb.SandboxEvent.TYPE_RESUMED])
         events.cancel()
-        records = self.client.Audit.List(sandbox_id=box, page_size=100).records
-        actions = [r.action.split("/")[-1] for r in records if r.outcome == "OK"]
-        self.assertEqual((actions.count("Pause"), actions.count("Resume")), (1, 1))
+
+        def recorded():
+            records = self.client.Audit.List(sandbox_id=box, page_size=100).records
+            actions = [r.action.split("/")[-1] for r in records if r.outcome == "OK"]
+            return actions.count("Pause"), actions.count("Resume")
+        wait_until(lambda: recorded() == (1, 1), 5, "both are in the log a moment later")
+        self.assertEqual(recorded(), (1, 1))
 
     def test_many_at_once(self):
         counter = self.client.run(self.box, COUNTER, detach=True).id

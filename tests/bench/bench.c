@@ -80,8 +80,7 @@ int main(int argc, char **argv)
 		bench_commands(client, &options);
 	if (wanted(&options, "streams"))
 		bench_streams(client, &options);
-	if (wanted(&options, "checkpoints"))
-		bench_checkpoints(client, &options);
+	bench_checkpoints(client, &options);
 	if (options.live >= 8 && wanted(&options, "many"))
 		bench_many(client, &options);
 	paddock_close(client);

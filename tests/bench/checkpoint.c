@@ -415,15 +415,24 @@ static void measure_paused(struct paddock_client *client, pid_t paddockd)
 	}
 }
 
+static bool wanted(const struct bench_options *options, const char *part)
+{
+	return !options->only || strcmp(options->only, "checkpoints") == 0 || strcmp(options->only, part) == 0;
+}
+
 void bench_checkpoints(struct paddock_client *client, const struct bench_options *options)
 {
-	if (options->criu)
-		floor_criu_setup(options->criu, options->work);
-	measure_freeze(client, options->rounds);
-	measure_small(client, options);
-	measure_sized(client, options, 110);
-	measure_sized(client, options, 512);
-	measure_sized(client, options, 1024);
-	measure_forks(client);
-	measure_paused(client, options->paddockd);
+	if (wanted(options, "freezes"))
+		measure_freeze(client, options->rounds);
+	if (wanted(options, "pauses")) {
+		if (options->criu)
+			floor_criu_setup(options->criu, options->work);
+		measure_small(client, options);
+		measure_sized(client, options, 110);
+		measure_sized(client, options, 512);
+		measure_sized(client, options, 1024);
+		measure_paused(client, options->paddockd);
+	}
+	if (wanted(options, "copies"))
+		measure_forks(client);
 }

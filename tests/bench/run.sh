@@ -2,7 +2,7 @@
 # Measure Paddock against the floors of this machine and against its peers, in one run.
 # Writes a table (Markdown) and a picture of create latency against live sandboxes.
 #
-#	tests/bench/run.sh [--rounds N] [--live N] [--only lives|commands|streams|checkpoints|many] [--out DIR]
+#	tests/bench/run.sh [--rounds N] [--live N] [--only lives|commands|streams|checkpoints|freezes|pauses|copies|many] [--out DIR]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../lib/daemon.sh"

@@ -597,6 +597,12 @@ void rpc_finish_commit(struct rpc_call *call, struct store_batch *batch, const P
 	store_commit(batch, finish_committed, call);
 }
 
+void rpc_finish_kept(struct rpc_call *call, struct store_batch *batch, const ProtobufCMessage *reply)
+{
+	finish(call, PDK_OK, "", reply);
+	store_commit(batch, NULL, NULL);
+}
+
 bool rpc_can_park(const struct rpc_call *call)
 {
 	return false;

@@ -9,7 +9,7 @@
 #include "server/store.h"
 #include "service.h"
 
-atomic_int store_commits, store_records, events_recorded, store_result;
+atomic_int store_commits, store_records, events_recorded, store_result, store_keeps;
 char last_outcome[32], last_action[64], last_detail[256];
 
 /* Two keys, and a store that answers on the loop thread. */
@@ -86,6 +86,14 @@ static void commit_done(void *arg)
 
 	batch->done(atomic_load(&store_result), batch->arg);
 	free(batch);
+}
+
+bool store_commit_kept(struct store_batch *batch)
+{
+	if (!atomic_load(&store_keeps))
+		return false;
+	free(batch);
+	return true;
 }
 
 void store_commit(struct store_batch *batch, void (*done)(int rc, void *arg), void *arg)

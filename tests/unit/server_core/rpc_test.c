@@ -121,6 +121,24 @@ static void change_is_durable_before_the_reply(void **state)
 	atomic_store(&store_result, 0);
 }
 
+/* In the journal it is as good as stored, as long as the machine runs; else the store is waited for, and believed. */
+static void what_is_kept_is_not_waited_for(void **state)
+{
+	int commits = atomic_load(&store_commits), records = atomic_load(&store_records);
+
+	atomic_store(&store_keeps, 1);
+	atomic_store(&store_result, -EIO);
+	assert_int_equal(call_text(&user, TEST "Change", "kept", 0, NULL), PDK_OK);
+	assert_int_equal(atomic_load(&store_commits), commits);
+	assert_int_equal(atomic_load(&store_records), records + 1);
+	atomic_store(&store_keeps, 0);
+	assert_int_equal(call_text(&user, TEST "Change", "kept", 0, NULL), PDK_UNAVAILABLE);
+	atomic_store(&store_result, 0);
+	assert_int_equal(call_text(&user, TEST "Change", "kept", 0, NULL), PDK_OK);
+	assert_int_equal(atomic_load(&store_commits), commits + 2);
+	assert_int_equal(atomic_load(&store_records), records + 3);
+}
+
 static void keys_are_checked_before_anything(void **state)
 {
 	static const char *const wrong[] = {NULL, "", "Bearer pdk_bad", "pdk_good", "Bearer pdk_goodbutmuchlonger"};
@@ -640,6 +658,7 @@ int main(void)
 		cmocka_unit_test(unary_returns_the_reply),
 		cmocka_unit_test(failure_carries_the_text_as_it_is),
 		cmocka_unit_test(change_is_durable_before_the_reply),
+		cmocka_unit_test(what_is_kept_is_not_waited_for),
 		cmocka_unit_test(keys_are_checked_before_anything),
 		cmocka_unit_test(unknown_methods_are_unimplemented),
 		cmocka_unit_test(bad_messages_are_refused),

@@ -41,7 +41,10 @@ static void echo(struct rpc_call *call, const ProtobufCMessage *request)
 		rpc_fail(call, &err);
 		return;
 	}
-	rpc_finish(call, request);
+	if (strcmp(text->text, "kept") == 0)
+		rpc_finish_kept(call, store_batch_create(), request);
+	else
+		rpc_finish(call, request);
 }
 
 static void hang_end(struct rpc_call *call, const struct pdk_error *why)

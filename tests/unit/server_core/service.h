@@ -15,6 +15,7 @@ extern atomic_int store_commits, store_records, events_recorded, releases;
 extern atomic_int hang_cancelled;                                /* enum pdk_code of the last cancelled Hang */
 extern atomic_llong bytes_produced;                              /* by Bytes */
 extern atomic_int store_result;                                  /* what commits end with */
+extern atomic_int store_keeps;                                   /* it has a journal */
 extern char last_outcome[32], last_action[64], last_detail[256]; /* of the last audit record; read with the lock held */
 
 /* Start in a fresh folder; the addresses are unix:FOLDER/{admin,paddock}.sock. */
