@@ -79,6 +79,7 @@ void sandbox_link_again(struct sandbox *sandbox)
 static void run_on(struct sandbox *sandbox, const struct pdk_error *err)
 {
 	sandbox->private->checkpoint_token = 0;
+	sandbox->private->checkpoint_bytes = sandbox->private->stored_bytes = 0;
 	sandbox->private->settling = false;
 	sandbox_pause_failed(sandbox, err);
 	sandbox_link_again(sandbox);
@@ -181,7 +182,10 @@ static void on_checkpoint(const struct warden_reply *reply, int *fd, void *arg)
 		run_on(sandbox, &err);
 		return;
 	}
-	log_event(LOG_INFO, "sandbox.checkpointed", "sandbox", sandbox->id, "bytes", log_u64(reply->value), NULL);
+	sandbox->private->checkpoint_bytes = reply->value;
+	sandbox->private->stored_bytes = reply->stored_bytes;
+	log_event(LOG_INFO, "sandbox.checkpointed", "sandbox", sandbox->id, "bytes", log_u64(reply->value), "stored",
+		  log_u64(reply->stored_bytes), NULL);
 	commit(sandbox);
 }
 

@@ -110,6 +110,7 @@ struct sandbox_private {
 	bool committing;               /* PAUSED: not durable yet */
 	struct sandbox_waiter *parked; /* calls that wait until there is a link (again) */
 	uint64_t checkpoint_token;     /* of what the warden has on disk; 0: none */
+	uint64_t checkpoint_bytes, stored_bytes; /* its size, and that on disk */
 	/* Pipes and link are being let go (sandbox_detach.c). */
 	unsigned int detach_tries;
 	struct loop_timer detach_timer;

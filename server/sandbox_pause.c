@@ -245,7 +245,7 @@ void sandbox_resume_done(struct sandbox *sandbox)
 	sandbox->state = STATE(RUNNING);
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
 	private->paused_unix_ms = 0;
-	private->checkpoint_token = 0;
+	private->checkpoint_token = private->checkpoint_bytes = private->stored_bytes = 0;
 	private->pause_text = NULL;
 	private->keep_paused = false;
 	if (private->resume_timeout_ms)
@@ -269,7 +269,7 @@ static void now_running(struct sandbox *sandbox)
 	sandbox->state = STATE(RUNNING);
 	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
 	private->paused_unix_ms = 0;
-	private->checkpoint_token = 0;
+	private->checkpoint_token = private->checkpoint_bytes = private->stored_bytes = 0;
 	private->pause_text = NULL;
 	private->keep_paused = private->settling = false;
 	sandbox_hold_memory(sandbox);

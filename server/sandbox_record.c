@@ -93,6 +93,8 @@ static void fill_record(const struct sandbox *sandbox, Paddock__Internal__Stored
 	record->pause_mode = private->pause_mode;
 	record->paused_unix_ms = private->paused_unix_ms;
 	record->checkpoint_token = private->checkpoint_token;
+	record->checkpoint_bytes = private->checkpoint_bytes;
+	record->stored_bytes = private->stored_bytes;
 	record->inherited_bytes = private->inherited_bytes;
 	record->origin = (char *)private->origin_id;
 	record->origin_files_only = private->bare;
@@ -197,6 +199,8 @@ static int from_record(struct sandbox *sandbox, const Paddock__Internal__StoredS
 	sandbox->private->pause_mode = record->pause_mode;
 	sandbox->private->paused_unix_ms = record->paused_unix_ms;
 	sandbox->private->checkpoint_token = record->checkpoint_token;
+	sandbox->private->checkpoint_bytes = record->checkpoint_bytes;
+	sandbox->private->stored_bytes = record->stored_bytes;
 	sandbox->private->inherited_bytes = record->inherited_bytes;
 	sandbox->private->bare = record->origin_files_only;
 	sandbox->reset_unix_ms = record->reset_unix_ms;
@@ -292,6 +296,10 @@ Paddock__V1__Sandbox *sandbox_message(const struct sandbox *sandbox, void *space
 	message->pause_mode = sandbox->private->pause_mode;
 	message->paused_unix_ms = sandbox->private->paused_unix_ms;
 	message->reset_unix_ms = sandbox->reset_unix_ms;
+	if (sandbox_is_living(sandbox)) {
+		message->checkpoint_bytes = sandbox->private->checkpoint_bytes;
+		message->stored_bytes = sandbox->private->stored_bytes;
+	}
 	message->on_timeout = sandbox->private->on_timeout;
 	message->auto_resume = sandbox->private->auto_resume;
 	message->idle_timeout_ms = sandbox->private->idle_timeout_ms;

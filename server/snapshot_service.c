@@ -39,6 +39,7 @@ static void fill_message(struct message *message, const struct snapshot *snapsho
 	shown->memory_bytes = stored->image_bytes;
 	shown->disk_bytes = stored->layer_bytes;
 	shown->stopped_us = stored->stopped_us;
+	shown->stored_bytes = stored->stored_bytes;
 	shown->processes = (uint32_t)stored->n_processes;
 	resources->memory_bytes = stored->memory_bytes;
 	resources->cpu_millis = stored->cpu_millis;

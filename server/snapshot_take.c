@@ -94,6 +94,7 @@ static void on_whole(struct snapshot *snapshot, const struct warden_reply *reply
 	Paddock__Internal__StoredSnapshot *stored = snapshot->stored;
 
 	stored->image_bytes = reply->value;
+	stored->stored_bytes = reply->stored_bytes;
 	stored->layer_bytes += reply->size_bytes;
 	stored->stopped_us = reply->stopped_usec;
 	snapshot_count(snapshot, stored->image_bytes + stored->layer_bytes);

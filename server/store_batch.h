@@ -25,7 +25,7 @@ struct store_batch {
 	uint64_t boot_ns;
 	uint32_t audit_records;
 	uint64_t sequence; /* in the journal: it was acknowledged already; 0: it is not there */
-	uint8_t *bytes; /* struct store_op, key, value; struct store_op, ... */
+	uint8_t *bytes;    /* struct store_op, key, value; struct store_op, ... */
 	size_t length;
 	size_t capacity;
 };

@@ -118,8 +118,7 @@ int store_journal_open(struct store_journal *journal, const char *path, uint64_t
 		       struct pdk_error *err)
 {
 	_cleanup_fd_ int dir = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	_cleanup_fd_ int fd =
-		dir < 0 ? -1 : openat(dir, NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	_cleanup_fd_ int fd = dir < 0 ? -1 : openat(dir, NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 	char boot[BOOT_ID_MAX] = "", found[BOOT_ID_MAX];
 
 	if (dir < 0)

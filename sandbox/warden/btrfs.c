@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/xattr.h>
 
 #ifndef BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA
 #define BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA 4
@@ -76,6 +77,11 @@ int btrfs_subvolume_id(int subvolume, uint64_t *ret_id)
 		return -errno;
 	*ret_id = args.treeid;
 	return 0;
+}
+
+int btrfs_compress(int directory, const char *how)
+{
+	return fsetxattr(directory, "btrfs.compression", how, strlen(how), 0) < 0 ? -errno : 0;
 }
 
 int btrfs_quota_enable(int fs)

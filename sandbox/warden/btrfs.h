@@ -23,7 +23,9 @@ int btrfs_quota_enable(int fs);
 /* Limit what the subvolume may hold, metadata included. `fs` is of another subvolume without a limit: the kernel
  * charges the change to it, and would refuse it in one that is full. */
 int btrfs_quota_limit(int fs, int subvolume, uint64_t bytes);
-/* Bytes charged to the subvolume at the last commit. */
+/* Have what is made in a directory from now on compressed by "lzo" or "zstd"; what does not get smaller is left as it is. */
+int btrfs_compress(int directory, const char *how);
+/* Bytes charged to the subvolume at the last commit, as they are on disk. */
 int btrfs_quota_usage(int subvolume, uint64_t *ret_bytes);
 #define BTRFS_INODE_FIRST UINT64_C(256) /* the subvolume's own directory */
 /* Raise `*highest` to the highest inode number in the subvolume. btrfs numbers inodes upwards and never again, so that

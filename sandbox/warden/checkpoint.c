@@ -38,6 +38,10 @@ int checkpoint_setup(struct pdk_error *err)
 
 	if (rc < 0)
 		return rc;
+	/* Nothing inherits it from there: this only asks the kernel. */
+	rc = strcmp(options.compress, "none") ? btrfs_compress(pool_dir(POOL_CHECKPOINTS), options.compress) : 0;
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "have btrfs compress by %s", options.compress);
 	/* CRIU keeps what it found out about the kernel in /run, if that is memory. */
 	snprintf(path, sizeof(path), "%s/criu", options.runtime_dir);
 	if (file_mkdir(AT_FDCWD, path, 0700) < 0 || mount("tmpfs", path, "tmpfs", 0, "mode=700,size=1m") < 0)

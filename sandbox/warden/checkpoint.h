@@ -22,6 +22,7 @@ struct checkpoint_result {
 	int code;     /* enum pdk_code of the failure */
 	pid_t pid;    /* restore: the first process */
 	uint64_t bytes, layer_bytes;
+	uint64_t stored_bytes; /* of `bytes`, on disk; 0: not known yet */
 	uint64_t stopped_usec;
 	uint64_t generation; /* restore from a snapshot: the state of its images that was checked */
 	char text[240];
@@ -32,15 +33,15 @@ struct checkpoint_plan {
 	const char *snapshot; /* into, or from this snapshot; NULL: the sandbox's own checkpoint */
 	bool brief;           /* into a snapshot that need not outlive the machine */
 	const char *hostname;
-	uint64_t token;     /* names this checkpoint of the sandbox */
-	int status;         /* where the result goes */
-	int cgroup;         /* the v2 leaf */
-	pid_t pid;          /* dump: the sandbox's first process */
+	uint64_t token;      /* names this checkpoint of the sandbox */
+	int status;          /* where the result goes */
+	int cgroup;          /* the v2 leaf */
+	pid_t pid;           /* dump: the sandbox's first process */
+	uint64_t frozen_ns;  /* dump: when it was frozen, by CLOCK_MONOTONIC */
 	uint32_t cpu_millis; /* dump: the sandbox's limit, which is lifted until it runs on */
 	uint64_t limit_ms;   /* CRIU is ended after so long */
-	uint64_t frozen_ns; /* dump: when it was frozen, by CLOCK_MONOTONIC */
 	bool alone;          /* dump: no other is under way */
-	int lock;           /* dump: of record_lock(), held as long as CRIU works on the sandbox's processes */
+	int lock;            /* dump: of record_lock(), held as long as CRIU works on the sandbox's processes */
 	/* restore: */
 	struct rootfs_plan rootfs;
 	int netns;

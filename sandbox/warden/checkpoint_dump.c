@@ -221,7 +221,10 @@ static int make_directory(enum pool_dir parent, const char *name, char aside[40]
 	if (rc < 0)
 		return rc;
 	dir = openat(pool_dir(parent), aside, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	return dir < 0 || fchmod(dir, 0700) < 0 ? -errno : dir;
+	if (dir < 0 || fchmod(dir, 0700) < 0)
+		return -errno;
+	rc = strcmp(options.compress, "none") == 0 ? 0 : btrfs_compress(dir, options.compress);
+	return rc < 0 ? rc : dir;
 }
 
 static void followed(struct images_follower **follower)
@@ -312,7 +315,10 @@ static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *re
 		return rc;
 	FAULT("dump_sealed");
 	rc = commit(POOL_CHECKPOINTS, aside, plan->id, true);
-	return rc < 0 ? pdk_fail_errno(err, rc, "store the checkpoint") : 0;
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "store the checkpoint");
+	btrfs_quota_usage(dir, &result->stored_bytes); /* exact: the commit was one of btrfs's */
+	return 0;
 }
 
 /* Memory and layer are copied: it may go on. Nothing that follows needs it. */
@@ -351,7 +357,11 @@ static int seal_snapshot(const struct checkpoint_plan *plan, int dir, struct ima
 	rc = btrfs_subvolume_set_readonly(dir, true);
 	if (rc == 0)
 		rc = commit(POOL_SNAPSHOTS, aside, plan->snapshot, !plan->brief);
-	return rc < 0 ? pdk_fail_errno(err, rc, "store the snapshot") : 0;
+	if (rc < 0)
+		return pdk_fail_errno(err, rc, "store the snapshot");
+	if (!plan->brief)
+		btrfs_quota_usage(dir, &result->stored_bytes);
+	return 0;
 }
 
 static int snapshot(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err)

@@ -56,6 +56,7 @@ struct options options = {
 	.policy_dir = PADDOCK_POLICYDIR,
 	.pool_bytes = 20ull << 30,
 	.checkpoint_timeout = 60,
+	.compress = "none",
 	.range_base = 0x10000000,
 };
 
@@ -97,6 +98,7 @@ static void usage(FILE *out)
 	      "  --runtime-dir DIR   sockets and state, on tmpfs (/run/paddock)\n"
 	      "  --user NAME         the user that paddockd runs as\n"
 	      "  --pool-size SIZE    of a new pool image, with K, M, G or T (20G); it is sparse\n"
+	      "  --compress HOW      processes and memory on disk: none, lzo or zstd (none)\n"
 	      "  --libexec-dir DIR   paddock-init, paddock-archive, paddock-sudo\n"
 	      "  --policy-dir DIR    seccomp/default.policy\n"
 	      "  --range-base ID     first host uid of the sandboxes' ranges (268435456)\n"
@@ -197,6 +199,9 @@ static int parse_option(int option, const char *value, bool *has_user)
 		return set_user(value);
 	case 's':
 		return parse_size(value, &options.pool_bytes) < 0 || options.pool_bytes < (256u << 20) ? -EINVAL : 0;
+	case 'z':
+		options.compress = value;
+		return strcmp(value, "none") && strcmp(value, "lzo") && strcmp(value, "zstd") ? -EINVAL : 0;
 	case 'l':
 		options.libexec_dir = value;
 		return strlen(value) < 600 ? 0 : -EINVAL;
@@ -231,6 +236,7 @@ static int parse_options(int argc, char **argv)
 		{"runtime-dir", required_argument, NULL, 'r'},
 		{"user", required_argument, NULL, 'u'},
 		{"pool-size", required_argument, NULL, 's'},
+		{"compress", required_argument, NULL, 'z'},
 		{"libexec-dir", required_argument, NULL, 'l'},
 		{"policy-dir", required_argument, NULL, 'p'},
 		{"range-base", required_argument, NULL, 'b'},

@@ -100,6 +100,7 @@ struct warden_reply {
 	uint64_t value;
 	uint64_t size_bytes;       /* templates */
 	uint64_t files;            /* templates */
+	uint64_t stored_bytes;     /* CHECKPOINT, SNAPSHOT: what `value` bytes take on disk; 0: not known */
 	uint64_t stopped_usec;     /* SNAPSHOT: how long nothing in the sandbox ran */
 	uint64_t total_disk_bytes; /* STATUS: size of the pool */
 	uint64_t free_disk_bytes;  /* STATUS */

@@ -131,7 +131,7 @@ int sandbox_limit(const char *id, const struct warden_limits *limits, struct pdk
 	int rc = find_running(id, &s, err);
 
 	if (rc == 0 && s->job_watch.fd >= 0)
-		rc = pdk_fail(err, -EBUSY, PDK_ABORTED, "a checkpoint is being made"); /* at its end it sets the old ones */
+		rc = pdk_fail(err, -EBUSY, PDK_ABORTED, "a checkpoint is being made"); /* its end sets the old ones */
 	if (rc == 0)
 		rc = cgroup_limit(id, limits, err);
 	if (rc == 0)
@@ -214,10 +214,11 @@ void sandbox_freeze(const char *id, bool frozen, struct ticket ticket)
 			pdk_fail_errno(&err, rc, "remove the checkpoint");
 	}
 	if (rc == 0) {
-		/* Where a dump was, its processor time may be without limit. */
-		rc = frozen ? 0 : cgroup_limit_cpu(id, s->limits.cpu_millis);
+		rc = frozen || !s->lifted ? 0 : cgroup_limit_cpu(id, s->limits.cpu_millis);
 		if (rc == 0)
 			rc = cgroup_freeze(id, frozen);
+		if (rc == 0 && !frozen)
+			s->lifted = false;
 		if (rc < 0)
 			pdk_fail_errno(&err, rc, frozen ? "freeze the sandbox" : "thaw the sandbox");
 	}

@@ -75,6 +75,7 @@ struct sandbox {
 	char snapshot_id[SANDBOX_ID_SIZE];
 	struct ticket dumper;
 	bool dump_ends; /* RUNNING: the dump has failed, and its CRIU is not gone yet */
+	bool lifted;    /* RUNNING: a dump has lifted its limit of processor time; set again before it runs */
 	bool keep;      /* DYING: layer and checkpoint stay, it becomes STORED */
 	struct ticket killers[SANDBOX_KILLERS_MAX];
 	unsigned int n_killers;

@@ -80,7 +80,9 @@ static void run_on(struct sandbox *s)
 	if (rc < 0) {
 		pdk_fail_errno(&err, rc, "let the sandbox go on");
 		log_error("thaw_failed", s->id, &err);
+		return;
 	}
+	s->lifted = false;
 }
 
 /* It runs on as if nothing had been asked. */
@@ -101,6 +103,7 @@ static void dump_done(struct sandbox *s, int rc, const struct checkpoint_result 
 	struct warden_reply reply = {.status = rc,
 				     .value = result->bytes,
 				     .size_bytes = result->layer_bytes,
+				     .stored_bytes = result->stored_bytes,
 				     .stopped_usec = result->stopped_usec};
 
 	if (s->state != SANDBOX_RUNNING) {
@@ -369,6 +372,7 @@ static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, b
 	/* What it must still do before it can be stopped, and what CRIU has it do, is not to wait for the next period of a
 	 * small limit. It is bounded by the time that CRIU has. */
 	(void)cgroup_limit_cpu(s->id, 0);
+	s->lifted = true;
 	rc = start_job(s, &plan, job, err);
 	if (rc < 0)
 		run_on(s);

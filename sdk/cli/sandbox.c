@@ -285,6 +285,11 @@ static void print_sandbox(const struct cli *cli, const Paddock__V1__Sandbox *san
 			 format_age(age, sandbox->paused_unix_ms));
 		field_print(cli->color, "Paused", text);
 	}
+	if (sandbox->checkpoint_bytes) {
+		snprintf(text, sizeof(text), "%s, which take %s", format_size(time, sandbox->checkpoint_bytes),
+			 sandbox->stored_bytes ? format_size(age, sandbox->stored_bytes) : "an unknown part of that");
+		field_print(cli->color, "On disk", text);
+	}
 	snprintf(text, sizeof(text), "%.64s (%.64s)", sandbox->template_name, sandbox->template_);
 	field_print(cli->color, "Template", text);
 	field_print(cli->color, "Tenant", sandbox->tenant);

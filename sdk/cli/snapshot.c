@@ -90,6 +90,7 @@ static void list_row(struct table *table, const Paddock__V1__Snapshot *snapshot)
 	table_add(table, snapshot->sandbox_id);
 	table_add(table, *snapshot->template_name ? snapshot->template_name : snapshot->template_);
 	table_add(table, format_size(size, snapshot->memory_bytes));
+	table_add(table, snapshot->stored_bytes ? format_size(size, snapshot->stored_bytes) : "-");
 	table_add(table, format_size(size, snapshot->disk_bytes));
 	table_addf(table, "%.1f ms", (double)snapshot->stopped_us / 1000);
 	table_add(table, format_age(age, snapshot->created_unix_ms));
@@ -126,7 +127,7 @@ static int list_pages(struct cli *cli, Paddock__V1__ListSnapshotsRequest *reques
 
 static int cmd_list_snapshots(struct cli *cli, const struct args *args)
 {
-	static const char *const heads[] = {"ID",    "NAME",     "SANDBOX", "TEMPLATE", ">MEMORY",
+	static const char *const heads[] = {"ID",    "NAME",     "SANDBOX", "TEMPLATE", ">MEMORY", ">STORED",
 					    ">DISK", ">STOPPED", "CREATED", "EXPIRES",  NULL};
 	Paddock__V1__ListSnapshotsRequest request = PADDOCK__V1__LIST_SNAPSHOTS_REQUEST__INIT;
 	const char *sandbox = args_value(args, "sandbox");

@@ -32,6 +32,16 @@ static char *const idle[] = {(char *)"/bin/sh", (char *)"-c", (char *)"sleep 360
 	"for line in iter(sys.stdin.readline,''):\n"                                                                   \
 	"  print(len(held)>>20,flush=True)\n"
 
+/* What programs really hold: small objects, and room between them. */
+#define HEAP                                                                                                           \
+	"import json,random,sys\n"                                                                                     \
+	"random.seed(1)\n"                                                                                             \
+	"held=[json.loads(json.dumps({'id':i,'name':'user%d'%i,'tags':random.choices('abc',k=8),'score':random."       \
+	"random(),"                                                                                                    \
+	"'text':'lorem ipsum dolor %d'%random.randrange(10**9)})) for i in range(110000)]\n"                           \
+	"for line in iter(sys.stdin.readline,''):\n"                                                                   \
+	"  print(len(held),flush=True)\n"
+
 static void fail(const char *what, const struct pdk_error *err)
 {
 	fprintf(stderr, "bench: %s: %s\n", what, err->text);
@@ -268,6 +278,41 @@ static void measure_sized(struct paddock_client *client, const struct bench_opti
 	bench_kill(client, id);
 }
 
+/* --- of a real heap --- */
+
+static void measure_heap(struct paddock_client *client)
+{
+	Paddock__V1__GetSandboxRequest get = PADDOCK__V1__GET_SANDBOX_REQUEST__INIT;
+	_cleanup_free_ char *id = bench_create_sized(client, 512ull * MB);
+	char *const argv[] = {(char *)"python3", (char *)"-c", (char *)HEAP};
+	uint64_t process = run_on(client, id, argv, 3), sequence = 0;
+	Paddock__V1__Sandbox *paused = NULL;
+	struct pdk_error err = {0};
+	struct sample pause = {0};
+	double whole = 0, stored = 0;
+
+	ask(client, id, process, &sequence);
+	get.sandbox_id = id;
+	for (int i = 0; i < SIZED_ROUNDS; i++) {
+		uint64_t start = bench_now_ns();
+
+		pause_box(client, id, PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT);
+		sample_add(&pause, bench_now_ns() - start);
+		if (paddock_sandbox_get(client, &get, &paused, &err) < 0)
+			fail("get", &err);
+		whole = (double)paused->checkpoint_bytes / 1e6;
+		stored = (double)paused->stored_bytes / 1e6;
+		paddock_free(paused);
+		resume_box(client, id);
+		ask(client, id, process, &sequence);
+	}
+	bench_row("pause of a python that holds parsed JSON, vs 15 ms + 0.9 ms/MB", median(&pause), 15 + 0.9 * whole,
+		  "ms", "<= 1");
+	bench_row("what it takes on disk vs its size", stored, whole, "MB", "");
+	sample_free(&pause);
+	bench_kill(client, id);
+}
+
 /* --- copies --- */
 
 static Paddock__V1__ForkResponse *fork_box(struct paddock_client *client, const char *id, unsigned int count)
@@ -433,6 +478,8 @@ void bench_checkpoints(struct paddock_client *client, const struct bench_options
 		measure_sized(client, options, 1024);
 		measure_paused(client, options->paddockd);
 	}
+	if (wanted(options, "heaps"))
+		measure_heap(client);
 	if (wanted(options, "copies"))
 		measure_forks(client);
 }

@@ -14,7 +14,7 @@
 struct bench_options {
 	int rounds;          /* of everything that is short */
 	int live;            /* sandboxes that are alive at once at the end; below 8: that part is left out */
-	const char *only;    /* lives, commands, streams, checkpoints (or freezes, pauses, copies of them) or many; NULL: all */
+	const char *only;    /* lives, commands, streams, checkpoints (or freezes, pauses, heaps, copies of them) or many; NULL: all */
 	const char *bundle;  /* of crun, with /bin/true; NULL: no such line */
 	const char *running; /* name of a container that crun runs; NULL: no such line */
 	const char *criu;    /* the program, or where it was unpacked; NULL: no such lines */

@@ -2,7 +2,9 @@
 # Measure Paddock against the floors of this machine and against its peers, in one run.
 # Writes a table (Markdown) and a picture of create latency against live sandboxes.
 #
-#	tests/bench/run.sh [--rounds N] [--live N] [--only lives|commands|streams|checkpoints|freezes|pauses|copies|many] [--out DIR]
+# WARDEN_OPTIONS="--compress zstd" measures a warden that compresses.
+#
+#	tests/bench/run.sh [--rounds N] [--live N] [--only lives|commands|streams|checkpoints|freezes|pauses|heaps|copies|many] [--out DIR]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../lib/daemon.sh"
@@ -14,7 +16,7 @@ while [ $# -gt 0 ]; do
 	--live) live=$2 ;;
 	--only) only=$2 ;;
 	--out) out=$2 ;;
-	*) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 2 ;;
+	*) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
 	esac
 	shift 2
 done

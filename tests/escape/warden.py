@@ -12,20 +12,20 @@ from paddock import BUILD, SOURCE, WARDEN, wait_until
 
 HELLO, CREATE, KILL, ATTACH, LIMITS, USAGE, LIST, IMPORT, REMOVE, TEMPLATES, FREEZE, THAW, CHECKPOINT, \
     RELEASE, RESTORE, STOCK, STATUS, SNAPSHOT, COPY, SNAPSHOT_REMOVE, SNAPSHOT_LIST, LAYER, EXITED = range(1, 24)
-VERSION = 5
+VERSION = 6
 MORE = 1
 REQUEST = struct.Struct("=IIQ24s24s48s64sQQQII")
-REPLY = struct.Struct("=IIiIQQQQQQ24s48s80s256sQQQIIQQQQQQII")
+REPLY = struct.Struct("=IIiIQQQQQQQ24s48s80s256sQQQIIQQQQQQII")
 LIMITS_OF = {"memory": 256 << 20, "disk": 256 << 20, "inodes": 100000, "cpu": 1000, "pids": 64}
 
 
 class Reply:
     def __init__(self, data, fds):
         f = REPLY.unpack(data)
-        self.op, self.serial, self.status, self.flags, self.value, self.size, self.files, self.stopped, self.total, self.free = f[:10]
-        self.id, self.template, self.digest, self.text = (t.split(b"\0")[0].decode() for t in f[10:14])
-        self.limits = dict(zip(LIMITS_OF, f[14:19]))
-        self.usage = dict(zip(("memory", "peak", "cpu_usec", "disk", "inodes", "oom_kills", "pids"), f[19:]))
+        self.op, self.serial, self.status, self.flags, self.value, self.size, self.files, self.stored, self.stopped, self.total, self.free = f[:11]
+        self.id, self.template, self.digest, self.text = (t.split(b"\0")[0].decode() for t in f[11:15])
+        self.limits = dict(zip(LIMITS_OF, f[15:20]))
+        self.usage = dict(zip(("memory", "peak", "cpu_usec", "disk", "inodes", "oom_kills", "pids"), f[20:]))
         self.fd = fds[0] if fds else -1
 
 

@@ -40,7 +40,7 @@ wait_for() {
 daemon_start_warden() {
 	"$WARDEN" --data-dir "$INSTANCE/data" --runtime-dir "$INSTANCE/run" --user paddock \
 		--pool-size "${POOL_SIZE:-20G}" --libexec-dir "$INSTANCE/libexec" \
-		--policy-dir "$ROOT/policies" >>"$INSTANCE/warden.log" 2>&1 &
+		--policy-dir "$ROOT/policies" ${WARDEN_OPTIONS:-} >>"$INSTANCE/warden.log" 2>&1 &
 	warden_pid=$!
 	wait_for 60 test -S "$INSTANCE/run/warden.sock" || {
 		echo "the warden did not start:" >&2
