@@ -296,7 +296,9 @@ Paddock__V1__Sandbox *sandbox_message(const struct sandbox *sandbox, void *space
 	message->pause_mode = sandbox->private->pause_mode;
 	message->paused_unix_ms = sandbox->private->paused_unix_ms;
 	message->reset_unix_ms = sandbox->reset_unix_ms;
-	if (sandbox_is_living(sandbox)) {
+	/* What is left of an earlier one is of no interest. */
+	if (sandbox_is_living(sandbox) &&
+	    sandbox->private->pause_mode == PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT) {
 		message->checkpoint_bytes = sandbox->private->checkpoint_bytes;
 		message->stored_bytes = sandbox->private->stored_bytes;
 	}
