@@ -151,7 +151,9 @@ static void describe_exit(const struct warden_reply *event, char text[160])
 {
 	int status = (int)event->value;
 
-	if (event->usage.oom_kills > 0)
+	if (event->text[0])
+		snprintf(text, 160, "%.159s", event->text);
+	else if (event->usage.oom_kills > 0)
 		snprintf(text, 160, "its init ended: out of memory (%llu processes were killed for it)",
 			 (unsigned long long)event->usage.oom_kills);
 	else if (WIFSIGNALED(status))
@@ -196,6 +198,10 @@ static void on_removed(const struct warden_reply *reply, int *fd, void *arg)
 
 	sandbox->private->killing_in_warden = false;
 	if (reply->status >= 0) {
+		if (reply->text[0] && sandbox->private->guest_lost) {
+			free(sandbox->private->end_text);
+			sandbox->private->end_text = strdup(reply->text);
+		}
 		sandbox_gone(sandbox);
 		return;
 	}

@@ -1,13 +1,18 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/ioctl.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /*
@@ -24,6 +29,12 @@
  *
  * A call that succeeds is not touched.
  *
+ * A lazy restore needs a userfaultfd of each restored process, which the kernel makes for whoever holds /dev/userfaultfd;
+ * and whose owner hears of forks, if that was asked for by the host's root. Nothing in the sandbox may hold the device,
+ * so each process fetches it from the server of pages (sandbox/warden/lazy_server.c) at the abstract socket that
+ * PADDOCK_PAGES names, for that one call, and has the server ask for the rest. When CRIU only wants to know whether there
+ * is such a thing, it hears yes: the warden has tried, and does not ask for a lazy restore where there is none.
+ *
  * In a dump, stops of the processes that CRIU traces are not told to it by SIGCHLD where it has no handler for that: it waits
  * for each with wait4(). It is traced itself then, by the guard, and each signal would be a stop of its own.
  *
@@ -37,6 +48,7 @@
 
 extern char **environ;
 long syscall(long number, ...);
+int ioctl(int fd, unsigned long request, ...);
 int sigaction(int number, const struct sigaction *action, struct sigaction *old);
 int __sigaction(int number, const struct sigaction *action,
 		struct sigaction *old); /* the C library's other name of it */
@@ -100,6 +112,83 @@ static int limit_from_proc(int pid, unsigned int resource, struct rlimit *ret)
 	return 0;
 }
 
+static int made = -1; /* the userfaultfd of this process */
+
+/* One byte, and a descriptor with it: sent if `fd` >= 0, else received. */
+static int pass(int to, int fd)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))}};
+	char byte = 'u';
+	struct iovec part = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+
+	if (fd >= 0) {
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+		return sendmsg(to, &message, MSG_NOSIGNAL) == 1 ? 0 : -1;
+	}
+	if (recvmsg(to, &message, MSG_CMSG_CLOEXEC) != 1 || message.msg_controllen < CMSG_LEN(sizeof(int)))
+		return -1;
+	memcpy(&fd, CMSG_DATA(&control.header), sizeof(fd));
+	return fd;
+}
+
+static int connect_to_pages(void)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const char *name = getenv("PADDOCK_PAGES");
+	size_t length = name ? strlen(name) : 0;
+	int fd;
+
+	if (length == 0 || length >= sizeof(address.sun_path))
+		return -1;
+	memcpy(address.sun_path + 1, name, length);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&address,
+			       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)) < 0) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+static long make_userfaultfd(long flags)
+{
+	int server = connect_to_pages(), device = server < 0 ? -1 : pass(server, -1), fd = -1;
+	char answer;
+
+	if (device >= 0) {
+		const long arguments[6] = {device, USERFAULTFD_IOC_NEW, flags};
+
+		fd = (int)raw(SYS_ioctl, arguments);
+		close(device);
+	}
+	if (fd >= 0 && (pass(server, fd) < 0 || read(server, &answer, 1) != 1)) {
+		close(fd);
+		fd = -1;
+	}
+	if (server >= 0)
+		close(server);
+	made = fd;
+	return fd < 0 ? -EPERM : fd;
+}
+
+/* The server has done this already. */
+static int is_known_api(int fd, unsigned long request, void *argument)
+{
+	struct uffdio_api *api = argument;
+
+	if (fd < 0 || fd != made || request != UFFDIO_API)
+		return 0;
+	api->features = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP |
+			UFFD_FEATURE_EVENT_REMOVE;
+	api->ioctls = 1ull << _UFFDIO_REGISTER | 1ull << _UFFDIO_UNREGISTER | 1ull << _UFFDIO_API;
+	return 1;
+}
+
 static int finish(long rc)
 {
 	if (rc >= 0)
@@ -139,6 +228,21 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 	return finish(rc);
 }
 
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list list;
+	void *argument;
+
+	va_start(list, request);
+	argument = va_arg(list, void *);
+	va_end(list);
+	if (is_known_api(fd, request, argument))
+		return 0;
+	const long arguments[6] = {fd, (long)request, (long)argument};
+
+	return finish(raw(SYS_ioctl, arguments));
+}
+
 long syscall(long number, ...)
 {
 	long arguments[6], rc;
@@ -148,7 +252,12 @@ long syscall(long number, ...)
 	for (int i = 0; i < 6; i++)
 		arguments[i] = va_arg(list, long);
 	va_end(list);
-	rc = raw(number, arguments);
+	if (number == SYS_userfaultfd && arguments[0] == 0)
+		rc = made = eventfd(0, EFD_CLOEXEC); /* a question */
+	else if (number == SYS_userfaultfd)
+		rc = make_userfaultfd(arguments[0]);
+	else
+		rc = raw(number, arguments);
 	if (rc == -EPERM && number == SYS_prlimit64 && !arguments[2] && arguments[3] &&
 	    limit_from_proc((int)arguments[0], (unsigned int)arguments[1], (struct rlimit *)arguments[3]) == 0)
 		return 0;

@@ -628,6 +628,16 @@ int cgroup_open_procs(const char *id)
 	return fd < 0 ? -errno : fd;
 }
 
+int cgroup_open_kill(const char *id)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/cgroup.kill", id);
+	fd = openat(v2.group, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -errno : fd;
+}
+
 static void enumerate_group(const struct hierarchy *h, void (*found)(const char *id))
 {
 	file_each(h->group, true, found);

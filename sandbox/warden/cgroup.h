@@ -54,6 +54,8 @@ void cgroup_activity(const char *id, uint64_t *ret_cpu_usec, uint64_t *ret_io_us
 int cgroup_open_leaf(const char *id);
 /* An open cgroup.procs of the v2 leaf, or a negative errno. */
 int cgroup_open_procs(const char *id);
+/* An open cgroup.kill of the v2 leaf, which needs no authority any more to be written to, or a negative errno. */
+int cgroup_open_kill(const char *id);
 /* Call `found` with the id of every leaf of the group in any hierarchy (an id may come several times). */
 void cgroup_enumerate(void (*found)(const char *id));
 

@@ -17,6 +17,7 @@
 #include "criu.h"
 #include "images.h"
 #include "kernel.h"
+#include "lazy.h"
 #include "log.h"
 #include "options.h"
 #include "pool.h"
@@ -52,10 +53,13 @@ int checkpoint_setup(struct pdk_error *err)
 		if (rc < 0)
 			return pdk_fail_errno(err, rc, "make a mount point");
 	}
+	lazy_setup();
 	rc = criu_setup();
 	if (rc < 0) {
 		missing = rc == -ENOSYS ? "CRIU is older than 4.1" : "CRIU is not installed";
 		log_warning("checkpoint", NULL, "%s: sandboxes can only be frozen", missing);
+	} else if (lazy_missing()) {
+		log_info("lazy_restore", NULL, "%s: every restore is a plain one", lazy_missing());
 	}
 	return 0;
 }

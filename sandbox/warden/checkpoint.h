@@ -18,6 +18,7 @@
 
 struct checkpoint_result {
 	bool runs_on; /* snapshot: a word before the last: the sandbox goes on, the rest needs only what is on disk */
+	bool lazy;    /* restore: its memory comes later (lazy.h) */
 	int error;    /* positive errno; 0: done */
 	int code;     /* enum pdk_code of the failure */
 	pid_t pid;    /* restore: the first process */
@@ -37,6 +38,7 @@ struct checkpoint_plan {
 	int status;          /* where the result goes */
 	int cgroup;          /* the v2 leaf */
 	pid_t pid;           /* dump: the sandbox's first process */
+	bool is_lazy;        /* dump: its memory is not all back yet, and it is not frozen before that */
 	uint64_t frozen_ns;  /* dump: when it was frozen, by CLOCK_MONOTONIC */
 	uint32_t cpu_millis; /* dump: the sandbox's limit, which is lifted until it runs on */
 	uint64_t limit_ms;   /* CRIU is ended after so long */

@@ -22,6 +22,7 @@
 #include "criu.h"
 #include "images.h"
 #include "kernel.h"
+#include "lazy.h"
 #include "options.h"
 #include "pool.h"
 #include "sandbox/base/cleanup.h"
@@ -39,6 +40,14 @@
 #define SETTLE_TRIES 100
 #define FOLLOW_MS 2
 #define NICE (-10)
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
 
 struct arguments {
 	const char *list[CRIU_ARGS_MAX];
@@ -285,6 +294,20 @@ static int commit(enum pool_dir where, const char *aside, const char *name, bool
 	return rc == 0 && durable && syncfs(parent) < 0 ? -errno : rc;
 }
 
+/* CRIU dumps what is there. All that is still missing comes first, while the sandbox runs. */
+static int freeze_whole(struct checkpoint_plan *plan, struct pdk_error *err)
+{
+	int rc = lazy_finish(plan->id, err);
+
+	if (rc < 0)
+		return rc;
+	FAULT("lazy_whole");
+	rc = cgroup_freeze(plan->id, true);
+	(void)cgroup_limit_cpu(plan->id, 0); /* as of one that is frozen from the start */
+	plan->frozen_ns = now_ns();
+	return rc < 0 ? pdk_fail_errno(err, rc, "freeze the sandbox") : 0;
+}
+
 static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err)
 {
 	const struct images_binding binding = {
@@ -324,16 +347,14 @@ static int dump(const struct checkpoint_plan *plan, struct checkpoint_result *re
 /* Memory and layer are copied: it may go on. Nothing that follows needs it. */
 static int run_on(const struct checkpoint_plan *plan, struct checkpoint_result *result)
 {
-	struct timespec now;
 	int rc = cgroup_limit_cpu(plan->id, plan->cpu_millis);
 
 	if (rc == 0)
 		rc = cgroup_freeze(plan->id, false);
 	if (rc < 0)
 		return rc;
-	clock_gettime(CLOCK_MONOTONIC, &now);
 	result->runs_on = true;
-	result->stopped_usec = ((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - plan->frozen_ns) / 1000;
+	result->stopped_usec = (now_ns() - plan->frozen_ns) / 1000;
 	rc = write(plan->status, result, sizeof(*result)) == (ssize_t)sizeof(*result) ? 0 : -EPIPE;
 	result->runs_on = false;
 	return rc;
@@ -429,10 +450,13 @@ run(const struct checkpoint_plan *plan,
 {
 	struct pdk_error err = {.code = PDK_OK};
 	struct checkpoint_result result = {0};
+	struct checkpoint_plan frozen = *plan;
 	int rc;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	rc = work(plan, &result, &err);
+	rc = plan->is_lazy ? freeze_whole(&frozen, &err) : 0;
+	if (rc == 0)
+		rc = work(&frozen, &result, &err);
 	checkpoint_tell(plan->status, rc, &err, &result);
 }
 

@@ -21,6 +21,8 @@
 #include "criu.h"
 #include "images.h"
 #include "kernel.h"
+#include "lazy.h"
+#include "log.h"
 #include "options.h"
 #include "pool.h"
 #include "sandbox/base/cleanup.h"
@@ -34,7 +36,8 @@
  *
  * CRIU calls back when all processes are there and none has run (its "pre-resume" script: one line of shell on two
  * pipes). The supervisor then waits for the check of their pages, which went on meanwhile, verifies every one of them,
- * and ends the cgroup if it finds anything. What it lets go is frozen, so that CRIU can end, in whatever way, before anything
+ * and ends the cgroup if it finds anything. The server of pages of a lazy restore (lazy.h) is told that it is on its
+ * own. What it lets go is frozen, so that CRIU can end, in whatever way, before anything
  * runs: until then a failure leaves the checkpoint as it was. The rest is the warden's (sandbox_take_restored()).
  */
 
@@ -110,7 +113,7 @@ static void add_cover(const char *path, bool is_directory, void *arg)
 	add_mount(arg, path, is_directory ? "mask/dir" : "mask/file");
 }
 
-static int execute(const struct checkpoint_plan *plan, unsigned long listener)
+static int execute(const struct checkpoint_plan *plan, unsigned long listener, bool is_lazy)
 {
 	static struct mounts mounts;
 	const char *arguments[CRIU_ARGS_MAX];
@@ -149,6 +152,8 @@ static int execute(const struct checkpoint_plan *plan, unsigned long listener)
 
 	memcpy(arguments, fixed, sizeof(fixed));
 	n = ARRAY_SIZE(fixed);
+	if (is_lazy)
+		arguments[n++] = "--lazy-pages";
 	for (size_t i = 0; i < mounts.n; i++) {
 		arguments[n++] = "--external";
 		arguments[n++] = mounts.text[i];
@@ -158,9 +163,9 @@ static int execute(const struct checkpoint_plan *plan, unsigned long listener)
 	return -errno;
 }
 
-static void run(const struct checkpoint_plan *plan, unsigned long listener, int work, int say, int hear)
+static void run(const struct checkpoint_plan *plan, unsigned long listener, int work, int say, int hear, bool is_lazy)
 	__attribute__((noreturn));
-static void run(const struct checkpoint_plan *plan, unsigned long listener, int work, int say, int hear)
+static void run(const struct checkpoint_plan *plan, unsigned long listener, int work, int say, int hear, bool is_lazy)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (dup2(plan->listener, FD_LISTENER) < 0 || dup2(say, FD_SAY) < 0 || dup2(hear, FD_HEAR) < 0 || setsid() < 0 ||
@@ -171,7 +176,7 @@ static void run(const struct checkpoint_plan *plan, unsigned long listener, int 
 	if (checkpoint_enter(plan) < 0)
 		_exit(CHECKPOINT_NOT_PREPARED);
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* another user id has taken it back */
-	execute(plan, listener);
+	execute(plan, listener, is_lazy);
 	_exit(127);
 }
 
@@ -215,7 +220,9 @@ struct finding {
 	struct pdk_error err;
 };
 
-static int checker_start(struct checker *checker, int dir, const struct images_binding *binding, struct pdk_error *err)
+/* `lazy`: only of those that are restored at once. */
+static int checker_start(struct checker *checker, int dir, const struct images_binding *binding,
+			 const struct lazy *lazy, struct pdk_error *err)
 {
 	struct finding finding = {.rc = 0};
 	int ends[2];
@@ -226,7 +233,8 @@ static int checker_start(struct checker *checker, int dir, const struct images_b
 	checker->pid = fork();
 	if (checker->pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		finding.rc = images_check(dir, binding, IMAGES_PAGES, &finding.err);
+		finding.rc = lazy ? lazy_check_rest(lazy, &finding.err)
+				  : images_check(dir, binding, IMAGES_PAGES, &finding.err);
 		_exit(write(ends[1], &finding, sizeof(finding)) != (ssize_t)sizeof(finding));
 	}
 	close(ends[1]);
@@ -288,7 +296,7 @@ static int hold(const struct checkpoint_plan *plan, pid_t first)
 }
 
 /* CRIU has put everything together: look at it, then let it go. */
-static int admit(const struct checkpoint_plan *plan, const char *word, int answer, pid_t *ret_first,
+static int admit(const struct checkpoint_plan *plan, struct lazy *lazy, const char *word, int answer, pid_t *ret_first,
 		 struct pdk_error *err)
 {
 	int first, rc;
@@ -302,6 +310,9 @@ static int admit(const struct checkpoint_plan *plan, const char *word, int answe
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "set vm.memfd_noexec");
 	FAULT("restore_verified");
+	rc = lazy ? lazy_admit(lazy, first, err) : 0;
+	if (rc < 0)
+		return rc;
 	rc = hold(plan, first);
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "hold the restored processes");
@@ -323,8 +334,8 @@ static ssize_t hear(int hook, pid_t runner, char *word, size_t size)
 	return either[0].revents & POLLIN ? read(hook, word, size) : 0;
 }
 
-static int watch_over(const struct checkpoint_plan *plan, int work, pid_t runner, int hook, int answer,
-		      struct checker *checker, pid_t *ret_first, struct pdk_error *err)
+static int watch_over(const struct checkpoint_plan *plan, struct lazy *lazy, int work, pid_t runner, int hook,
+		      int answer, struct checker *checker, pid_t *ret_first, struct pdk_error *err)
 {
 	char word[32] = "";
 	bool is_checked = checker_was_first(checker, hook);
@@ -336,7 +347,7 @@ static int watch_over(const struct checkpoint_plan *plan, int work, pid_t runner
 	if (!is_checked)
 		rc = checker_wait(checker, err);
 	if (n > 0 && rc == 0)
-		rc = admit(plan, word, answer, ret_first, err);
+		rc = admit(plan, lazy, word, answer, ret_first, err);
 	if (rc < 0) {
 		cgroup_kill(plan->id);
 		kill(runner, SIGKILL); /* which may be out of it */
@@ -365,8 +376,8 @@ int checkpoint_make_work(const struct checkpoint_plan *plan)
 	return mnt < 0 ? -errno : mnt;
 }
 
-static int start_runner(const struct checkpoint_plan *plan, unsigned long listener, struct checker *checker,
-			pid_t *ret_first, struct pdk_error *err)
+static int start_runner(const struct checkpoint_plan *plan, struct lazy *lazy, unsigned long listener,
+			struct checker *checker, pid_t *ret_first, struct pdk_error *err)
 {
 	_cleanup_fd_ int work = checkpoint_make_work(plan);
 	struct clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)plan->cgroup};
@@ -376,6 +387,8 @@ static int start_runner(const struct checkpoint_plan *plan, unsigned long listen
 	if (work < 0)
 		return pdk_fail_errno(err, work, "make a place to work in");
 	checkpoint_probe(plan);
+	if (lazy && lazy_start(lazy, plan, work, err) < 0)
+		return -EAGAIN;
 	if (pipe2(hook, O_CLOEXEC) < 0 || pipe2(answer, O_CLOEXEC) < 0)
 		return pdk_fail_errno(err, -errno, "make pipes");
 	/* Our library opens them again inside, as the sandbox's root. */
@@ -384,12 +397,12 @@ static int start_runner(const struct checkpoint_plan *plan, unsigned long listen
 		return pdk_fail_errno(err, -errno, "hand pipes to CRIU");
 	runner = kernel_clone3(&args);
 	if (runner == 0)
-		run(plan, listener, work, hook[1], answer[0]);
+		run(plan, listener, work, hook[1], answer[0], lazy);
 	if (runner < 0)
 		return pdk_fail_errno(err, -errno, "start CRIU");
 	close(hook[1]);
 	close(answer[0]);
-	return watch_over(plan, work, runner, hook[0], answer[1], checker, ret_first, err);
+	return watch_over(plan, lazy, work, runner, hook[0], answer[1], checker, ret_first, err);
 }
 
 /* Images of a snapshot are good for as many copies as are made while they are in the state that was checked. */
@@ -399,18 +412,40 @@ static bool is_known_good(const struct checkpoint_plan *plan, int dir, uint64_t 
 	return *ret_generation && *ret_generation == plan->checked_generation;
 }
 
-/* All that CRIU interprets is good before it runs. The pages are looked at meanwhile, by a child. */
-static int check_images(const struct checkpoint_plan *plan, int dir, struct checker *checker, uint64_t *ret_generation,
-			struct pdk_error *err)
+/* What stands between a lazy restore and the images makes it a plain one, which looks at all of them. */
+static struct lazy *prepare_lazy(const struct checkpoint_plan *plan, int dir)
+{
+	struct lazy *lazy = NULL;
+	int rc = lazy_prepare(plan, dir, &lazy);
+
+	if (rc < 0)
+		log_warning("restore_plain", plan->id, "no lazy restore: %s", strerror(-rc));
+	return lazy;
+}
+
+/* All that CRIU interprets is good before it runs. The pages are looked at meanwhile, by a child; or, if they come lazily,
+ * each when it comes. */
+static int check_images(const struct checkpoint_plan *plan, int dir, struct checker *checker, struct lazy **ret_lazy,
+			uint64_t *ret_generation, struct pdk_error *err)
 {
 	const struct images_binding binding = {
 		.id = images_name(plan), .template_id = plan->rootfs.template_id, .token = plan->token};
+	bool is_large = lazy_is_large(dir);
 	int rc;
 
-	if (is_known_good(plan, dir, ret_generation))
+	if (!is_large && is_known_good(plan, dir, ret_generation))
 		return images_check_binding(dir, &binding, err);
-	rc = checker_start(checker, dir, &binding, err);
-	return rc < 0 ? rc : images_check(dir, &binding, IMAGES_STRUCTURE, err);
+	rc = is_large ? 0 : checker_start(checker, dir, &binding, NULL, err);
+	if (rc == 0)
+		rc = images_check(dir, &binding, IMAGES_STRUCTURE, err);
+	if (rc < 0 || !is_large)
+		return rc;
+	*ret_lazy = prepare_lazy(plan, dir);
+	if (*ret_lazy)
+		*ret_generation = 0; /* not all of them is checked */
+	else if (is_known_good(plan, dir, ret_generation))
+		return 0;
+	return checker_start(checker, dir, &binding, *ret_lazy, err);
 }
 
 /* A restore that failed before anything ran has mounted the layer, and left its mark. */
@@ -421,11 +456,17 @@ static int unmark_layer(const struct checkpoint_plan *plan)
 	return layer < 0 ? layer : checkpoint_unmark_layer(layer);
 }
 
+static void free_lazy(struct lazy **lazy)
+{
+	lazy_free(*lazy);
+}
+
 static int restore(const struct checkpoint_plan *plan, struct checkpoint_result *result, struct pdk_error *err)
 {
 	_cleanup_fd_ int dir = openat(pool_dir(plan->snapshot ? POOL_SNAPSHOTS : POOL_CHECKPOINTS), images_name(plan),
 				      O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	_cleanup_(checker_end) struct checker checker = {.fd = -1};
+	_cleanup_(free_lazy) struct lazy *lazy = NULL;
 	struct checkpoint_notes notes;
 	int rc;
 
@@ -433,7 +474,7 @@ static int restore(const struct checkpoint_plan *plan, struct checkpoint_result 
 		return pdk_fail(err, -ENOENT, PDK_DATA_LOSS, "the checkpoint is gone");
 	if (checkpoint_layer_token(plan->id) != plan->token)
 		return pdk_fail(err, -EBADMSG, PDK_DATA_LOSS, "the checkpoint does not belong to what is on the disk");
-	rc = check_images(plan, dir, &checker, &result->generation, err);
+	rc = check_images(plan, dir, &checker, &lazy, &result->generation, err);
 	if (rc < 0)
 		return rc;
 	rc = checkpoint_read_notes(dir, &notes);
@@ -443,7 +484,8 @@ static int restore(const struct checkpoint_plan *plan, struct checkpoint_result 
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "take the layer into use");
 	FAULT("restore_checked");
-	return start_runner(plan, notes.listener, &checker, &result->pid, err);
+	result->lazy = lazy;
+	return start_runner(plan, lazy, notes.listener, &checker, &result->pid, err);
 }
 
 void checkpoint_run_restore(const struct checkpoint_plan *plan)

@@ -17,6 +17,7 @@
 
 static char version[32];
 static char program[PATH_ROOM], loader[PATH_ROOM], libraries[PATH_ROOM], preload[PATH_ROOM];
+static char pages[64] = "PADDOCK_PAGES=";
 static bool unpacked;
 
 const char *criu_version(void)
@@ -36,10 +37,15 @@ static int locate(void)
 	return access(program, R_OK) < 0 || access(preload, R_OK) < 0 ? -ENOENT : 0;
 }
 
+void criu_set_pages(const char *name)
+{
+	snprintf(pages, sizeof(pages), "PADDOCK_PAGES=%.40s", name);
+}
+
 void criu_execute(const char *const *argv)
 {
 	char variable[PATH_ROOM + 16];
-	char *const environment[] = {(char *)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *)"LC_ALL=C",
+	char *const environment[] = {(char *)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *)"LC_ALL=C", pages,
 				     unpacked ? NULL : variable, NULL};
 	const char *whole[CRIU_ARGS_MAX + 8];
 	size_t n = 0;

@@ -10,6 +10,8 @@
 int criu_setup(void);
 /* "4.1.1"; empty when there is none. */
 const char *criu_version(void);
+/* Of a lazy restore: where our library in CRIU finds the server of pages (lazy_server.c). For this process. */
+void criu_set_pages(const char *name);
 /* Execute it with `argv` (NULL-terminated, without a program name; at most CRIU_ARGS_MAX). Returns only on failure. */
 #define CRIU_ARGS_MAX 200
 void criu_execute(const char *const *argv);

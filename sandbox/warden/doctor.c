@@ -17,6 +17,7 @@
 #include "cgroup.h"
 #include "child.h"
 #include "kernel.h"
+#include "lazy.h"
 #include "log.h"
 #include "options.h"
 #include "sandbox/base/cleanup.h"
@@ -176,6 +177,12 @@ static bool has_policy(void)
 	return access(path, R_OK) == 0;
 }
 
+static bool has_lazy_restore(void)
+{
+	lazy_setup();
+	return !lazy_missing();
+}
+
 static const struct {
 	const char *name;
 	bool (*check)(void);
@@ -201,7 +208,17 @@ static const struct {
 	{"paddock-init", has_init, "install Paddock's programs, or give --libexec-dir"},
 	{"paddock-archive", has_archive, "install Paddock's programs, or give --libexec-dir"},
 	{"seccomp policy", has_policy, "install Paddock's policies, or give --policy-dir"},
+	{"lazy restore", has_lazy_restore,
+	 "use Linux 6.1 or newer with CONFIG_USERFAULTFD, and CAP_SYS_PTRACE: without it a large sandbox is resumed "
+	 "and "
+	 "copied all at once"},
 };
+
+/* Paddock does without it, and says so. */
+static bool is_optional(size_t i)
+{
+	return features[i].check == has_lazy_restore;
+}
 
 static void print_json(size_t i, bool ok, bool first)
 {
@@ -209,7 +226,8 @@ static void print_json(size_t i, bool ok, bool first)
 
 	log_json_string(name, sizeof(name), features[i].name);
 	log_json_string(mend, sizeof(mend), ok ? "" : features[i].mend);
-	printf("%s\n  {\"name\": %s, \"ok\": %s, \"mend\": %s}", first ? "[" : ",", name, ok ? "true" : "false", mend);
+	printf("%s\n  {\"name\": %s, \"ok\": %s, \"needed\": %s, \"mend\": %s}", first ? "[" : ",", name,
+	       ok ? "true" : "false", is_optional(i) ? "false" : "true", mend);
 }
 
 int doctor_run(bool all, bool json)
@@ -217,13 +235,20 @@ int doctor_run(bool all, bool json)
 	int missing = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
-		bool ok = features[i].check();
+		bool ok;
 
-		missing += !ok;
+		if (!all && is_optional(i))
+			continue;
+		ok = features[i].check();
+		missing += !ok && !is_optional(i);
 		if (all && json)
 			print_json(i, ok, i == 0);
 		else if (all)
-			printf("%-20s %s%s\n", features[i].name, ok ? "ok" : "MISSING: ", ok ? "" : features[i].mend);
+			printf("%-20s %s%s\n", features[i].name,
+			       ok               ? "ok"
+			       : is_optional(i) ? "without: "
+						: "MISSING: ",
+			       ok ? "" : features[i].mend);
 		else if (!ok)
 			fprintf(stderr, "paddock-warden: missing %s: %s\n", features[i].name, features[i].mend);
 	}

@@ -14,6 +14,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "chunks.h"
 #include "criu.h"
 #include "options.h"
 #include "sandbox/archive/sha256.h"
@@ -27,12 +28,15 @@
 
 #define FOLLOW_MAX 64 /* those behind are read when they are sealed */
 
-/* A file on its way into the manifest. */
+/* A file on its way into the manifest. Files of pages are digested in chunks. */
 struct image {
 	char name[256];
 	int fd;
 	uint64_t size; /* read so far */
+	bool chunked;
+	int failed; /* it cannot be digested any more */
 	struct sha256 sha;
+	struct chunks chunks;
 };
 
 struct images_follower {
@@ -121,7 +125,19 @@ struct source {
 	const char *
 		sealed; /* a manifest to take the lines of all other parts from; NULL: there is none, or nothing else */
 	enum images_part part;
+	bool keep_sums; /* write the digests of chunks beside the pages */
 };
+
+static bool is_pages(const char *name)
+{
+	return strncmp(name, "pages-", 6) == 0;
+}
+
+/* "pages-1.img" -> "pages-1.sums". */
+static void sums_name(const char *name, char sums[300])
+{
+	snprintf(sums, 300, "%.*s.sums", (int)strcspn(name, "."), name);
+}
 
 static int open_image(int dir, const char *name, struct image *image)
 {
@@ -130,7 +146,12 @@ static int open_image(int dir, const char *name, struct image *image)
 		return -errno;
 	snprintf(image->name, sizeof(image->name), "%s", name);
 	image->size = 0;
-	sha256_init(&image->sha);
+	image->failed = 0;
+	image->chunked = is_pages(name);
+	if (image->chunked)
+		chunks_begin(&image->chunks);
+	else
+		sha256_init(&image->sha);
 	return 0;
 }
 
@@ -138,36 +159,69 @@ static int open_image(int dir, const char *name, struct image *image)
 static int digest_image(struct image *image)
 {
 	static uint8_t chunk[1 << 18];
-	ssize_t n;
+	ssize_t n = 0;
 
-	while ((n = read(image->fd, chunk, sizeof(chunk))) > 0) {
-		sha256_update(&image->sha, chunk, (size_t)n);
+	while (image->failed == 0 && (n = read(image->fd, chunk, sizeof(chunk))) > 0) {
+		if (image->chunked)
+			image->failed = chunks_add(&image->chunks, chunk, (size_t)n);
+		else
+			sha256_update(&image->sha, chunk, (size_t)n);
 		image->size += (uint64_t)n;
 	}
-	return n < 0 ? -errno : 0;
+	return image->failed < 0 ? image->failed : n < 0 ? -errno : 0;
+}
+
+static void close_image(struct image *image)
+{
+	if (image->fd < 0)
+		return;
+	close(image->fd);
+	image->fd = -1;
+	if (image->chunked)
+		chunks_free(&image->chunks);
+}
+
+static int write_sums(int dir, const struct image *image)
+{
+	const struct buffer *digests = &image->chunks.digests;
+	_cleanup_fd_ int fd = -1;
+	char name[300];
+
+	sums_name(image->name, name);
+	fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	return write(fd, buffer_data(digests), buffer_length(digests)) == (ssize_t)buffer_length(digests) ? 0 : -EIO;
+}
+
+static int end_digest(int dir, struct image *image, bool keep_sums, uint8_t digest[SHA256_SIZE])
+{
+	int rc = digest_image(image);
+
+	if (rc < 0)
+		return rc;
+	if (!image->chunked) {
+		sha256_finish(&image->sha, digest);
+		return 0;
+	}
+	rc = chunks_end(&image->chunks, digest);
+	return rc == 0 && keep_sums ? write_sums(dir, image) : rc;
 }
 
 /* Its line of the manifest. Closes it. */
-static int finish_image(struct image *image, struct buffer *text, uint64_t *bytes)
+static int finish_image(int dir, struct image *image, bool keep_sums, struct buffer *text, uint64_t *bytes)
 {
 	uint8_t digest[SHA256_SIZE];
 	char hex[2 * SHA256_SIZE + 1], line[400];
-	int n, rc = digest_image(image);
+	int n, rc = end_digest(dir, image, keep_sums, digest);
 
-	close(image->fd);
-	image->fd = -1;
+	close_image(image);
 	if (rc < 0)
 		return rc;
-	sha256_finish(&image->sha, digest);
 	sha256_hex(digest, hex);
 	*bytes += image->size;
 	n = snprintf(line, sizeof(line), "file %.255s %" PRIu64 " %s\n", image->name, image->size, hex);
 	return buffer_append(text, line, (size_t)n);
-}
-
-static bool is_pages(const char *name)
-{
-	return strncmp(name, "pages-", 6) == 0;
 }
 
 struct images_follower *images_follower_create(int dir, bool durable)
@@ -184,8 +238,7 @@ struct images_follower *images_follower_create(int dir, bool durable)
 void images_follower_free(struct images_follower *follower)
 {
 	for (unsigned int i = 0; follower && i < follower->n; i++)
-		if (follower->image[i].fd >= 0)
-			close(follower->image[i].fd);
+		close_image(&follower->image[i]);
 	free(follower);
 }
 
@@ -239,7 +292,7 @@ static int describe_binding(const struct images_binding *binding, struct buffer 
 	cpu_text(cpu);
 	n = snprintf(
 		head, sizeof(head),
-		"paddock checkpoint 1\nsandbox %s\ntemplate %s\ntoken %016" PRIx64 "\nkernel %s %s\ncriu %s\ncpu %s\n",
+		"paddock checkpoint 2\nsandbox %s\ntemplate %s\ntoken %016" PRIx64 "\nkernel %s %s\ncriu %s\ncpu %s\n",
 		binding->id, binding->template_id, binding->token, host.release, host.machine, criu_version(), cpu);
 	return buffer_append(text, head, (size_t)n);
 }
@@ -264,9 +317,9 @@ static int describe_file(int dir, const char *name, const struct source *source,
 	if (source->sealed && !(source->part & (is_pages(name) ? IMAGES_PAGES : IMAGES_STRUCTURE)))
 		return copy_line(source->sealed, name, text);
 	if (followed)
-		return finish_image(followed, text, bytes);
+		return finish_image(dir, followed, source->keep_sums, text, bytes);
 	rc = open_image(dir, name, &whole);
-	return rc < 0 ? rc : finish_image(&whole, text, bytes);
+	return rc < 0 ? rc : finish_image(dir, &whole, source->keep_sums, text, bytes);
 }
 
 /* Everything that the HMAC covers, computed from what is there now. */
@@ -295,7 +348,7 @@ static int describe(int dir, const struct images_binding *binding, const struct 
 int images_seal(int dir, struct images_follower *follower, const struct images_binding *binding, uint64_t *ret_bytes,
 		struct pdk_error *err)
 {
-	const struct source source = {.follower = follower};
+	const struct source source = {.follower = follower, .keep_sums = true};
 	_cleanup_(buffer_free) struct buffer text = BUFFER(MANIFEST_MAX);
 	_cleanup_fd_ int fd = -1;
 	uint8_t digest[SHA256_SIZE];
@@ -358,7 +411,7 @@ static int read_manifest(int dir, char **ret_text)
 /* The first line in which two manifests differ says what is wrong. */
 static int explain(const char *sealed, const char *found, struct pdk_error *err)
 {
-	static const char *const hosts[] = {"kernel ", "criu ", "cpu "};
+	static const char *const hosts[] = {"kernel ", "criu ", "cpu ", "paddock "};
 	char name[64];
 
 	while (*sealed && *sealed == *found) {
@@ -415,4 +468,28 @@ int images_check(int dir, const struct images_binding *binding, enum images_part
 	if (strcmp(sealed, (const char *)buffer_data(&found)) == 0)
 		return 0;
 	return explain(sealed, (const char *)buffer_data(&found), err);
+}
+
+int images_open_pages(int dir, unsigned int number, struct chunk_file *ret)
+{
+	_cleanup_free_ char *sealed = NULL;
+	char name[32], sums[300], start[64], hex[2 * SHA256_SIZE + 1];
+	uint8_t root[SHA256_SIZE];
+	const char *line;
+	uint64_t size;
+	int rc = read_manifest(dir, &sealed);
+
+	if (rc < 0)
+		return rc;
+	snprintf(name, sizeof(name), "pages-%u.img", number);
+	snprintf(start, sizeof(start), "\nfile %s ", name);
+	line = strstr(sealed, start);
+	if (!line || sscanf(line + strlen(start), "%" SCNu64 " %64[0-9a-f]", &size, hex) != 2 ||
+	    strlen(hex) != 2 * SHA256_SIZE)
+		return -EBADMSG;
+	for (size_t i = 0; i < SHA256_SIZE; i++)
+		if (sscanf(hex + 2 * i, "%2hhx", &root[i]) != 1)
+			return -EBADMSG;
+	sums_name(name, sums);
+	return chunk_file_open(dir, name, sums, root, size, ret);
 }

@@ -9,9 +9,10 @@
  * The files that CRIU writes: made fit for a restore inside namespaces that the warden has made, then sealed.
  *
  * CRIU restores a damaged or foreign image without a word, and an image decides what runs. So a set of images has a
- * manifest: one line for each file with its size and SHA-256, lines that bind it to one checkpoint of one sandbox on
- * this kernel, and an HMAC over all of that under a key that only the warden has. Nothing that was restored runs
- * before all of it was checked.
+ * manifest: one line for each file with its size and SHA-256 (of pages: that of the digests of their chunks, chunks.h), lines
+ * that bind it to one checkpoint of one sandbox on this kernel, and an HMAC over all of that under a key that only the warden
+ * has. Nothing that was restored runs before all of it was checked, but for pages that come lazily: those are checked when
+ * they come, before anything sees them.
  */
 
 struct images_binding {
@@ -51,5 +52,10 @@ int images_check(int dir, const struct images_binding *binding, enum images_part
 /* The same without the files, for images that are known to be what the manifest says: is it theirs, and of this host?
  */
 int images_check_binding(int dir, const struct images_binding *binding, struct pdk_error *err);
+
+/* A file of pages of which any chunk can be read and checked by itself. The manifest must have been checked. -EBADMSG: the
+ * digests of its chunks are damaged. */
+struct chunk_file;
+int images_open_pages(int dir, unsigned int number, struct chunk_file *ret);
 
 #endif

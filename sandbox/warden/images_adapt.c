@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "images_field.h"
 #include "sandbox/base/cleanup.h"
 
 /*
@@ -34,55 +35,6 @@ struct bytes {
 	uint8_t *at;
 	size_t length;
 };
-
-/* One field of a message. */
-struct field {
-	unsigned int number, kind;
-	uint64_t value; /* kind 0; for kind 2 the length */
-	const uint8_t *start, *content, *end;
-};
-
-static const uint8_t *take_varint(const uint8_t *at, const uint8_t *end, uint64_t *ret)
-{
-	uint64_t value = 0;
-
-	for (unsigned int shift = 0; at < end && shift < 64; shift += 7) {
-		value |= (uint64_t)(*at & 0x7f) << shift;
-		if (!(*at++ & 0x80)) {
-			*ret = value;
-			return at;
-		}
-	}
-	return NULL;
-}
-
-/* The field at `at`, or false at the end or when it is malformed (then `*bad` is set). */
-static bool take_field(const uint8_t *at, const uint8_t *end, struct field *field, bool *bad)
-{
-	uint64_t key;
-
-	*bad = false;
-	if (at >= end)
-		return false;
-	field->start = at;
-	*bad = true;
-	at = take_varint(at, end, &key);
-	if (!at)
-		return false;
-	field->number = (unsigned int)(key >> 3);
-	field->kind = key & 7;
-	field->value = field->kind == 1 ? 8 : 4;
-	if (field->kind == 0 || field->kind == 2)
-		at = take_varint(at, end, &field->value);
-	if (!at || (field->kind != 0 && field->value > (uint64_t)(end - at)))
-		return false;
-	if (field->kind != 0 && field->kind != 1 && field->kind != 2 && field->kind != 5)
-		return false;
-	field->content = at;
-	field->end = field->kind == 0 ? at : at + field->value;
-	*bad = false;
-	return true;
-}
 
 static void put(struct bytes *to, const uint8_t *from, size_t length)
 {
@@ -110,7 +62,7 @@ static int edit_message(const uint8_t *at, const uint8_t *end, struct bytes *to,
 	struct field field;
 	bool bad;
 
-	while (take_field(at, end, &field, &bad)) {
+	while (images_take_field(at, end, &field, &bad)) {
 		edit(&field, to, arg);
 		at = field.end;
 	}

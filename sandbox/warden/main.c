@@ -58,6 +58,7 @@ struct options options = {
 	.checkpoint_timeout = 60,
 	.compress = "none",
 	.range_base = 0x10000000,
+	.lazy_restore = true,
 };
 
 #define LOCK_TRIES 20
@@ -108,6 +109,8 @@ static void usage(FILE *out)
 	      "  --allow-memfd-exec  start on a kernel before 6.3, where a sandbox can run programs from memory "
 	      "files,\n"
 	      "                      which no gate on execve sees\n"
+	      "  --lazy-restore HOW  auto: programs go on before their memory is back where that is sooner; off: after "
+	      "it (auto)\n"
 	      "  --check             say what this host lacks, and how to mend it\n",
 	      out);
 }
@@ -215,6 +218,9 @@ static int parse_option(int option, const char *value, bool *has_user)
 	case 'm':
 		options.allow_memfd_exec = true;
 		return 0;
+	case 'y':
+		options.lazy_restore = strcmp(value, "auto") == 0;
+		return options.lazy_restore || strcmp(value, "off") == 0 ? 0 : -EINVAL;
 	case 'c':
 		options.check_only = true;
 		return 0;
@@ -242,6 +248,7 @@ static int parse_options(int argc, char **argv)
 		{"range-base", required_argument, NULL, 'b'},
 		{"checkpoint-timeout", required_argument, NULL, 't'},
 		{"allow-memfd-exec", no_argument, NULL, 'm'},
+		{"lazy-restore", required_argument, NULL, 'y'},
 		{"check", no_argument, NULL, 'c'},
 		{"help", no_argument, NULL, 'h'},
 		{0},

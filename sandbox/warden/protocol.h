@@ -50,7 +50,8 @@ enum warden_op {
 		       * CREATE on. Replies as SNAPSHOT does */
 	WARDEN_SNAPSHOT_BRIEF, /* as SNAPSHOT, for copies that are made at once: a loss of power may lose it */
 	WARDEN_EVENT_EXITED,   /* warden -> paddockd, serial 0: the sandbox's init died; id, value = wait status,
-			      * usage; what was left of the sandbox is already being removed */
+			      * usage, text = why, where it was not its own doing (also in the reply of a KILL that
+			      * came first); what was left of the sandbox is already being removed */
 };
 
 #define WARDEN_USAGE_BRIEF 1u

@@ -81,7 +81,7 @@ int record_load(const char *id, struct record *ret)
 /* Without a descriptor of the directory, so that it works when there is none to be had. */
 int record_remove(const char *id)
 {
-	static const char *const files[] = {"init.sock", "state"};
+	static const char *const files[] = {"init.sock", "lazy", "hurry", "state"};
 	char path[300];
 
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
@@ -110,6 +110,26 @@ bool record_locked(const char *id)
 	_cleanup_fd_ int fd = record_lock(id);
 
 	return fd == -EWOULDBLOCK;
+}
+
+int record_open_lazy(const char *id, bool make)
+{
+	_cleanup_fd_ int dir = directory(id);
+	int fd = dir < 0 ? -1
+			 : openat(dir, "lazy", O_RDWR | O_CLOEXEC | O_NOFOLLOW | (make ? O_CREAT | O_EXCL : 0), 0600);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int record_open_hurry(const char *id, bool make)
+{
+	_cleanup_fd_ int dir = directory(id);
+	int fd;
+
+	if (dir < 0 || (make && mkfifoat(dir, "hurry", 0600) < 0))
+		return -errno;
+	fd = openat(dir, "hurry", (make ? O_RDWR : O_WRONLY) | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -errno : fd;
 }
 
 /* Names of sockets are short and paths are not: reach the directory through its descriptor. */

@@ -42,6 +42,10 @@ void record_enumerate(void (*found)(const char *id));
 int record_lock(const char *id);
 bool record_locked(const char *id);
 
+/* Of a lazy restore (lazy.h): the file that is locked while it goes on, and the pipe to hurry it. */
+int record_open_lazy(const char *id, bool make);
+int record_open_hurry(const char *id, bool make);
+
 /* A listening socket at init.sock of the sandbox, and a connection to it. */
 int record_listen(const char *id);
 int record_connect(const char *id);

@@ -74,9 +74,10 @@ struct sandbox {
 	/* Which the job writes, or it is made from; empty: its own checkpoint, or nothing but its template. */
 	char snapshot_id[SANDBOX_ID_SIZE];
 	struct ticket dumper;
-	bool dump_ends; /* RUNNING: the dump has failed, and its CRIU is not gone yet */
-	bool lifted;    /* RUNNING: a dump has lifted its limit of processor time; set again before it runs */
-	bool keep;      /* DYING: layer and checkpoint stay, it becomes STORED */
+	bool dump_ends;   /* RUNNING: the dump has failed, and its CRIU is not gone yet */
+	bool lifted;      /* RUNNING: a dump has lifted its limit of processor time; set again before it runs */
+	bool memory_lost; /* DYING: of a lazy restore; `failure` says why */
+	bool keep;        /* DYING: layer and checkpoint stay, it becomes STORED */
 	struct ticket killers[SANDBOX_KILLERS_MAX];
 	unsigned int n_killers;
 	struct pdk_error failure; /* why a create failed, told when it is removed */

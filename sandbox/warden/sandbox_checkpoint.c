@@ -14,6 +14,7 @@
 #include "cgroup.h"
 #include "checkpoint_private.h"
 #include "kernel.h"
+#include "lazy.h"
 #include "log.h"
 #include "netns.h"
 #include "options.h"
@@ -200,7 +201,7 @@ int sandbox_take_restored(struct sandbox *s)
 	return rc;
 }
 
-static void restore_done(struct sandbox *s, int rc, const struct pdk_error *err)
+static void restore_done(struct sandbox *s, int rc, bool lazy, const struct pdk_error *err)
 {
 	if (s->state != SANDBOX_RESTORING)
 		return;
@@ -214,7 +215,7 @@ static void restore_done(struct sandbox *s, int rc, const struct pdk_error *err)
 	if (!s->snapshot_id[0])
 		checkpoint_discard(s->id);
 	FAULT("restore_discarded");
-	log_info("sandbox_restored", s->id, "init is process %d", s->pid);
+	log_info("sandbox_restored", s->id, "init is process %d%s", s->pid, lazy ? "; its memory follows" : "");
 	sandbox_started(s);
 }
 
@@ -262,7 +263,7 @@ static void on_job(struct watch *watch, uint32_t events)
 	if (s->job == SANDBOX_JOB_RESTORE) {
 		if (rc == 0 && s->snapshot_id[0])
 			snapshot_set_checked(s->snapshot_id, result->generation);
-		restore_done(s, rc, &err);
+		restore_done(s, rc, result->lazy, &err);
 	} else {
 		dump_done(s, rc, result, &err);
 	}
@@ -359,19 +360,21 @@ static int begin_dump(struct sandbox *s, uint64_t token, enum sandbox_job job, b
 				       .token = token,
 				       .cgroup = leaf,
 				       .pid = s->pid,
+				       .is_lazy = job != SANDBOX_JOB_LAYER && lazy_pending(s->id),
 				       .cpu_millis = s->limits.cpu_millis,
 				       .limit_ms = limit_ms(s->limits.memory_bytes),
 				       .frozen_ns = now_ns(),
 				       .alone = !one_is_dumped(),
 				       .lock = lock,
 				       .rootfs = {.template_id = s->template_id}};
-	int rc = leaf < 0 ? leaf : lock < 0 ? lock : cgroup_freeze(s->id, true);
+	int rc = leaf < 0 ? leaf : lock < 0 ? lock : plan.is_lazy ? 0 : cgroup_freeze(s->id, true);
 
 	if (rc < 0)
 		return pdk_fail_errno(err, rc, "freeze the sandbox");
 	/* What it must still do before it can be stopped, and what CRIU has it do, is not to wait for the next period of a
 	 * small limit. It is bounded by the time that CRIU has. */
-	(void)cgroup_limit_cpu(s->id, 0);
+	if (!plan.is_lazy)
+		(void)cgroup_limit_cpu(s->id, 0);
 	s->lifted = true;
 	rc = start_job(s, &plan, job, err);
 	if (rc < 0)

@@ -11,6 +11,7 @@
 #include "checkpoint_private.h"
 #include "handover.h"
 #include "kernel.h"
+#include "lazy.h"
 #include "log.h"
 #include "pool.h"
 #include "record.h"
@@ -28,6 +29,17 @@
 #define RETRY_MS 2
 #define KILL_AGAIN_MS 500
 
+/* RUNNING, and at its end: its memory could not be given back to it. Then it did not end by itself. */
+static void find_reason(struct sandbox *s)
+{
+	char reason[160];
+
+	lazy_read_reason(s->id, reason);
+	s->memory_lost = s->state == SANDBOX_RUNNING && reason[0];
+	if (s->memory_lost)
+		s->failure_rc = pdk_fail(&s->failure, -EIO, PDK_DATA_LOSS, "%s", reason);
+}
+
 void sandbox_answer_all(struct sandbox *s, int rc, const struct pdk_error *err)
 {
 	struct warden_reply event = {.op = WARDEN_EVENT_EXITED, .value = (uint64_t)(unsigned int)s->wait_status};
@@ -41,11 +53,13 @@ void sandbox_answer_all(struct sandbox *s, int rc, const struct pdk_error *err)
 		struct warden_reply reply = {.status = rc, .value = 1};
 
 		memcpy(reply.id, s->id, SANDBOX_ID_SIZE);
-		if (rc < 0)
-			snprintf(reply.text, sizeof(reply.text), "%.255s", err->text);
+		if (rc < 0 || s->memory_lost)
+			snprintf(reply.text, sizeof(reply.text), "%.255s", rc < 0 ? err->text : s->failure.text);
 		serve_reply(s->killers[i], &reply, -1);
 	}
 	if (s->announce && s->n_killers == 0) {
+		if (s->memory_lost)
+			snprintf(event.text, sizeof(event.text), "%.159s", s->failure.text);
 		memcpy(event.id, s->id, SANDBOX_ID_SIZE);
 		serve_event(&event);
 	}
@@ -137,8 +151,10 @@ void sandbox_on_exit_of_init(struct watch *watch, uint32_t events)
 	if (s->state != SANDBOX_DYING) {
 		sandbox_cancel_freezer(s);
 		sandbox_job_cancel(s);
+		find_reason(s);
 		if (s->announce)
-			log_info("sandbox_exited", s->id, "wait status %d", s->wait_status);
+			log_info("sandbox_exited", s->id, "wait status %d%s%s", s->wait_status,
+				 s->memory_lost ? ": " : "", s->memory_lost ? s->failure.text : "");
 		s->state = SANDBOX_DYING;
 		s->deadline_ms = clock_ms() + REMOVE_TIMEOUT_MS;
 		sandbox_set_busy(s, true);
@@ -164,6 +180,7 @@ void sandbox_on_exit_of_builder(struct watch *watch, uint32_t events)
 
 void sandbox_begin_removal(struct sandbox *s)
 {
+	find_reason(s);
 	sandbox_cancel_freezer(s);
 	sandbox_job_cancel(s);
 	sandbox_set_busy(s, true);

@@ -30,24 +30,30 @@ struct report {
 	int missing;
 };
 
-static void report_add(struct report *report, const char *name, bool ok, const char *mend)
+/* `needed`: nothing works without it. */
+static void report_item(struct report *report, const char *name, bool ok, bool needed, const char *mend)
 {
 	const char *red = report->cli->color ? "\033[31m" : "", *green = report->cli->color ? "\033[32m" : "";
 	const char *plain = report->cli->color ? "\033[0m" : "";
 
-	report->missing += !ok;
+	report->missing += !ok && needed;
 	if (report->array) {
-		json_array_append_new(report->array,
-				      json_pack("{s:s, s:b, s:s}", "name", name, "ok", ok, "mend", ok ? "" : mend));
+		json_array_append_new(report->array, json_pack("{s:s, s:b, s:b, s:s}", "name", name, "ok", ok, "needed",
+							       needed, "mend", ok ? "" : mend));
 		return;
 	}
-	printf("  %s%-7s%s ", ok ? green : red, ok ? "ok" : "MISSING", plain);
+	printf("  %s%-7s%s ", ok ? green : needed ? red : "", ok ? "ok" : needed ? "MISSING" : "without", plain);
 	text_print(stdout, name);
 	if (!ok && *mend) {
 		fputs("\n          ", stdout);
 		text_print(stdout, mend);
 	}
 	putchar('\n');
+}
+
+static void report_add(struct report *report, const char *name, bool ok, const char *mend)
+{
+	report_item(report, name, ok, true, mend);
 }
 
 /* Where the warden is: as PADDOCK_WARDEN says, else beside this program in a build tree, else where it is installed. */
@@ -116,7 +122,8 @@ static void check_host(struct report *report)
 		const char *name = json_string_value(json_object_get(item, "name"));
 		const char *mend = json_string_value(json_object_get(item, "mend"));
 
-		report_add(report, name ? name : "?", json_is_true(json_object_get(item, "ok")), mend ? mend : "");
+		report_item(report, name ? name : "?", json_is_true(json_object_get(item, "ok")),
+			    !json_is_false(json_object_get(item, "needed")), mend ? mend : "");
 	}
 	json_decref(list);
 }

@@ -81,6 +81,8 @@ int main(int argc, char **argv)
 	if (wanted(&options, "streams"))
 		bench_streams(client, &options);
 	bench_checkpoints(client, &options);
+	if (options.only && wanted(&options, "lazy"))
+		bench_lazy(client);
 	if (options.live >= 8 && wanted(&options, "many"))
 		bench_many(client, &options);
 	paddock_close(client);

@@ -13,8 +13,8 @@
 
 /*
  * Pause, resume, snapshot, fork. What is in a sandbox is a small tree of idle programs, or one python that holds so and
- * so many megabytes (of which no page is zero) and answers each line with its length: "the first answer" is the time
- * until it has, over two more calls.
+ * so many megabytes (of which no page is zero) and answers each line with its length, or "s" with a sum for which it
+ * touches every page: "the first answer" is the time until it has, over two more calls.
  */
 
 #define MB (1u << 20)
@@ -30,7 +30,7 @@ static char *const idle[] = {(char *)"/bin/sh", (char *)"-c", (char *)"sleep 360
 	"held=bytearray(os.urandom(1<<20))*int(sys.argv[1])\n"                                                         \
 	"open('/tmp/ready','w').close()\n"                                                                             \
 	"for line in iter(sys.stdin.readline,''):\n"                                                                   \
-	"  print(len(held)>>20,flush=True)\n"
+	"  print(sum(held[::4096]) if line[0]=='s' else len(held)>>20,flush=True)\n"
 
 /* What programs really hold: small objects, and room between them. */
 #define HEAP                                                                                                           \
@@ -95,8 +95,9 @@ static uint64_t run_on(struct paddock_client *client, const char *id, char *cons
 	return process;
 }
 
-/* Have it answer one line, behind `*sequence` bytes of its output. */
-static void ask(struct paddock_client *client, const char *id, uint64_t process, uint64_t *sequence)
+/* Have it answer one line of two bytes, behind `*sequence` bytes of its output. */
+static void ask_for(struct paddock_client *client, const char *id, uint64_t process, uint64_t *sequence,
+		    const char *line)
 {
 	Paddock__V1__SendInputRequest input = PADDOCK__V1__SEND_INPUT_REQUEST__INIT;
 	Paddock__V1__AttachRequest attach = PADDOCK__V1__ATTACH_REQUEST__INIT;
@@ -107,7 +108,7 @@ static void ask(struct paddock_client *client, const char *id, uint64_t process,
 
 	input.sandbox_id = attach.sandbox_id = (char *)id;
 	input.process_id = attach.process_id = process;
-	input.data.data = (uint8_t *)(uintptr_t) "?\n";
+	input.data.data = (uint8_t *)(uintptr_t)line;
 	input.data.len = 2;
 	attach.from_sequence = *sequence;
 	if (paddock_process_send_input(client, &input, &sent, &err) < 0)
@@ -127,6 +128,11 @@ static void ask(struct paddock_client *client, const char *id, uint64_t process,
 		fail("attach", &err);
 	paddock_stream_free(stream);
 	*sequence += got;
+}
+
+static void ask(struct paddock_client *client, const char *id, uint64_t process, uint64_t *sequence)
+{
+	ask_for(client, id, process, sequence, "?\n");
 }
 
 /* A sandbox with a python of this size that has answered once. */
@@ -313,6 +319,31 @@ static void measure_heap(struct paddock_client *client)
 	bench_kill(client, id);
 }
 
+/* --- lazy against plain --- */
+
+/* As the warden restores it: run.sh runs this a second time, with a warden that restores all at once. */
+static void measure_both(struct paddock_client *client, unsigned int megabytes)
+{
+	uint64_t process, sequence, start;
+	_cleanup_free_ char *id = create_warm(client, megabytes, &process, &sequence);
+	struct sample first = {0}, all = {0};
+
+	for (int i = 0; i < SIZED_ROUNDS; i++) {
+		pause_box(client, id, PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_CHECKPOINT);
+		start = bench_now_ns();
+		resume_box(client, id);
+		ask(client, id, process, &sequence);
+		sample_add(&first, bench_now_ns() - start);
+		ask_for(client, id, process, &sequence, "s\n");
+		sample_add(&all, bench_now_ns() - start);
+	}
+	printf("| resume of %u MB: first answer, and with every page touched | %.1f ms | %.1f ms | | |\n", megabytes,
+	       median(&first), median(&all));
+	sample_free(&first);
+	sample_free(&all);
+	bench_kill(client, id);
+}
+
 /* --- copies --- */
 
 static Paddock__V1__ForkResponse *fork_box(struct paddock_client *client, const char *id, unsigned int count)
@@ -458,6 +489,15 @@ static void measure_paused(struct paddock_client *client, pid_t paddockd)
 		bench_kill(client, ids[i]);
 		free(ids[i]);
 	}
+}
+
+void bench_lazy(struct paddock_client *client)
+{
+	static const unsigned int sizes[] = {1, 4, 8, 16, 32, 64, 110, 512, 1024};
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		measure_both(client, sizes[i]);
+	measure_forks(client);
 }
 
 static bool wanted(const struct bench_options *options, const char *part)

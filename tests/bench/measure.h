@@ -36,6 +36,7 @@ void bench_commands(struct paddock_client *client, const struct bench_options *o
 void bench_streams(struct paddock_client *client, const struct bench_options *options);
 /* checkpoint.c: pause, resume, snapshot, fork */
 void bench_checkpoints(struct paddock_client *client, const struct bench_options *options);
+void bench_lazy(struct paddock_client *client);
 /* live.c: many idle sandboxes */
 void bench_many(struct paddock_client *client, const struct bench_options *options);
 

@@ -2,9 +2,9 @@
 # Measure Paddock against the floors of this machine and against its peers, in one run.
 # Writes a table (Markdown) and a picture of create latency against live sandboxes.
 #
-# WARDEN_OPTIONS="--compress zstd" measures a warden that compresses.
+# WARDEN_OPTIONS="--compress zstd" measures a warden that compresses, "--lazy-restore off" one that restores all at once.
 #
-#	tests/bench/run.sh [--rounds N] [--live N] [--only lives|commands|streams|checkpoints|freezes|pauses|heaps|copies|many] [--out DIR]
+#	tests/bench/run.sh [--rounds N] [--live N] [--only lives|commands|streams|checkpoints|freezes|pauses|heaps|copies|lazy|many] [--out DIR]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../lib/daemon.sh"

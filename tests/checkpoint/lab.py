@@ -7,7 +7,7 @@ import zoo
 from own import Refusals
 from paddock import Instance, code_of, enum, eventually, wait_until
 
-RUNNING, PAUSED, KILLED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED"))
+RUNNING, PAUSED, KILLED, FAILED = (enum("SANDBOX_STATE_" + n) for n in ("RUNNING", "PAUSED", "KILLED", "FAILED"))
 CHECKPOINT = enum("PAUSE_MODE_CHECKPOINT")
 STDERR = enum("STREAM_STDERR")
 
@@ -130,5 +130,5 @@ class Case(Refusals):
         return result.out
 
 
-__all__ = ["CHECKPOINT", "Case", "Instance", "KILLED", "Output", "PAUSED", "RUNNING", "back", "code_of", "in_warden", "instance",
+__all__ = ["CHECKPOINT", "Case", "FAILED", "Instance", "KILLED", "Output", "PAUSED", "RUNNING", "back", "code_of", "in_warden", "instance",
            "needs_criu", "pool", "through_disk", "to_disk", "wait_until"]

@@ -9,7 +9,7 @@ import time
 
 import grpc
 import host
-from criu import COUNTER, counted
+from criu import COUNTER, counted, lazy_pending
 from paddock import SOURCE, Instance, code_of, enum, eventually, wait_until
 
 RUNNING = enum("SANDBOX_STATE_RUNNING")
@@ -180,6 +180,21 @@ class Crashing:
         for call in (lambda: sandboxes.Pause(sandbox_id=id, mode=TO_DISK, deadline=20), lambda: sandboxes.Resume(sandbox_id=id, deadline=20)):
             if code_of(call)[0] != "OK":
                 self.interrupted = True
+
+    def through_lazy(self, id):
+        """The same with so much memory that it comes back later, and a snapshot before it has. A server of pages that ends takes
+        the sandbox along."""
+        admin = self.instance.admin
+        held = "x=$(head -c 40000000 /dev/zero | tr '\\0' x); echo up; read -r y"
+        code_of(lambda: next(e for e in admin.Processes.Start(sandbox_id=id, argv=["sh", "-c", held], open_stdin=True, deadline=20)
+                             if e.HasField("output")))
+        self.through_disk(id)
+        if not eventually(lambda: not lazy_pending(self.instance, id), 10) or not self._works(id):
+            self.interrupted = True
+        self.through_disk(id)
+        self.through_snapshot(id)
+        if not self._works(id):
+            self.interrupted = True
 
     def counts_on(self, point):
         """A sandbox with a counter goes to disk and back, and into a snapshot, with a fault at this point of the warden or of its child

@@ -40,7 +40,8 @@ def at_point(crashing, who, point, passing):
     deaths = len(crashing.instance.deaths)
     crashing.again(who, {"PADDOCK_FAULT": f"{point}:{passing}"})
     victim = getattr(crashing.instance, who)
-    halfway = {"dump": crashing.through_disk, "restore": crashing.through_disk, "snapshot": crashing.through_snapshot, "reset": crashing.through_reset}
+    halfway = {"dump": crashing.through_disk, "restore": crashing.through_disk, "snapshot": crashing.through_snapshot, "reset": crashing.through_reset,
+               "lazy": crashing.through_lazy}
     created, killed, died = crashing.lives(victim, halfway.get(point.split("_")[0]))
     if died and victim.poll() != 137:
         died = f"exit {victim.poll()}"
@@ -48,7 +49,7 @@ def at_point(crashing, who, point, passing):
         died = True  # a point of the cloned child: each create failed, and the warden lives
         crashing.again(who)
     if not died and crashing.interrupted and victim.poll() is None:
-        died = True  # a point of the child that dumps or restores
+        died = True  # a point of the child that dumps or restores, or of the server of pages
         crashing.again(who)
     wrong = crashing.verdict(created, killed)
     if died is not True:

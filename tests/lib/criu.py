@@ -1,4 +1,5 @@
 """What tests of pauses to disk need."""
+import fcntl
 import os
 import unittest
 
@@ -8,6 +9,18 @@ HAS_CRIU = os.path.exists(f"{CACHE}/criu/usr/sbin/criu") or os.path.exists("/usr
 needs_criu = unittest.skipUnless(HAS_CRIU, "no CRIU: tests/lib/install.sh puts it into PADDOCK_CACHE")
 # A program whose output shows every gap and every repetition.
 COUNTER = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
+
+
+def lazy_pending(instance, id):
+    """The server of pages holds the lock as long as memory of a sandbox is missing."""
+    try:
+        with open(f"{instance.run}/sandboxes/{id}/lazy") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 def counted(client, box, process, more_than):

@@ -1,7 +1,7 @@
 # Sourced: a private Paddock instance for tests. Every instance has its own state and runtime folders, so any
 # number can run side by side; nothing of it is left after daemon_stop.
 #
-#	daemon_start [name=value ...]   extra paddockd settings; sets $PADDOCK_ADDR, $paddockd_pid, $warden_pid
+#	daemon_start [name=value ...]   extra paddockd settings ($WARDEN_OPTIONS: the warden's); sets $PADDOCK_ADDR, $paddockd_pid, $warden_pid
 #	daemon_stop                     stop both, check that nothing is left
 #	daemon_template                 make sure that the instance has the template "base"
 #
