@@ -222,7 +222,8 @@ class Checkpoints(Case):
         subprocess.run(["chown", "paddock:", self.path("audit.accept")], check=True)
         accepted = self.restart()
         self.assertTrue(accepted.ok, accepted.text)
-        self.assertIn("audit.anchor_accepted", {r.action for r in self.instance.admin.Audit.Export()})
+        # Nobody waits for that record, so it is stored a moment later.
+        wait_until(lambda: "audit.anchor_accepted" in {r.action for r in self.instance.admin.Audit.Export()}, 20, "the acceptance is recorded")
         self.assertTrue(self.restart(lambda: self.put_back("before", "store", "audit.head", "audit.checkpoints", "audit.key")).ok)
 
 
