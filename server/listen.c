@@ -34,7 +34,8 @@
 #define CANCEL_MS 3000 /* for calls to end that were cancelled */
 #define GO_AWAY_MS 200 /* for connections without calls */
 #define FRAME_SLACK                                                                                                    \
-	(1u << 20) /* above the largest row, so that rows give the error, with a text that says how much               \
+	(1u                                                                                                            \
+	 << 20) /* above the largest row, so that rows give the error, with a text that says how much               \
 		    */
 #define CORE_MEMORY_MAX ((size_t)512 << 20)
 

@@ -26,7 +26,7 @@ struct inode_watch {
 	uint64_t scan_next, scan_count; /* a count that is under way, if scan_next is not 0 */
 	unsigned long long due_ms;
 	unsigned long long from_ms; /* when somebody else is due, it may be looked at from here on */
-	bool clamped; /* the byte quota is at its lowest */
+	bool clamped;               /* the byte quota is at its lowest */
 };
 
 /* Forget what is known, e.g. because the limit or the byte quota was set anew. */

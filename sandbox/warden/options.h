@@ -15,10 +15,10 @@ struct options {
 	gid_t client_gid;
 	uint64_t pool_bytes;
 	uint32_t checkpoint_timeout; /* seconds that CRIU has, beside those for the memory */
-	const char *compress;  /* how btrfs makes checkpoints and snapshots smaller: "none", "lzo" or "zstd" */
-	uint32_t range_base;   /* host uid of the first slot's root */
-	bool allow_memfd_exec; /* do without vm.memfd_noexec, which kernels before 6.3 lack */
-	bool lazy_restore;     /* where the host can, and where it answers sooner */
+	const char *compress;        /* how btrfs makes checkpoints and snapshots smaller: "none", "lzo" or "zstd" */
+	uint32_t range_base;         /* host uid of the first slot's root */
+	bool allow_memfd_exec;       /* do without vm.memfd_noexec, which kernels before 6.3 lack */
+	bool lazy_restore;           /* where the host can, and where it answers sooner */
 	bool check_only;
 	bool json;
 };
