@@ -13,8 +13,8 @@ PROTO = os.environ.get("PADDOCK_PROTO", "/usr/share/paddock/proto")
 ADDRESS = os.environ.get("PADDOCK_ADDR", "unix:/run/paddock/admin.sock")
 
 generated = tempfile.TemporaryDirectory()
-subprocess.run(["protoc", "-I", PROTO, "--python_out", generated.name, "paddock/v1/sandboxes.proto",
-                "paddock/v1/processes.proto"], check=True)
+contract = [os.path.join("paddock/v1", name) for name in os.listdir(os.path.join(PROTO, "paddock/v1"))]
+subprocess.run(["protoc", "-I", PROTO, "--python_out", generated.name, *contract], check=True)
 sys.path.insert(0, generated.name)
 from paddock.v1 import processes_pb2, sandboxes_pb2  # noqa: E402 (made above)
 
