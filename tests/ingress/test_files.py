@@ -95,7 +95,8 @@ class Files(unittest.TestCase):
         self.assertEqual(ask("GET", "/files?path=h")[0], 404)
         self.assertEqual(ask("POST", "/files?path=x", b"", Content_Type="text/plain")[0], 400)
         self.assertEqual(ask("POST", "/files?path=x", b"", Content_Type="multipart/form-data")[0], 400)
-        self.assertEqual(put("x", b"", X_Metadata_a="b")[0], 400)
+        self.assertEqual(put("x", b"", X_Metadata_a="b")[0], 200)
+        self.assertEqual(put("x", b"", X_Metadata_a="b" * 4096)[0], 400)
 
     def test_ranges(self):
         put("r", bytes(range(100)))
