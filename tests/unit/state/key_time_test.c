@@ -71,7 +71,7 @@ static void check_carelessly(const char *header, const char *right)
 }
 
 /* Instructions of the check, and the constant number around it. */
-static long steps_of(void (*check)(const char *header, const char *right), const char *header, const char *right)
+static long count_steps(void (*check)(const char *header, const char *right), const char *header, const char *right)
 {
 	pid_t pid = fork();
 	long steps = 0;
@@ -98,6 +98,19 @@ static long steps_of(void (*check)(const char *header, const char *right), const
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
 	return steps;
+}
+
+/* A check looks at the clock, which looks again if it is moved on just then, and steps are slow: that only adds some. */
+static long steps_of(void (*check)(const char *header, const char *right), const char *header, const char *right)
+{
+	long least = count_steps(check, header, right);
+
+	for (int i = 1; i < 3; i++) {
+		long steps = count_steps(check, header, right);
+
+		least = steps < least ? steps : least;
+	}
+	return least;
 }
 
 /* The key with one character of its secret changed; another of its kind, so that spelling makes no difference. */
