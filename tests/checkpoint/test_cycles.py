@@ -52,7 +52,7 @@ class Cycles(Case):
         seen = 10
         output.lines(seen)
         through_disk(self.client, box)
-        before = self.left()
+        before = self.settled()
         for _ in range(CYCLES):
             through_disk(self.client, box)
             seen = len(output.lines(seen + 1)) + 20
@@ -74,6 +74,16 @@ class Cycles(Case):
             self.numbers(output.lines(output.data.count(b"\n") + 2))
             output.cancel()
             self.client.Sandboxes.Kill(sandbox_id=box)
+
+    def settled(self):
+        """What is left when nothing has changed for 2 s: the warden fills its stocks in a quiet moment."""
+        seen, since = self.left(), time.monotonic()
+        while time.monotonic() - since < 2:
+            time.sleep(0.2)
+            now = self.left()
+            if now != seen:
+                seen, since = now, time.monotonic()
+        return seen
 
     def left(self):
         """What this instance holds on the host."""
