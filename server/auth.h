@@ -51,6 +51,9 @@ struct tenant_quota {
 };
 bool tenant_exists(const char *name);
 void tenant_get_quota(const char *name, struct tenant_quota *ret);
+/* The same, as the API shows it. */
+struct Paddock__V1__Quota;
+void tenant_show_quota(const char *name, struct Paddock__V1__Quota *ret);
 
 /* Count one create against creates_per_minute (token bucket). RESOURCE_EXHAUSTED, naming the quota. */
 int tenant_take_create(const char *name, struct pdk_error *err);

@@ -235,6 +235,19 @@ static void resume_failed(struct sandbox *sandbox, const struct warden_reply *re
 	sandbox_resume_failed(sandbox, &err);
 }
 
+/* What is known of its pause is of no interest any more. */
+static void forget_pause(struct sandbox *sandbox)
+{
+	struct sandbox_private *private = sandbox->private;
+
+	sandbox->state = STATE(RUNNING);
+	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
+	private->paused_unix_ms = 0;
+	private->checkpoint_token = private->checkpoint_bytes = private->stored_bytes = 0;
+	private->pause_text = NULL;
+	private->keep_paused = false;
+}
+
 void sandbox_resume_done(struct sandbox *sandbox)
 {
 	struct sandbox_private *private = sandbox->private;
@@ -242,12 +255,7 @@ void sandbox_resume_done(struct sandbox *sandbox)
 
 	if (sandbox->state != STATE(RESUMING) || !private->thawed || private->adopting)
 		return;
-	sandbox->state = STATE(RUNNING);
-	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
-	private->paused_unix_ms = 0;
-	private->checkpoint_token = private->checkpoint_bytes = private->stored_bytes = 0;
-	private->pause_text = NULL;
-	private->keep_paused = false;
+	forget_pause(sandbox);
 	if (private->resume_timeout_ms)
 	private->timeout_ms = private->resume_timeout_ms;
 	if (private->resume_timeout_ms || !sandbox->expires_unix_ms)
@@ -266,12 +274,8 @@ static void now_running(struct sandbox *sandbox)
 {
 	struct sandbox_private *private = sandbox->private;
 
-	sandbox->state = STATE(RUNNING);
-	private->pause_mode = PADDOCK__V1__PAUSE_MODE__PAUSE_MODE_UNSPECIFIED;
-	private->paused_unix_ms = 0;
-	private->checkpoint_token = private->checkpoint_bytes = private->stored_bytes = 0;
-	private->pause_text = NULL;
-	private->keep_paused = private->settling = false;
+	forget_pause(sandbox);
+	private->settling = false;
 	sandbox_hold_memory(sandbox);
 	if (!sandbox->expires_unix_ms)
 		sandbox_restart_timeout(sandbox, private->timeout_ms);

@@ -14,19 +14,10 @@ void sandboxes_get_quota(struct rpc_call *call, const struct ProtobufCMessage *r
 	const char *tenant = rpc_principal(call)->tenant;
 	const struct sandbox_owner *owner = sandbox_owner_find(tenant);
 	Paddock__V1__TenantUsage reply = PADDOCK__V1__TENANT_USAGE__INIT;
-	Paddock__V1__Quota shown = PADDOCK__V1__QUOTA__INIT;
+	Paddock__V1__Quota shown;
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	struct tenant_quota quota;
 
-	tenant_get_quota(tenant, &quota);
-	shown.max_sandboxes = quota.max_sandboxes;
-	shown.max_memory_bytes = quota.max_memory_bytes;
-	shown.total_memory_bytes = quota.total_memory_bytes;
-	shown.max_disk_bytes = quota.max_disk_bytes;
-	shown.total_disk_bytes = quota.total_disk_bytes;
-	shown.creates_per_minute = quota.creates_per_minute;
-	shown.max_templates = quota.max_templates;
-	shown.max_snapshots = quota.max_snapshots;
+	tenant_show_quota(tenant, &shown);
 	reply.quota = &shown;
 	reply.max_cpu_millis = 1000 * (uint32_t)(cores > 0 ? cores : 1);
 	if (owner) {

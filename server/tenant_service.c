@@ -82,23 +82,12 @@ struct shown {
 
 static void show(struct shown *shown, const struct tenant *tenant)
 {
-	struct tenant_quota quota;
-
-	tenant_get_quota(tenant->name, &quota);
 	paddock__v1__tenant__init(&shown->message);
-	paddock__v1__quota__init(&shown->quota);
+	tenant_show_quota(tenant->name, &shown->quota);
 	shown->message.name = (char *)tenant->name;
 	shown->message.quota = &shown->quota;
 	shown->message.created_unix_ms = tenant->created_unix_ms;
 	shown->message.sandboxes = sandboxes_of_tenant(tenant->name);
-	shown->quota.max_sandboxes = quota.max_sandboxes;
-	shown->quota.creates_per_minute = quota.creates_per_minute;
-	shown->quota.max_templates = quota.max_templates;
-	shown->quota.max_snapshots = quota.max_snapshots;
-	shown->quota.max_memory_bytes = quota.max_memory_bytes;
-	shown->quota.total_memory_bytes = quota.total_memory_bytes;
-	shown->quota.max_disk_bytes = quota.max_disk_bytes;
-	shown->quota.total_disk_bytes = quota.total_disk_bytes;
 }
 
 static void finish_with_tenant(struct rpc_call *call, const struct tenant *tenant)

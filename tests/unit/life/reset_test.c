@@ -116,13 +116,18 @@ static void a_store_that_fails_says_so(void **state)
 	reset_now();
 }
 
-static void only_one_at_a_time(void **state)
+/* A reset that waits for its twin. */
+static struct rpc_call *begin_reset(void)
 {
-	struct rpc_call *first;
-
 	life_make(id);
 	fake_warden_hold(WARDEN_CREATE);
-	first = life_reset("a", id);
+	return life_reset("a", id);
+}
+
+static void only_one_at_a_time(void **state)
+{
+	struct rpc_call *first = begin_reset();
+
 	life_expect(life_reset("a", id), PDK_ABORTED, "sandbox is being reset already");
 	fake_warden_hold(0);
 	life_free(life_sandbox(first));
@@ -131,11 +136,8 @@ static void only_one_at_a_time(void **state)
 
 static void a_kill_wins(void **state)
 {
-	struct rpc_call *reset;
+	struct rpc_call *reset = begin_reset();
 
-	life_make(id);
-	fake_warden_hold(WARDEN_CREATE);
-	reset = life_reset("a", id);
 	fake_loop_settle();
 	life_free(life_sandbox(life_kill("a", id)));
 	life_expect(reset, PDK_ABORTED, "sandbox was ended meanwhile");
@@ -146,11 +148,8 @@ static void a_kill_wins(void **state)
 
 static void a_pause_wins(void **state)
 {
-	struct rpc_call *reset, *pause;
+	struct rpc_call *reset = begin_reset(), *pause;
 
-	life_make(id);
-	fake_warden_hold(WARDEN_CREATE);
-	reset = life_reset("a", id);
 	fake_loop_settle();
 	fake_warden_hold(0);
 	fake_warden_hold(WARDEN_FREEZE);
