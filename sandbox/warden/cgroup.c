@@ -618,24 +618,24 @@ int cgroup_open_leaf(const char *id)
 	return fd < 0 ? -errno : fd;
 }
 
-int cgroup_open_procs(const char *id)
+static int open_in_leaf(const char *id, const char *file, int flags)
 {
 	char path[128];
 	int fd;
 
-	snprintf(path, sizeof(path), "%s/cgroup.procs", id);
-	fd = openat(v2.group, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	snprintf(path, sizeof(path), "%s/%s", id, file);
+	fd = openat(v2.group, path, flags | O_CLOEXEC | O_NOFOLLOW);
 	return fd < 0 ? -errno : fd;
+}
+
+int cgroup_open_procs(const char *id)
+{
+	return open_in_leaf(id, "cgroup.procs", O_RDONLY);
 }
 
 int cgroup_open_kill(const char *id)
 {
-	char path[128];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/cgroup.kill", id);
-	fd = openat(v2.group, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-	return fd < 0 ? -errno : fd;
+	return open_in_leaf(id, "cgroup.kill", O_WRONLY);
 }
 
 static void enumerate_group(const struct hierarchy *h, void (*found)(const char *id))

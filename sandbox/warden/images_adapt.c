@@ -6,7 +6,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "images_field.h"
@@ -120,25 +119,18 @@ static void edit_nested(const struct field *field, struct bytes *to, const void 
 /* The whole file, with its one entry behind `header` bytes of magic. */
 static int read_image(int dir, const char *name, size_t header, struct bytes *ret)
 {
-	_cleanup_fd_ int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	_cleanup_free_ uint8_t *bytes = NULL;
-	struct stat st;
 	uint32_t length;
+	size_t size = 0;
+	int rc = images_read_whole(dir, name, header + 4, FILE_MAX, &bytes, &size);
 
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	if (st.st_size < (off_t)header + 4 || st.st_size > FILE_MAX)
-		return -EBADMSG;
-	bytes = malloc((size_t)st.st_size);
-	if (!bytes)
-		return -ENOMEM;
-	if (read(fd, bytes, (size_t)st.st_size) != st.st_size)
-		return -EIO;
+	if (rc < 0)
+		return rc;
 	memcpy(&length, bytes + header, sizeof(length));
-	if (length != (size_t)st.st_size - header - 4)
+	if (length != size - header - 4)
 		return -EBADMSG;
 	ret->at = STEAL_PTR(bytes);
-	ret->length = (size_t)st.st_size;
+	ret->length = size;
 	return 0;
 }
 

@@ -1,5 +1,33 @@
 #include "images_field.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "sandbox/base/cleanup.h"
+
+int images_read_whole(int dir, const char *name, size_t least, size_t most, uint8_t **ret, size_t *ret_length)
+{
+	_cleanup_fd_ int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_free_ uint8_t *bytes = NULL;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_size < (off_t)least || st.st_size > (off_t)most)
+		return -EBADMSG;
+	bytes = malloc((size_t)st.st_size);
+	if (!bytes)
+		return -ENOMEM;
+	if (read(fd, bytes, (size_t)st.st_size) != st.st_size)
+		return -EIO;
+	*ret = STEAL_PTR(bytes);
+	*ret_length = (size_t)st.st_size;
+	return 0;
+}
+
 static const uint8_t *take_varint(const uint8_t *at, const uint8_t *end, uint64_t *ret)
 {
 	uint64_t value = 0;

@@ -5,7 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The protobuf messages in CRIU's images, one field after the other. */
+/* CRIU's images: a whole file, and the protobuf messages in it, one field after the other. */
+
+/* All of NAME in the directory; the caller frees it. -EBADMSG: it is smaller or larger than that. */
+int images_read_whole(int dir, const char *name, size_t least, size_t most, uint8_t **ret, size_t *ret_length);
 
 /* One field of a message. */
 struct field {

@@ -1,12 +1,9 @@
 #include "pagemap.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "images_field.h"
 #include "sandbox/base/cleanup.h"
@@ -38,21 +35,8 @@ static void image_free(struct image *image)
 
 static int image_read(int dir, const char *name, struct image *ret)
 {
-	_cleanup_fd_ int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	_cleanup_free_ uint8_t *bytes = NULL;
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	if (st.st_size < MAGIC_BYTES || st.st_size > FILE_MAX)
-		return -EBADMSG;
-	bytes = malloc((size_t)st.st_size);
-	if (!bytes)
-		return -ENOMEM;
-	if (read(fd, bytes, (size_t)st.st_size) != st.st_size)
-		return -EIO;
-	*ret = (struct image){.bytes = STEAL_PTR(bytes), .length = (size_t)st.st_size, .at = MAGIC_BYTES};
-	return 0;
+	ret->at = MAGIC_BYTES;
+	return images_read_whole(dir, name, MAGIC_BYTES, FILE_MAX, &ret->bytes, &ret->length);
 }
 
 /* The next message. 1, 0 at the end, or -EBADMSG. */

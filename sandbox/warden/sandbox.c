@@ -194,6 +194,17 @@ static void check_freezer(struct sandbox *s, unsigned long long now)
 	}
 }
 
+int sandbox_thaw(struct sandbox *s)
+{
+	int rc = s->lifted ? cgroup_limit_cpu(s->id, s->limits.cpu_millis) : 0;
+
+	if (rc == 0)
+		rc = cgroup_freeze(s->id, false);
+	if (rc == 0)
+		s->lifted = false;
+	return rc;
+}
+
 void sandbox_freeze(const char *id, bool frozen, struct ticket ticket)
 {
 	struct sandbox *s = NULL;
@@ -214,11 +225,7 @@ void sandbox_freeze(const char *id, bool frozen, struct ticket ticket)
 			pdk_fail_errno(&err, rc, "remove the checkpoint");
 	}
 	if (rc == 0) {
-		rc = frozen || !s->lifted ? 0 : cgroup_limit_cpu(id, s->limits.cpu_millis);
-		if (rc == 0)
-			rc = cgroup_freeze(id, frozen);
-		if (rc == 0 && !frozen)
-			s->lifted = false;
+		rc = frozen ? cgroup_freeze(id, true) : sandbox_thaw(s);
 		if (rc < 0)
 			pdk_fail_errno(&err, rc, frozen ? "freeze the sandbox" : "thaw the sandbox");
 	}

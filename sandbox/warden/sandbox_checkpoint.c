@@ -74,16 +74,12 @@ bool sandbox_is_unsettled(const struct sandbox *s)
 static void run_on(struct sandbox *s)
 {
 	struct pdk_error err;
-	int rc = cgroup_limit_cpu(s->id, s->limits.cpu_millis);
+	int rc = sandbox_thaw(s);
 
-	if (rc == 0)
-		rc = cgroup_freeze(s->id, false);
 	if (rc < 0) {
 		pdk_fail_errno(&err, rc, "let the sandbox go on");
 		log_error("thaw_failed", s->id, &err);
-		return;
 	}
-	s->lifted = false;
 }
 
 /* It runs on as if nothing had been asked. */
@@ -124,8 +120,6 @@ static void dump_done(struct sandbox *s, int rc, const struct checkpoint_result 
 	if (rc < 0) {
 		dump_failed(s, err);
 		snprintf(reply.text, sizeof(reply.text), "%.255s", err->text);
-	} else if (s->job == SANDBOX_JOB_DUMP) {
-		(void)cgroup_limit_cpu(s->id, s->limits.cpu_millis); /* THAW may come */
 	}
 	if (rc == 0 && s->job == SANDBOX_JOB_SNAPSHOT && !serve_waits(s->dumper))
 		snapshot_discard(s->snapshot_id); /* nobody will ever know of it */

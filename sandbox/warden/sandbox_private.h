@@ -22,6 +22,8 @@ void sandbox_set_busy(struct sandbox *s, bool busy);
 void sandbox_worked(void);
 /* A freeze that was not answered yet is answered by what ends it. */
 void sandbox_cancel_freezer(struct sandbox *s);
+/* With the limit of processor time that a dump may have lifted. */
+int sandbox_thaw(struct sandbox *s);
 
 /* sandbox_start.c */
 int sandbox_start_setup(struct pdk_error *err);
